@@ -1,0 +1,1 @@
+"""The ``dporun`` command, also installed as ``kubectl-dporun``."""

@@ -1,0 +1,1 @@
+"""The DPORun operator: turns DPORun resources into Jobs, and Jobs into status."""

@@ -1,0 +1,43 @@
+"""The one exception that ends a command, with all that a person needs to act on it."""
+
+from dporun_trainer.contract.results import EXIT_CODES, ExitCode, Failure, FailureReason
+
+
+class RunError(Exception):
+    """A run cannot go on.
+
+    Attributes:
+        reason: one word for programs; decides the exit code.
+        message: what happened and where, for people.
+        hint: what to do about it.
+        rank: training process that failed, if one did.
+
+    """
+
+    def __init__(self, reason: FailureReason, message: str, *, hint: str | None = None, rank: int | None = None):
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.hint = hint
+        self.rank = rank
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Exit code of the command that this error ends."""
+        return EXIT_CODES.get(self.reason, ExitCode.ERROR)
+
+    def failure(self, *, log_tail: str | None = None) -> Failure:
+        """Express this error as part of an Outcome, cut to the lengths that the contract allows."""
+        return Failure(
+            reason=self.reason,
+            message=shorten(self.message, 1024),
+            hint=None if self.hint is None else shorten(self.hint, 512),
+            rank=self.rank,
+            exit_code=self.exit_code,
+            log_tail=None if log_tail is None else log_tail[-2048:],
+        )
+
+
+def shorten(text: str, length: int) -> str:
+    """Cut ``text`` to ``length`` characters, with an ellipsis where something was cut."""
+    return text if len(text) <= length else text[: length - 1] + "…"

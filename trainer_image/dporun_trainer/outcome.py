@@ -1,0 +1,128 @@
+"""How every command ends: one Outcome, written to the volume and to the termination message, and one exit code."""
+
+import errno
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.results import ExitCode, Failure, FailureReason, Outcome, OutcomeState
+from dporun_trainer.errors import RunError, shorten
+from dporun_trainer.files import write_text
+
+log = logging.getLogger(__name__)
+
+
+def conclude(command: Callable[[], Outcome], path: Path) -> ExitCode:
+    """Run ``command`` and tell how it ended, whatever happens.
+
+    Args:
+        command: does the work and returns its Outcome, or raises.
+        path: file for the Outcome.
+
+    Returns:
+        The exit code of the process.
+
+    """
+    try:
+        outcome = command()
+    except Exception as error:  # noqa: BLE001  the outcome is where every error goes
+        failure = explain(error)
+        log.error("%s: %s", failure.reason, failure.message)
+        outcome = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+    publish(outcome, path)
+    return exit_code(outcome)
+
+
+def failed(error: Exception) -> Outcome:
+    """Build the Outcome of a command that ``error`` ended."""
+    failure = explain(error)
+    log.error("%s: %s", failure.reason, failure.message)
+    return Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+
+
+def exit_code(outcome: Outcome) -> ExitCode:
+    """Exit code that goes with ``outcome``."""
+    if outcome.state is OutcomeState.PREEMPTED:
+        return ExitCode.PREEMPTED
+    if outcome.state is OutcomeState.FAILED:
+        code = outcome.failure.exit_code if outcome.failure else None
+        return ExitCode(code) if code in set(ExitCode) and code else ExitCode.ERROR
+    return ExitCode.OK
+
+
+def explain(error: Exception) -> Failure:
+    """Turn any error into a Failure; the traceback of one that nobody foresaw goes to standard error."""
+    if isinstance(error, RunError):
+        return error.failure()
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return RunError(
+            FailureReason.DISK_FULL,
+            f"no space left on the volume while writing {error.filename or 'a file'}",
+            hint="Set a larger spec.storage.size; the checkpoints saved so far are complete and kept.",
+        ).failure()
+    trace = "".join(traceback.format_exception(error))
+    sys.stderr.write(trace)
+    return RunError(FailureReason.TRAINER_ERROR, f"{type(error).__name__}: {error}").failure(log_tail=trace)
+
+
+def publish(outcome: Outcome, path: Path) -> None:
+    """Write ``outcome`` to ``path`` and, where there is one, to the container's termination message.
+
+    The message goes first: it is on another file system, so a full volume cannot silence it.
+    """
+    message_path = Path(os.environ.get("DPORUN_TERMINATION_LOG", str(layout.TERMINATION_LOG)))
+    if message_path.exists():
+        message_path.write_text(termination_message(outcome), encoding="utf-8")
+    try:
+        write_text(path, outcome.to_json(indent=2, exclude_none=True) + "\n")
+    except OSError as error:
+        log.warning("cannot write %s: %s", path, error)
+
+
+def termination_message(outcome: Outcome) -> str:
+    """``outcome`` as JSON of at most 4096 bytes, what matters least left out first."""
+    shorter: list[Callable[[Outcome], Outcome]] = [
+        lambda o: o,
+        lambda o: _trim_lists(o, 5, 200),
+        lambda o: _trim_lists(o, 2, 120),
+        lambda o: o.model_copy(update={"failure": o.failure and o.failure.model_copy(update={"log_tail": None})}),
+        lambda o: o.model_copy(update={"health": None, "dataset": None, "metrics": None}),
+        lambda o: Outcome(
+            state=o.state,
+            message=shorten(o.message, 256),
+            archive=o.archive,
+            failure=o.failure
+            and Failure(
+                reason=o.failure.reason, message=shorten(o.failure.message, 256), exit_code=o.failure.exit_code
+            ),
+        ),
+    ]
+    text = ""
+    for step in shorter:
+        outcome = step(outcome)
+        text = outcome.to_json(exclude_none=True)
+        if len(text.encode()) <= layout.TERMINATION_LOG_BYTES:
+            return text
+    raise AssertionError(f"the shortest outcome has {len(text)} characters")
+
+
+def _trim_lists(outcome: Outcome, entries: int, length: int) -> Outcome:
+    """Keep the first ``entries`` of every list of words, each cut to ``length`` characters."""
+    update: dict[str, object] = {}
+    for section, field in (("dataset", "warnings"), ("health", "evidence"), ("verdict", "reasons")):
+        document = getattr(outcome, section)
+        if document is not None:
+            words = tuple(shorten(word, length) for word in getattr(document, field)[:entries])
+            update[section] = document.model_copy(update={field: words})
+    health = update.get("health")
+    if outcome.health is not None and health is not None:
+        suggestions = outcome.health.suggestions[:entries]
+        update["health"] = health.model_copy(update={"suggestions": suggestions})  # type: ignore[attr-defined]
+    if outcome.failure is not None and outcome.failure.log_tail is not None:
+        tail = outcome.failure.log_tail[-5 * length :]
+        update["failure"] = outcome.failure.model_copy(update={"log_tail": tail})
+    return outcome.model_copy(update=update)
