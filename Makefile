@@ -1,0 +1,105 @@
+# Everything a contributor does, from a fresh clone. `make` prints this list.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+UV := $(shell command -v uv || echo $(BIN)/uv)
+DEVCLUSTER := hack/devcluster/devcluster
+# CLUSTER=current uses the cluster of $$KUBECONFIG instead of the dev cluster.
+CLUSTER ?= dev
+export CLUSTER
+# Tests share the cores; one thread per process is quicker than two that fight.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help
+help: ## Print this list
+	@awk 'BEGIN {FS = ":.*## "} /^## / {printf "\n%s\n", substr($$0, 4)} /^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+## Develop
+
+.PHONY: setup
+setup: $(VENV)/.installed ## Make the virtual environment with everything pinned
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@[ -x "$(UV)" ] || $(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.PHONY: format
+format: setup ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+.PHONY: lint
+lint: setup ## Check style, types and the boundaries between the parts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: generate
+generate: setup ## Write the generated files (the CRD) anew
+	$(BIN)/python -m dporun_operator.api.crd > crds/dporuns.dporun.io.yaml
+
+.PHONY: verify
+verify: setup ## Fail when a generated file is not what its source says
+	@$(BIN)/python -m dporun_operator.api.crd | diff -u crds/dporuns.dporun.io.yaml - \
+	  || { echo "crds/ is out of date: run 'make generate' and commit the result" >&2; exit 1; }
+
+.PHONY: lock
+lock: setup ## Pin the newest allowed version of every dependency
+	hack/lock
+
+## Test
+
+.PHONY: test
+test: lint verify ## Check the code and run every test that needs no cluster
+	$(BIN)/pytest -n 2 --dist worksteal -m "not cluster"
+
+.PHONY: test-cluster
+test-cluster: cluster-up images ## Run the tests that need a cluster, with the real images
+	eval "$$($(DEVCLUSTER) env)"; $(BIN)/pytest -m cluster
+
+## Run
+
+.PHONY: demo-local
+demo-local: setup ## Run examples/tiny on this computer, without a cluster, in about two minutes
+	hack/demo-local
+
+.PHONY: demo
+demo: cluster-up images ## Run examples/tiny on a real cluster, from nothing to an archived run
+	eval "$$($(DEVCLUSTER) env)"; $(BIN)/python hack/demo.py
+
+.PHONY: demo-down
+demo-down: ## Remove what the demo made, the dev cluster included
+	hack/demo-down
+
+## Dev cluster
+
+.PHONY: cluster-up
+cluster-up: setup ## Start a real Kubernetes node and an S3 server on this machine
+	$(DEVCLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: ## Stop it
+	$(DEVCLUSTER) down
+
+.PHONY: cluster-status
+cluster-status: ## Say what of it runs
+	$(DEVCLUSTER) status
+
+.PHONY: images
+images: cluster-up ## Build both images and bring them to the dev cluster
+	hack/images/build operator
+	hack/images/build trainer
+
+.PHONY: clean
+clean: ## Remove what was built in the checkout
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
