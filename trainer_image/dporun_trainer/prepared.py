@@ -1,0 +1,138 @@
+"""What prepare leaves for the commands after it: where model and data are, and what they turned out to be."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.base import Document, Finite
+from dporun_trainer.contract.results import DatasetSummary, FailureReason
+from dporun_trainer.errors import RunError
+
+
+class Lengths(Document):
+    """Distribution of a number of tokens over the rows."""
+
+    mean: Finite = Field(ge=0)
+    p50: int = Field(ge=0)
+    p90: int = Field(ge=0)
+    p99: int = Field(ge=0)
+    maximum: int = Field(ge=0)
+
+
+class DataFacts(Document):
+    """What one source of preference pairs turned out to hold."""
+
+    source: str
+    """Its URI."""
+    files: tuple[str, ...] = ()
+    """Files that were read, at most 20 of them."""
+    rows: int = Field(0, ge=0)
+    """Rows read."""
+    kept: int = Field(0, ge=0)
+    """Rows that training or validation gets: those whose prompt fits into dpo.maxLength."""
+    prompts: int = Field(0, ge=0)
+    """Distinct prompts."""
+    conversational: bool = False
+    """Whether the rows are chat messages rather than text."""
+    implicit_prompts: int = Field(0, ge=0)
+    """Rows whose prompt was taken from what chosen and rejected have in common."""
+    duplicates: int = Field(0, ge=0)
+    """Rows that repeat an earlier row."""
+    truncated: int = Field(0, ge=0)
+    """Rows of which dpo.maxLength cuts at least one response."""
+    alike_when_truncated: int = Field(0, ge=0)
+    """Rows whose responses are the same once cut, so that nothing can be learned from them."""
+    boundary_mismatches: int = Field(0, ge=0)
+    """Rows whose tokenized prompt is not a prefix of the tokenized prompt plus response."""
+    chosen_longer: Finite = Field(0, ge=0, le=1)
+    """Share of rows whose chosen response has more tokens than the rejected one; ties count one half."""
+    prompt: Lengths | None = None
+    """Tokens per prompt."""
+    chosen: Lengths | None = None
+    """Tokens per chosen response."""
+    rejected: Lengths | None = None
+    """Tokens per rejected response."""
+    total: Lengths | None = None
+    """Tokens per prompt with its longer response, before truncation."""
+
+
+class LintReport(Document):
+    """Facts about the preference pairs, by source."""
+
+    train: DataFacts
+    validation: DataFacts | None = None
+    """Absent when the validation rows were split off from the training data."""
+    leaked_prompts: int = Field(0, ge=0)
+    """Distinct prompts that are in both the training and the validation data."""
+
+
+class ModelFacts(Document):
+    """The base model, as its files describe it."""
+
+    architecture: str
+    """Class of transformers."""
+    parameters: int = Field(gt=0)
+    """Number of parameters; shared ones count once."""
+    dtype: str
+    """Type of most weights as stored, in torch's words: ``bfloat16``."""
+    bytes: int = Field(gt=0)
+    """Size of the weights as stored."""
+    hidden_size: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    vocabulary: int = Field(gt=0)
+    """Rows of the token embedding."""
+    max_positions: int | None = None
+    """Longest sequence, in tokens, that the model was made for, where its config tells."""
+    lora_modules: int = Field(gt=0)
+    """Layers that get an adapter."""
+    lora_parameters: int = Field(gt=0)
+    """Trainable parameters."""
+
+
+class Prepared(Document):
+    """The result of prepare; ``inputs/prepared.json``, written last."""
+
+    version: Literal[1] = 1
+    key: str
+    """SHA-256 over the parts of the RunConfig that decide the inputs; another key means another preparation."""
+    model_path: str
+    """Absolute folder of the base model."""
+    model_revision: str | None = None
+    """Commit on the Hub."""
+    model: ModelFacts
+    train_path: str
+    """Absolute path of JSONL with prompt, chosen and rejected, each a string or a list of messages."""
+    validation_path: str
+    """The same, held out."""
+    general_path: str | None = None
+    """Absolute path of the general questions; absent when the built-in set is used or none is asked."""
+    adapter_path: str | None = None
+    """Absolute folder of the adapter to start from."""
+    dataset: DatasetSummary
+    lint: LintReport
+
+    @classmethod
+    def load(cls, directory: Path) -> "Prepared":
+        """Read what prepare left in the run's ``directory``.
+
+        Raises:
+            RunError: prepare has not finished there, or the file is of another version.
+
+        """
+        path = directory / layout.PREPARED
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(
+                FailureReason.TRAINER_ERROR,
+                f"{path} is missing: prepare has not finished for this run",
+                hint="Run `dporun-trainer prepare` with the same --config and --root first.",
+            ) from error
+        except ValidationError as error:
+            raise RunError(
+                FailureReason.TRAINER_ERROR,
+                f"{path} cannot be read: {error}",
+                hint="It was written by another version of dporun-trainer; delete it and run prepare again.",
+            ) from error
