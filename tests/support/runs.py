@@ -59,9 +59,7 @@ class FinishedRun:
 def tensorboard_tags(run: str, namespace: str) -> set[str]:
     """Scalar tags of a run's TensorBoard, asked through its Service."""
     service = get("dporun", run, namespace)["status"]["tensorboard"]
-    address = (
-        f"/api/v1/namespaces/{namespace}/services/{service['service']}:{service['port']}/proxy/data/plugin/scalars/tags"
-    )
+    proxy = f"/api/v1/namespaces/{namespace}/services/{service['service']}:{service['port']}/proxy"
     tags: dict[str, dict[str, Any]] = yaml.safe_load(kubectl("get", "--raw", f"{proxy}/data/plugin/scalars/tags"))
     return {tag for of_run in tags.values() for tag in of_run}
 
