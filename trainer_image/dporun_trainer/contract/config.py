@@ -20,6 +20,9 @@ Loss = Literal[
 ]  # fmt: skip
 """The loss types of TRL's DPOTrainer."""
 
+REVISION = r"^[\w./-]+$"
+ENDPOINT_URL = r"^https?://[^/\s]+/?$"
+
 Switch = Literal["auto", "always", "never"]
 
 
@@ -165,9 +168,7 @@ class ArchiveTarget(Document):
 
     uri: Uri = Field(examples=["s3://bucket/dporuns"])
     """S3 folder; the run's own folder is made below it."""
-    endpoint: str | None = Field(
-        None, pattern=r"^https?://[^/\s]+/?$", max_length=253, examples=["https://minio.example.com"]
-    )
+    endpoint: str | None = Field(None, pattern=ENDPOINT_URL, max_length=253, examples=["https://minio.example.com"])
     """Address of an S3-compatible server. Amazon's own when absent."""
     region: str | None = Field(None, max_length=64, examples=["eu-central-1"])
     """Region of the bucket. The S3 client's default when absent."""
@@ -187,7 +188,7 @@ class Model(Document):
 
     uri: Uri = Field(examples=["hf://Qwen/Qwen2.5-0.5B-Instruct"])
     """hf://OWNER/NAME, s3://BUCKET/PREFIX or pvc://CLAIM/PATH of a transformers model in safetensors."""
-    revision: str | None = Field(None, pattern=r"^[\w./-]+$", max_length=128, examples=["main"])
+    revision: str | None = Field(None, pattern=REVISION, max_length=128, examples=["main"])
     """Branch, tag or commit on the Hub; the commit that it resolves to is recorded."""
 
 

@@ -1,14 +1,15 @@
 """DPORunSpec: what the user asks for.
 
 Hyper-parameter sections come from the trainer's contract; this module adds what only a cluster has: secrets, volumes,
-placement, life cycle. Field docstrings become ``kubectl explain``. ``cel`` rules stand beside what they check.
+placement, life cycle. Field docstrings become ``kubectl explain``. Rules stand beside what they check.
 """
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
+from dporun_operator.api.v1alpha1.rules import Rule, Ruled
 from dporun_trainer.contract import config
 from dporun_trainer.contract.base import Document
 
@@ -20,24 +21,49 @@ MODEL_URI = rf"^({HUB}|{S3}/\S+|{CLAIM}/\S+)$"
 DATA_URI = rf"^({HUB}(\?[\w=&.,:/-]+)?|{S3}/\S+|{CLAIM}/\S+)$"
 FILE_URI = rf"^({S3}/\S+|{CLAIM}/\S+)$"
 FOLDER_URI = rf"^{S3}(/\S*)?$"
+OBJECT_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
+IMAGE = r"^[\w][\w./:@-]*$"
+RESOURCE_NAME = r"^[a-z0-9.-]+/[\w.-]+$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+PATTERN_HELP = {
+    MODEL_URI: "write hf://OWNER/NAME, s3://BUCKET/PREFIX or pvc://CLAIM/PATH",
+    DATA_URI: "write hf://OWNER/NAME?split=train, s3://BUCKET/FILE or pvc://CLAIM/FILE",
+    FILE_URI: "write s3://BUCKET/FILE or pvc://CLAIM/FILE",
+    FOLDER_URI: "write s3://BUCKET or s3://BUCKET/PREFIX",
+    OBJECT_NAME: "write the name of a Kubernetes object: lower-case letters, digits, '-' and '.'",
+    IMAGE: "write an image reference such as registry.example.com/dporun/trainer:0.1.0",
+    RESOURCE_NAME: "write an extended resource such as nvidia.com/gpu",
+    config.ENDPOINT_URL: "write http://HOST:PORT or https://HOST, without a path; the bucket belongs into uri",
+    config.REVISION: "write a branch, a tag or a commit of the Hub",
+}
+"""What to write instead of a value that does not match; nobody should have to parse a pattern to mend a manifest."""
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=OBJECT_NAME)]
 """Name of a Kubernetes object."""
 
 LabelText = Annotated[str, StringConstraints(max_length=317)]
-Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$", max_length=32)]
-"""Kubernetes quantity; write numbers in quotes or with a unit."""
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    StringConstraints(pattern=QUANTITY, max_length=32),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "pattern": QUANTITY,
+            "maxLength": 32,
+        },
+        mode="validation",
+    ),
+]
+"""Kubernetes quantity, such as 500m, 64Gi or 8."""
 
 
-def cel(*rules: tuple[str, str]) -> dict[str, Any]:
-    """Validation rules for the API server: pairs of CEL expression and message."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
-
-
-def no_parent_folder(field: str) -> tuple[str, str]:
-    """A rule that refuses ``..`` in a path."""
-    return (
-        f"!self.{field}.contains('/../') && !self.{field}.endsWith('/..')",
+def no_parent_folder(field: str) -> Rule:
+    """A rule that refuses ``..`` as a step of a path."""
+    return Rule(
+        f"!has(self.{field}) || !(self.{field}.contains('/../') || self.{field}.endsWith('/..'))",
+        lambda document: ".." not in (getattr(document, field) or "").split("/"),
         f"{field} must not contain '..'",
     )
 
@@ -49,14 +75,16 @@ class SecretReference(Document):
     """Name of the Secret."""
 
 
-class Model(config.Model):
+class Model(config.Model, Ruled):
     """The base model."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            no_parent_folder("uri"),
-            ("!has(self.revision) || self.uri.startsWith('hf://')", "revision is for hf:// models only"),
-        )
+    rules = (
+        no_parent_folder("uri"),
+        Rule(
+            "!has(self.revision) || self.uri.startsWith('hf://')",
+            lambda model: model.revision is None or model.uri.startswith("hf://"),
+            "revision is for hf:// models only",
+        ),
     )
 
     uri: config.Uri = Field(pattern=MODEL_URI, examples=["hf://Qwen/Qwen2.5-0.5B-Instruct"])
@@ -65,21 +93,22 @@ class Model(config.Model):
     """Secret with HF_TOKEN (hf://) or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (s3://; also AWS_ENDPOINT_URL)."""
 
 
-class Dataset(config.Dataset):
+class Dataset(config.Dataset, Ruled):
     """Preference pairs: prompt, chosen and rejected, as text or as chat messages."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            no_parent_folder("train"),
-            (
-                "!has(self.validation) || !has(self.validationFraction)",
-                "give validation or validationFraction, not both",
-            ),
-            (
-                "!has(self.validation) || self.validation != self.train",
-                "validation must not be the training data; leave it out to have a part of train held out",
-            ),
-        )
+    rules = (
+        no_parent_folder("train"),
+        no_parent_folder("validation"),
+        Rule(
+            "!has(self.validation) || !has(self.validationFraction)",
+            lambda dataset: dataset.validation is None or dataset.validation_fraction is None,
+            "give validation or validationFraction, not both",
+        ),
+        Rule(
+            "!has(self.validation) || self.validation != self.train",
+            lambda dataset: dataset.validation != dataset.train,
+            "validation must not be the training data; leave it out to have a part of train held out",
+        ),
     )
 
     train: config.Uri = Field(pattern=DATA_URI, examples=["s3://bucket/dpo_train.jsonl"])
@@ -90,16 +119,15 @@ class Dataset(config.Dataset):
     """Secret with HF_TOKEN (hf://) or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (s3://; also AWS_ENDPOINT_URL)."""
 
 
-class Dpo(config.Dpo):
+class Dpo(config.Dpo, Ruled):
     """The DPO objective, in the words of TRL's DPOConfig."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "!has(self.lossWeights) || size(self.lossWeights) == size(self.loss)",
-                "lossWeights must have one weight per entry of loss",
-            ),
-        )
+    rules = (
+        Rule(
+            "!has(self.lossWeights) || size(self.lossWeights) == size(self.loss)",
+            lambda dpo: dpo.loss_weights is None or len(dpo.loss_weights) == len(dpo.loss),
+            "lossWeights must have one weight per entry of loss",
+        ),
     )
 
 
@@ -132,9 +160,7 @@ class Toleration(Document):
 class Resources(Document):
     """What the training pods get, and where they run."""
 
-    gpu_resource_name: str = Field(
-        "nvidia.com/gpu", max_length=253, pattern=r"^[a-z0-9.-]+/[\w.-]+$", examples=["amd.com/gpu"]
-    )
+    gpu_resource_name: str = Field("nvidia.com/gpu", max_length=253, pattern=RESOURCE_NAME, examples=["amd.com/gpu"])
     """Extended resource that stands for one GPU."""
     gpus_per_node: int = Field(1, ge=0, le=64, examples=[8])
     """GPUs per pod; 0 trains on CPU."""
@@ -163,16 +189,15 @@ class Scheduling(Document):
     """Kueue LocalQueue; training waits there for its quota."""
 
 
-class Storage(Document):
+class Storage(Ruled):
     """The volume of the run's results."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "!has(self.claimName) || !has(self.storageClassName)",
-                "storageClassName is for a new volume; with claimName, leave it out",
-            ),
-        )
+    rules = (
+        Rule(
+            "!has(self.claimName) || !has(self.storageClassName)",
+            lambda storage: storage.claim_name is None or storage.storage_class_name is None,
+            "storageClassName is for a new volume; with claimName, leave it out",
+        ),
     )
 
     claim_name: Name | None = Field(None, examples=["shared-results"])
@@ -189,11 +214,15 @@ class Storage(Document):
     """What becomes of the volume that was made, once the deleted run has been archived."""
 
 
-class ResumeFrom(Document):
+class ResumeFrom(Ruled):
     """Another run to start from."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(("has(self.run) != has(self.uri)", "give exactly one of run and uri"))
+    rules = (
+        Rule(
+            "has(self.run) != has(self.uri)",
+            lambda source: (source.run is None) != (source.uri is None),
+            "give exactly one of run and uri",
+        ),
     )
 
     run: Name | None = Field(None, examples=["support-tone-v1"])
@@ -213,8 +242,10 @@ class Checkpoints(Document):
     """Start from the best adapter of another run."""
 
 
-class GeneralQuestions(config.GeneralQuestions):
+class GeneralQuestions(config.GeneralQuestions, Ruled):
     """The check for catastrophic forgetting on general questions."""
+
+    rules = (no_parent_folder("uri"),)
 
     uri: config.Uri | None = Field(None, pattern=FILE_URI, examples=["s3://bucket/general.jsonl"])
     """JSONL with question, answer and optionally accept, match and category. A built-in set of 60 when absent."""
@@ -227,16 +258,16 @@ class Evaluation(config.Evaluation):
     """The check for catastrophic forgetting."""
 
 
-class Archive(config.ArchiveTarget):
+class Archive(config.ArchiveTarget, Ruled):
     """Where results are archived, and which."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "!has(self.secretRef) || !has(self.serviceAccountName)",
-                "give secretRef or serviceAccountName, not both",
-            ),
-        )
+    rules = (
+        no_parent_folder("uri"),
+        Rule(
+            "!has(self.secretRef) || !has(self.serviceAccountName)",
+            lambda archive: archive.secret_ref is None or archive.service_account_name is None,
+            "give secretRef or serviceAccountName, not both",
+        ),
     )
 
     uri: config.Uri = Field(pattern=FOLDER_URI, examples=["s3://bucket/dporuns"])
@@ -279,59 +310,31 @@ class DeletionPolicy(StrEnum):
     DELETE = "Delete"
 
 
-MUTABLE: dict[str, set[str] | None] = {
-    "suspend": None,
-    "deletionPolicy": None,
-    "tensorboard": None,
-    "runPolicy": {"ttlSecondsAfterFinished"},
-    "archive": {"secretRef"},
-}
-"""Fields of the spec that may change: wholly (None), or only the named parts."""
-
-
-def _frozen() -> list[str]:
-    """CEL paths of every field that is immutable."""
-    paths = [field for field in _wire_names(DPORunSpec) if field not in MUTABLE]
-    for section, model in (("runPolicy", RunPolicy), ("archive", Archive)):
-        parts = MUTABLE[section] or set()
-        paths += [f"{section}.?{part}" for part in _wire_names(model) if part not in parts]
-    return paths
-
-
-def _wire_names(model: type[Document]) -> list[str]:
-    return [str(field.alias) for field in model.model_fields.values()]
-
-
-def _rules(schema: dict[str, Any]) -> None:
-    schema.update(
-        cel(
-            (
-                "self.distributed.nodes == 1 || has(self.storage.claimName) || "
-                "'ReadWriteMany' in self.storage.accessModes",
-                "distributed.nodes above 1 needs storage that all nodes can mount: "
-                "set storage.accessModes to [ReadWriteMany], or storage.claimName",
-            ),
-            (
-                "self.resources.gpusPerNode == 0 || !has(self.distributed.processesPerNode) || "
-                "self.distributed.processesPerNode == self.resources.gpusPerNode",
-                "distributed.processesPerNode must equal resources.gpusPerNode: one process drives one GPU "
-                "(leave processesPerNode out)",
-            ),
-        )
-    )
-    schema["x-kubernetes-validations"] += [
-        {
-            "rule": f"self.?{path} == oldSelf.?{path}",
-            "message": f"{path.replace('?', '')} is immutable; create a new DPORun to change it",
-        }
-        for path in _frozen()
-    ]
-
-
-class DPORunSpec(Document):
+class DPORunSpec(Ruled):
     """A DPO fine-tuning run."""
 
-    model_config = ConfigDict(json_schema_extra=_rules)
+    rules = (
+        Rule(
+            "self.distributed.nodes == 1 || has(self.storage.claimName) || 'ReadWriteMany' in self.storage.accessModes",
+            lambda spec: (
+                spec.distributed.nodes == 1
+                or spec.storage.claim_name is not None
+                or "ReadWriteMany" in spec.storage.access_modes
+            ),
+            "distributed.nodes above 1 needs storage that all nodes can mount: "
+            "set storage.accessModes to [ReadWriteMany], or storage.claimName",
+        ),
+        Rule(
+            "self.resources.gpusPerNode == 0 || !has(self.distributed.processesPerNode) || "
+            "self.distributed.processesPerNode == self.resources.gpusPerNode",
+            lambda spec: (
+                spec.resources.gpus_per_node == 0
+                or spec.distributed.processes_per_node in {None, spec.resources.gpus_per_node}
+            ),
+            "distributed.processesPerNode must equal resources.gpusPerNode: one process drives one GPU "
+            "(leave processesPerNode out)",
+        ),
+    )
 
     model: Model
     """The base model."""
@@ -350,7 +353,7 @@ class DPORunSpec(Document):
     scheduling: Scheduling = Scheduling()
     """Queueing."""
     image: str | None = Field(
-        None, max_length=512, pattern=r"^[\w][\w./:@-]*$", examples=["registry.example.com/dporun/trainer:0.1.0"]
+        None, max_length=512, pattern=IMAGE, examples=["registry.example.com/dporun/trainer:0.1.0"]
     )
     """Trainer image. The operator's default when absent; another must match the administrator's allow-list."""
     storage: Storage = Storage()
@@ -369,3 +372,39 @@ class DPORunSpec(Document):
     """Archive: a deleted run is archived first; Retain: its volume stays; Delete: its results go with it."""
     suspend: bool = False
     """Stop the run after saving a checkpoint; false again goes on from there."""
+
+    @classmethod
+    def transition_rules(cls) -> list[dict[str, Any]]:
+        """Say which fields are immutable; optional selection (``?``) lets a field be absent on either side."""
+        return [
+            {
+                "rule": f"self.?{path.replace('.', '.?')} == oldSelf.?{path.replace('.', '.?')}",
+                "message": "immutable; create a new DPORun to change it",
+                "reason": "FieldValueForbidden",
+                "fieldPath": f".{path}",
+            }
+            for path in immutable_paths()
+        ]
+
+
+MUTABLE: dict[str, set[str] | None] = {
+    "suspend": None,
+    "deletionPolicy": None,
+    "tensorboard": None,
+    "runPolicy": {"ttlSecondsAfterFinished"},
+    "archive": {"secretRef"},
+}
+"""Fields of the spec that may change: wholly (None), or only the named parts."""
+
+
+def immutable_paths() -> list[str]:
+    """Every field of the spec that may not change, as ``section`` or ``section.field``."""
+    paths = [field for field in _wire_names(DPORunSpec) if field not in MUTABLE]
+    for section, model in (("runPolicy", RunPolicy), ("archive", Archive)):
+        parts = MUTABLE[section] or set()
+        paths += [f"{section}.{part}" for part in _wire_names(model) if part not in parts]
+    return paths
+
+
+def _wire_names(model: type[Document]) -> list[str]:
+    return [str(field.alias) for field in model.model_fields.values()]

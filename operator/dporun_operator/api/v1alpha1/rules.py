@@ -1,0 +1,46 @@
+"""Checks across fields, said once for the API server (CEL) and once for Python."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
+
+from pydantic import GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from dporun_trainer.contract.base import Document
+
+
+class Rule(NamedTuple):
+    """What must hold in a document, in two languages that the tests keep in step."""
+
+    cel: str
+    holds: Callable[[Any], bool]
+    message: str
+    """What to write instead."""
+
+
+class Ruled(Document):
+    """A document with rules: its schema carries them as CEL, its validation runs them in Python."""
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _follow_rules(self) -> Self:
+        broken = [rule.message for rule in self.rules if not rule.holds(self)]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Add the rules, and those of how the document may change, to the schema."""
+        reference = handler(core_schema)
+        rules = [{"rule": rule.cel, "message": rule.message} for rule in cls.rules] + cls.transition_rules()
+        if rules:
+            handler.resolve_ref_schema(reference)["x-kubernetes-validations"] = rules
+        return reference
+
+    @classmethod
+    def transition_rules(cls) -> list[dict[str, Any]]:
+        """Rules about a change of the document, which only the API server can check."""
+        return []
