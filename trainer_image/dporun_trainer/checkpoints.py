@@ -1,0 +1,156 @@
+"""Checkpoints of a run: which are complete, which is best, which stay. Plain files and pure decisions, no torch."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.base import Document, Finite
+from dporun_trainer.contract.results import BestCheckpoint
+from dporun_trainer.files import sync_folder, write_text
+
+
+class Marker(Document):
+    """Content of the COMPLETE file, written last: what the checkpoint is, and which files it must consist of."""
+
+    step: int = Field(ge=0)
+    """Optimizer step."""
+    epoch: Finite = Field(0, ge=0)
+    """Passes over the training data until then."""
+    eval_loss: Finite | None = None
+    """Validation loss at that step; absent when it was not validated, or was not a number."""
+    identity: dict[str, object] = {}
+    """What a later attempt must have in common with this one to go on exactly."""
+    files: dict[str, int] = {}
+    """Size in bytes of every file, by its path below the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint."""
+
+    path: Path
+    marker: Marker
+
+    @property
+    def step(self) -> int:
+        """Optimizer step at which it was saved."""
+        return self.marker.step
+
+    def summary(self) -> BestCheckpoint:
+        """Describe it for Progress and Outcome."""
+        marker = self.marker
+        return BestCheckpoint(step=marker.step, epoch=marker.epoch, eval_loss=marker.eval_loss, path=self.path.name)
+
+
+def folder(directory: Path, step: int) -> Path:
+    """Folder of the checkpoint of ``step``."""
+    return directory / f"{layout.CHECKPOINT_PREFIX}{step}"
+
+
+def folders(directory: Path) -> dict[int, Path]:
+    """Every checkpoint folder of a run, torn ones included, by step in rising order."""
+    found = {}
+    for path in directory.glob(f"{layout.CHECKPOINT_PREFIX}*"):
+        step = path.name.removeprefix(layout.CHECKPOINT_PREFIX)
+        if step.isdecimal() and path.is_dir() and not path.is_symlink():
+            found[int(step)] = path
+    return dict(sorted(found.items()))
+
+
+def mark_complete(path: Path, marker: Marker) -> Checkpoint:
+    """Make the files of a checkpoint durable, then mark it complete.
+
+    Call it when every process has written its files.
+
+    Raises:
+        OSError: the disk is full or broken; the checkpoint stays without its marker.
+
+    """
+    sizes = {}
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and file.name != layout.COMPLETE:
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            sizes[file.relative_to(path).as_posix()] = file.stat().st_size
+    for below in {path, *(path / name for name in sizes)}:
+        sync_folder(below if below.is_dir() else below.parent)
+    complete_marker = marker.model_copy(update={"files": sizes})
+    write_text(path / layout.COMPLETE, complete_marker.to_json(indent=2, exclude_none=True) + "\n")
+    return Checkpoint(path, complete_marker)
+
+
+def remark(checkpoint: Checkpoint, *, eval_loss: float) -> Checkpoint:
+    """Add the validation loss to a checkpoint that was saved before it was validated."""
+    marker = checkpoint.marker.model_copy(update={"eval_loss": eval_loss})
+    write_text(checkpoint.path / layout.COMPLETE, marker.to_json(indent=2, exclude_none=True) + "\n")
+    return Checkpoint(checkpoint.path, marker)
+
+
+def complete(directory: Path) -> list[Checkpoint]:
+    """Find the complete checkpoints of a run, in order of their steps.
+
+    A torn one is left out: its marker is missing or unreadable, or names a file that is not there in full.
+    """
+    checkpoints = (_read(path, step) for step, path in folders(directory).items())
+    return [checkpoint for checkpoint in checkpoints if checkpoint is not None]
+
+
+def torn(directory: Path) -> list[Path]:
+    """Folders that look like checkpoints and are not complete."""
+    whole = {checkpoint.path for checkpoint in complete(directory)}
+    return [path for path in folders(directory).values() if path not in whole]
+
+
+def newest_complete(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
+    """Choose the checkpoint to go on from."""
+    return max(checkpoints, key=lambda checkpoint: checkpoint.step, default=None)
+
+
+def best(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
+    """Choose the checkpoint with the lowest validation loss, of equal ones the earliest.
+
+    The newest when none was validated.
+    """
+    everything = list(checkpoints)
+    validated = [checkpoint for checkpoint in everything if checkpoint.marker.eval_loss is not None]
+    if not validated:
+        return newest_complete(everything)
+    return min(validated, key=lambda checkpoint: (checkpoint.marker.eval_loss, checkpoint.step))
+
+
+def to_delete(checkpoints: Sequence[Checkpoint], best: Checkpoint | None, running: bool) -> list[Checkpoint]:
+    """Choose the checkpoints that nobody needs any more, in order of their steps.
+
+    The best one always stays; while the run may still go on, so does the newest. Without a best one nothing is deleted.
+    """
+    if best is None:
+        return []
+    newest = newest_complete(checkpoints)
+    keep = {best.step} | ({newest.step} if running and newest is not None else set())
+    return sorted((one for one in checkpoints if one.step not in keep), key=lambda one: one.step)
+
+
+def differences(saved: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
+    """Tell in words where two identities differ: ``worldSize: 2 then, 1 now``."""
+    names = [*wanted, *(name for name in saved if name not in wanted)]
+    return [
+        f"{name}: {saved.get(name)} then, {wanted.get(name)} now"
+        for name in names
+        if saved.get(name) != wanted.get(name)
+    ]
+
+
+def _read(path: Path, step: int) -> Checkpoint | None:
+    try:
+        marker = Marker.model_validate_json((path / layout.COMPLETE).read_bytes())
+        whole = all((path / name).stat().st_size == size for name, size in marker.files.items())
+    except (OSError, ValidationError):
+        return None
+    return Checkpoint(path, marker) if whole and marker.step == step else None
