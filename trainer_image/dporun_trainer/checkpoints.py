@@ -22,9 +22,9 @@ class Marker(Document):
     """Passes over the training data until then."""
     eval_loss: Finite | None = None
     """Validation loss at that step; absent when it was not validated, or was not a number."""
-    identity: dict[str, object] = {}
+    identity: dict[str, object] = Field(default_factory=dict)
     """What a later attempt must have in common with this one to go on exactly."""
-    files: dict[str, int] = {}
+    files: dict[str, int] = Field(default_factory=dict)
     """Size in bytes of every file, by its path below the checkpoint."""
 
 
