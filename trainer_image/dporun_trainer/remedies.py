@@ -1,0 +1,274 @@
+"""What to change when a run is ill: the specification's solutions, as changes of this run's own values. Pure.
+
+A remedy is a function of the run's settings and of what was seen; it returns the change to make, or None where it
+has nothing to offer (a dropout that is high already).
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from dporun_trainer.contract.config import RunConfig
+from dporun_trainer.contract.results import Suggestion
+
+MAX_LEARNING_RATE = 5e-4
+"""No suggestion goes above it, and a run that diverged above it comes down to it at once. LoRA is trained with about
+ten times the rate of full fine-tuning, whose DPO recipes use 5e-7 to 5e-6; 5e-4 leaves room for small models."""
+DROPOUTS = (0.05, 0.1, 0.2, 0.3)
+MAX_RANK = 256
+MAX_EPOCHS = 10
+CLIP_NORM = 1.0
+"""``max_grad_norm`` of the specification."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run's values, in the units of the manifest; None is unknown (a foreign run that does not tell)."""
+
+    learning_rate: float | None = None
+    epochs: float | None = None
+    per_device_batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
+    max_grad_norm: float | None = None
+    lora_rank: int | None = None
+    lora_alpha: int | None = None
+    lora_dropout: float | None = None
+    label_smoothing: float | None = None
+    loss: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Settings":
+        """Take a run's values from its configuration."""
+        training, lora = config.training, config.lora
+        return cls(
+            learning_rate=training.learning_rate,
+            epochs=training.epochs,
+            per_device_batch_size=training.per_device_batch_size,
+            gradient_accumulation_steps=training.gradient_accumulation_steps,
+            max_grad_norm=training.max_grad_norm,
+            lora_rank=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            label_smoothing=config.dpo.label_smoothing,
+            loss=config.dpo.loss,
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a remedy may build on."""
+
+    best_epoch: float | None = None
+    """Epoch of the lowest validation loss."""
+    flat: bool = False
+    """The loss did not move at all."""
+    onset: int | None = None
+    """Step at which the trouble began."""
+
+
+Remedy = Callable[[Settings, Seen], Suggestion | None]
+
+
+def prescribe(remedies: Iterable[Remedy], settings: Settings, seen: Seen) -> tuple[Suggestion, ...]:
+    """Collect what the remedies suggest: one change per field, in their order."""
+    changes: dict[str, Suggestion] = {}
+    for remedy in remedies:
+        suggestion = remedy(settings, seen)
+        if suggestion is not None:
+            changes.setdefault(suggestion.path, suggestion)
+    return tuple(changes.values())
+
+
+def patch(suggestions: Iterable[Suggestion]) -> str:
+    """Write the suggested values as a merge patch of the manifest, in YAML, with the reasons as comments.
+
+    Suggestions without a value (about the data) become comments only.
+    """
+    tree: dict[str, Any] = {}
+    comments = []
+    for suggestion in suggestions:
+        comments.append(f"# {describe(suggestion)}\n#   {suggestion.reason}")
+        if suggestion.proposed is None or not suggestion.path.startswith("spec."):
+            continue
+        *parents, leaf = suggestion.path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = suggestion.proposed
+    return "\n".join([*comments, yaml.safe_dump(tree, sort_keys=False) if tree else "{}\n"])
+
+
+def describe(suggestion: Suggestion) -> str:
+    """Put a suggestion on one line: ``learningRate 5e-05 → 2e-05``."""
+    name = suggestion.path.removeprefix("spec.")
+    if suggestion.proposed is None:
+        return name
+    if suggestion.current is None:
+        return f"{name} → {_show(suggestion.proposed)}"
+    return f"{name} {_show(suggestion.current)} → {_show(suggestion.proposed)}"
+
+
+def gentler_learning_rate(settings: Settings, _seen: Seen) -> Suggestion:
+    """At most half the learning rate."""
+    rate = settings.learning_rate
+    return _learning_rate(rate, rate and _rung_at_most(rate / 2), "Smaller steps fit the training data less closely.")
+
+
+def much_gentler_learning_rate(settings: Settings, _seen: Seen) -> Suggestion:
+    """At most a fifth of the learning rate."""
+    rate = settings.learning_rate
+    proposed = rate and min(_rung_at_most(rate / 5), MAX_LEARNING_RATE)
+    return _learning_rate(rate, proposed, "The steps are too large: the loss jumps instead of falling.")
+
+
+def bolder_learning_rate(settings: Settings, seen: Seen) -> Suggestion | None:
+    """At least twice the learning rate, ten times where nothing moved."""
+    rate = settings.learning_rate
+    if rate is None:
+        return _learning_rate(None, None, "Larger steps: raise the learning rate.")
+    proposed = min(_rung_at_least(rate * (10 if seen.flat else 2)), MAX_LEARNING_RATE)
+    reason = "The loss did not move: the steps are far too small." if seen.flat else "The loss falls too slowly."
+    return _learning_rate(rate, proposed, reason) if proposed > rate else None
+
+
+def fewer_epochs(settings: Settings, seen: Seen) -> Suggestion | None:
+    """As many epochs as the best checkpoint had."""
+    if seen.best_epoch is None:
+        return None
+    proposed = max(1, round(seen.best_epoch))
+    if settings.epochs is not None and proposed >= settings.epochs:
+        return None
+    reason = f"The validation loss was lowest after epoch {seen.best_epoch:.3g}; what came later only memorised."
+    return Suggestion(path="spec.training.epochs", current=settings.epochs, proposed=proposed, reason=reason)
+
+
+def more_epochs(settings: Settings, _seen: Seen) -> Suggestion | None:
+    """Twice the epochs."""
+    if settings.epochs is None:
+        return Suggestion(path="spec.training.epochs", reason="More passes over the data give it time to learn.")
+    proposed = min(math.ceil(2 * settings.epochs), MAX_EPOCHS)
+    if proposed <= settings.epochs:
+        return None
+    return Suggestion(
+        path="spec.training.epochs",
+        current=settings.epochs,
+        proposed=proposed,
+        reason="More passes over the data give it time to learn.",
+    )
+
+
+def more_dropout(settings: Settings, _seen: Seen) -> Suggestion | None:
+    """The next higher LoRA dropout."""
+    current = settings.lora_dropout
+    proposed = next((dropout for dropout in DROPOUTS if dropout > (current or 0.0) + 1e-9), None)
+    if proposed is None:
+        return None
+    if current is None:
+        proposed = DROPOUTS[1]
+    reason = "Dropout on the adapter makes single examples harder to memorise."
+    return Suggestion(path="spec.lora.dropout", current=current, proposed=proposed, reason=reason)
+
+
+def higher_rank(settings: Settings, _seen: Seen) -> Suggestion | None:
+    """Twice the LoRA rank."""
+    rank = settings.lora_rank
+    if rank is not None and rank * 2 > MAX_RANK:
+        return None
+    reason = "A larger adapter can express more."
+    return Suggestion(path="spec.lora.rank", current=rank, proposed=rank and rank * 2, reason=reason)
+
+
+def alpha_of_higher_rank(settings: Settings, seen: Seen) -> Suggestion | None:
+    """Keep alpha / rank, which scales the adapter, when the rank doubles."""
+    if settings.lora_alpha is None or settings.lora_rank is None or higher_rank(settings, seen) is None:
+        return None
+    return Suggestion(
+        path="spec.lora.alpha",
+        current=settings.lora_alpha,
+        proposed=settings.lora_alpha * 2,
+        reason="Goes with the rank: the adapter is scaled by alpha / rank, which stays as it is.",
+    )
+
+
+def clip_gradients(settings: Settings, _seen: Seen) -> Suggestion | None:
+    """Clip gradients at 1.0, or at half of a lower norm."""
+    current = settings.max_grad_norm
+    clipped = current is not None and 0 < current <= CLIP_NORM
+    proposed = current / 2 if clipped and current else CLIP_NORM
+    reason = "Clipping keeps one bad batch from throwing the weights far off."
+    return Suggestion(path="spec.training.maxGradNorm", current=current, proposed=proposed, reason=reason)
+
+
+def smaller_batch(settings: Settings, _seen: Seen) -> Suggestion | None:
+    """Half the batch per device, or half the accumulation where that is 1 already."""
+    size, accumulation = settings.per_device_batch_size, settings.gradient_accumulation_steps
+    reason = "A smaller batch narrows down which rows do the damage."
+    if size is None or size > 1:
+        path = "spec.training.perDeviceBatchSize"
+        return Suggestion(path=path, current=size, proposed=size and size // 2, reason=reason)
+    if accumulation is None or accumulation <= 1:
+        return None
+    path = "spec.training.gradientAccumulationSteps"
+    return Suggestion(path=path, current=accumulation, proposed=accumulation // 2, reason=reason)
+
+
+def smooth_labels(settings: Settings, _seen: Seen) -> Suggestion | None:
+    """Expect a tenth of the labels to be flipped."""
+    if settings.label_smoothing:
+        return None
+    reason = "Contradictory labels do less harm when some are expected to be flipped (conservative DPO)."
+    return Suggestion(path="spec.dpo.labelSmoothing", current=settings.label_smoothing, proposed=0.1, reason=reason)
+
+
+def more_data(_settings: Settings, _seen: Seen) -> Suggestion:
+    """Get more training data."""
+    return Suggestion(
+        path="dataset", reason="Get more training data: more different pairs cannot be memorised as easily."
+    )
+
+
+def check_quality(_settings: Settings, _seen: Seen) -> Suggestion:
+    """Check data quality."""
+    reason = "Check data quality: are chosen and rejected really different, and is chosen clearly the better one?"
+    return Suggestion(path="dataset", reason=reason)
+
+
+def check_rows(_settings: Settings, seen: Seen) -> Suggestion:
+    """Check for bad data points."""
+    where = "" if seen.onset is None else f" The trouble began at step {seen.onset}."
+    reason = f"Check for bad data points: empty, garbled or very long responses.{where}"
+    return Suggestion(path="dataset", reason=reason)
+
+
+def check_labels(_settings: Settings, _seen: Seen) -> Suggestion:
+    """Check which answer is called the chosen one."""
+    reason = (
+        "Check the labels: are chosen and rejected swapped in the training or the validation data, or do similar "
+        "prompts contradict each other?"
+    )
+    return Suggestion(path="dataset", reason=reason)
+
+
+def _learning_rate(current: float | None, proposed: float | None, reason: str) -> Suggestion:
+    return Suggestion(path="spec.training.learningRate", current=current, proposed=proposed, reason=reason)
+
+
+def _rung_at_most(value: float) -> float:
+    """Largest of …, 1, 2, 5, 10, 20, 50, … times a power of ten that does not exceed ``value``."""
+    return max(rung for rung in _rungs_near(value) if rung <= value * (1 + 1e-9))
+
+
+def _rung_at_least(value: float) -> float:
+    return min(rung for rung in _rungs_near(value) if rung >= value * (1 - 1e-9))
+
+
+def _rungs_near(value: float) -> list[float]:
+    exponent = math.floor(math.log10(value))
+    return [float(f"{digit}e{power}") for power in (exponent - 1, exponent, exponent + 1) for digit in (1, 2, 5)]
+
+
+def _show(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
