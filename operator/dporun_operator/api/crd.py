@@ -117,7 +117,7 @@ def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
                 out["enum"] = [value]
             case "exclusiveMinimum" | "exclusiveMaximum":
                 out |= {key.removeprefix("exclusive").lower(): value, key: True}
-            case "pattern" if value in PATTERN_HELP:
+            case "pattern" if value in PATTERN_HELP and "type" in node:
                 rule = {"rule": f"self.matches({_cel_text(value)})", "message": PATTERN_HELP[value]}
                 out["x-kubernetes-validations"] = [*node.get("x-kubernetes-validations", []), rule]
             case "default":

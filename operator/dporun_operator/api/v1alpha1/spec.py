@@ -34,6 +34,7 @@ PATTERN_HELP = {
     OBJECT_NAME: "write the name of a Kubernetes object: lower-case letters, digits, '-' and '.'",
     IMAGE: "write an image reference such as registry.example.com/dporun/trainer:0.1.0",
     RESOURCE_NAME: "write an extended resource such as nvidia.com/gpu",
+    QUANTITY: "write a quantity such as 500m, 64Gi or 8",
     config.ENDPOINT_URL: "write http://HOST:PORT or https://HOST, without a path; the bucket belongs into uri",
     config.REVISION: "write a branch, a tag or a commit of the Hub",
 }
