@@ -101,10 +101,18 @@ def _columns() -> list[Schema]:
 _FOREIGN = {"title", "$defs", "examples", "propertyNames"}
 """Words of JSON Schema that a structural schema has not; examples go into the description."""
 
+_BOUNDS = {
+    "minimum": (">=", "at least"),
+    "maximum": ("<=", "at most"),
+    "exclusiveMinimum": (">", "more than"),
+    "exclusiveMaximum": ("<", "less than"),
+}
+
 
 def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
     node = _alone(_inlined(node, definitions), definitions)
     out: Schema = {}
+    rules = [*node.get("x-kubernetes-validations", ())]
     for key, value in node.items():
         match key:
             case "properties":
@@ -115,17 +123,22 @@ def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
                 pass  # false: the API server refuses unknown fields anyway
             case "const":
                 out["enum"] = [value]
+            case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" if value != int(value):
+                # The API server cuts the bound to an integer when the value is one: 0 would not be below 0.5.
+                symbol, words = _BOUNDS[key]
+                rules.append({"rule": f"self {symbol} {value}", "message": f"must be {words} {value}"})
             case "exclusiveMinimum" | "exclusiveMaximum":
                 out |= {key.removeprefix("exclusive").lower(): value, key: True}
             case "pattern" if value in PATTERN_HELP and "type" in node:
-                rule = {"rule": f"self.matches({_cel_text(value)})", "message": PATTERN_HELP[value]}
-                out["x-kubernetes-validations"] = [*node.get("x-kubernetes-validations", []), rule]
+                rules.append({"rule": f"self.matches({_cel_text(value)})", "message": PATTERN_HELP[value]})
             case "default":
                 out |= {} if value is None else {"default": {} if "properties" in node else value}
             case _ if key not in _FOREIGN:
-                out.setdefault(key, value)
+                out[key] = value
     if text := _description(node):
         out["description"] = text
+    if rules:
+        out["x-kubernetes-validations"] = rules
     return out
 
 

@@ -5,7 +5,7 @@ placement, life cycle. Field docstrings become ``kubectl explain``. Rules stand 
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
@@ -262,6 +262,7 @@ class Evaluation(config.Evaluation):
 class Archive(config.ArchiveTarget, Ruled):
     """Where results are archived, and which."""
 
+    mutable = frozenset({"secretRef"})
     rules = (
         no_parent_folder("uri"),
         Rule(
@@ -288,8 +289,10 @@ class TensorBoard(Document):
     """Seconds for which TensorBoard stays after the run has finished."""
 
 
-class RunPolicy(Document):
+class RunPolicy(Ruled):
     """Retries and limits."""
+
+    mutable = frozenset({"ttlSecondsAfterFinished"})
 
     max_retries: int = Field(3, ge=0, le=100, examples=[0])
     """Attempts after a failure that may pass; preemptions do not count."""
@@ -314,6 +317,7 @@ class DeletionPolicy(StrEnum):
 class DPORunSpec(Ruled):
     """A DPO fine-tuning run."""
 
+    mutable = frozenset({"suspend", "deletionPolicy", "tensorboard"})
     rules = (
         Rule(
             "self.distributed.nodes == 1 || has(self.storage.claimName) || 'ReadWriteMany' in self.storage.accessModes",
@@ -373,39 +377,3 @@ class DPORunSpec(Ruled):
     """Archive: a deleted run is archived first; Retain: its volume stays; Delete: its results go with it."""
     suspend: bool = False
     """Stop the run after saving a checkpoint; false again goes on from there."""
-
-    @classmethod
-    def transition_rules(cls) -> list[dict[str, Any]]:
-        """Say which fields are immutable; optional selection (``?``) lets a field be absent on either side."""
-        return [
-            {
-                "rule": f"self.?{path.replace('.', '.?')} == oldSelf.?{path.replace('.', '.?')}",
-                "message": "immutable; create a new DPORun to change it",
-                "reason": "FieldValueForbidden",
-                "fieldPath": f".{path}",
-            }
-            for path in immutable_paths()
-        ]
-
-
-MUTABLE: dict[str, set[str] | None] = {
-    "suspend": None,
-    "deletionPolicy": None,
-    "tensorboard": None,
-    "runPolicy": {"ttlSecondsAfterFinished"},
-    "archive": {"secretRef"},
-}
-"""Fields of the spec that may change: wholly (None), or only the named parts."""
-
-
-def immutable_paths() -> list[str]:
-    """Every field of the spec that may not change, as ``section`` or ``section.field``."""
-    paths = [field for field in _wire_names(DPORunSpec) if field not in MUTABLE]
-    for section, model in (("runPolicy", RunPolicy), ("archive", Archive)):
-        parts = MUTABLE[section] or set()
-        paths += [f"{section}.{part}" for part in _wire_names(model) if part not in parts]
-    return paths
-
-
-def _wire_names(model: type[Document]) -> list[str]:
-    return [str(field.alias) for field in model.model_fields.values()]
