@@ -42,6 +42,21 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--port", type=int, default=layout.STATUS_PORT, help="port of the status server; 0 for none")
     archive = of_run("archive", _archive, "prune, upload, verify")
     archive.add_argument("--prune-only", action="store_true", help="delete intermediate checkpoints, upload nothing")
+
+    text = "say how healthy a training run is, of DPORun or of TRL, and what to change"
+    diagnose = commands.add_parser("diagnose", help=text, description=text, epilog=_DIAGNOSE_EXIT_CODES)
+    diagnose.add_argument("directory", type=Path, metavar="DIR", help="output folder of the run")
+    form = diagnose.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="print the diagnosis as JSON")
+    form.add_argument(
+        "--patch", dest="form", action="store_const", const="patch", help="print the changes as a patch of the manifest"
+    )
+    diagnose.set_defaults(run=_diagnose, form="text")
+
+    text = "write report.html, report.png and the model card (README.md) of a run"
+    report = commands.add_parser("report", help=text, description=text)
+    report.add_argument("directory", type=Path, metavar="DIR", help="directory of the run")
+    report.set_defaults(run=_report)
     return parser
 
 
@@ -86,6 +101,38 @@ def _archive(arguments: argparse.Namespace) -> ExitCode:
         "archive_outcome.json",
         lambda config, directory: archive(config, directory, prune_only=arguments.prune_only),
     )
+
+
+_DIAGNOSE_EXIT_CODES = (
+    "Exit code: 0 OnTrack, 3 Unknown (too little history), 10 Overfitting, 11 Underfitting, 12 Unstable, 13 Confused, "
+    "1 nothing to diagnose in DIR."
+)
+
+
+def _diagnose(arguments: argparse.Namespace) -> int:
+    from dporun_trainer.diagnose import diagnose  # noqa: PLC0415
+
+    return _explained(lambda: diagnose(arguments.directory, form=arguments.form))
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from dporun_trainer.report import write_report  # noqa: PLC0415
+
+    def run() -> int:
+        write_report(arguments.directory)
+        print(arguments.directory / layout.REPORT_HTML)
+        return ExitCode.OK
+
+    return _explained(run)
+
+
+def _explained(command: Callable[[], int]) -> int:
+    """Run a command that people call by hand; tell its error on standard error."""
+    try:
+        return command()
+    except RunError as error:
+        print(f"dporun-trainer: {error.message}", *filter(None, [error.hint]), sep="\n", file=sys.stderr)
+        return error.exit_code
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ Evidence = str | None
 
 _END = 2**63
 
-RECENT = 100
-"""Logs that count as the present; about a whole run with the default logging interval."""
+RECENT = 200
+"""Logs that count as the present; a whole run with the default logging interval has about 100."""
 LEVEL = 10
 """Logs whose mean is called the level of a noisy curve; the noise of a mean of 10 is a third of one log's."""
 
@@ -274,14 +274,16 @@ def eval_rising(sight: Sight) -> Evidence:
 
 
 def far_below(sight: Sight) -> Evidence:
-    """Training loss much lower than a validation loss that no longer improves."""
-    gaps = sight.gaps
-    if not gaps or sight.eval_improves or (len(gaps) == 1 and not sight.finished):
+    """Training loss much lower than a validation loss that no longer improves, in two validations (or the only one)."""
+    gaps = sight.gaps.last(2)
+    if sight.eval_improves or (len(gaps) < 2 and not (gaps and sight.finished)):
         return None
-    gap, loss = gaps.values[-1], sight.validation.values[-1]
-    if gap <= WIDE_GAP * sight.start or loss - gap > loss / 2:
-        return None
-    return f"{_f(loss - gap)} in training, {_f(loss)} on the validation data at {sight.at(gaps.steps[-1])}"
+    held_out = dict(zip(sight.validation.steps, sight.validation.values, strict=True))
+    for step, gap in zip(gaps.steps, gaps.values, strict=True):
+        if gap <= WIDE_GAP * sight.start or held_out[step] - gap > held_out[step] / 2:
+            return None
+    step, gap = gaps.steps[-1], gaps.values[-1]
+    return f"{_f(held_out[step] - gap)} in training, {_f(held_out[step])} on the validation data at {sight.at(step)}"
 
 
 def gap_growing(sight: Sight) -> Evidence:
