@@ -1,0 +1,210 @@
+"""The life of the node: up, down, status."""
+
+import base64
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import string
+import subprocess
+from pathlib import Path
+
+from node import images, leftovers, network, settings, tools
+from node.components import Component, components, environment
+from node.console import Failure, run, say, tail, wait_until
+from node.processes import Processes
+from node.settings import CONFIG, KUBECONFIG, LOGS, PKI, RUN, STATE
+
+processes = Processes(RUN, LOGS)
+
+
+def up(gpus: int) -> None:
+    """Starts what does not run yet, and returns when pods can be scheduled. Leaves nothing running when it fails.
+
+    Raises:
+        Failure: says which part failed, with the end of its log.
+    """
+    tools.require_root_on_linux()
+    tools.install_packages()
+    binaries = tools.build()
+    parts = components(binaries, _s3_secret())
+    if all(processes.get(part.name) for part in parts):
+        say("the dev cluster runs already")
+        _settle(binaries, gpus)
+        return
+    _stop_leftovers()
+    try:
+        for folder in ("etcd", "s3", "volumes", "registry", "log/pods", "run/tmp"):
+            (STATE / folder).mkdir(parents=True, exist_ok=True)
+        (RUN / "binaries").write_text(str(binaries))
+        leftovers.make_cgroup()
+        network.up()
+        _make_keys()
+        _write_configuration(binaries)
+        for part in parts:
+            _start(part, binaries)
+            if part.name == "kube-apiserver":
+                _write_kubeconfig()
+            if part.name == "registry":
+                images.load_pause(binaries)
+        _settle(binaries, gpus)
+    except BaseException:
+        say("stopping what was started")
+        down()
+        raise
+    say("the dev cluster is ready")
+
+
+def down(purge: bool = False) -> None:
+    """Stops every process, container, mount, link and rule of the cluster. Data and images stay, unless purged."""
+    tools.require_root_on_linux()
+    if network.is_up() or RUN.exists():
+        say("stopping the dev cluster")
+    _stop_leftovers()
+    network.down()
+    if purge:
+        say(f"removing {STATE}")
+        shutil.rmtree(STATE, ignore_errors=True)
+        images.purge()
+
+
+def status() -> bool:
+    """Prints what runs and what does not; True when everything does."""
+    names = [part.name for part in components(tools.binaries(), "")]
+    state = {name: processes.get(name) for name in names}
+    for name, process in state.items():
+        print(f"{name:24} {f'running, pid {process.pid}' if process else 'not running':24} {processes.log(name)}")
+    print(f"{'kubeconfig':24} {KUBECONFIG if KUBECONFIG.exists() else 'none'}")
+    if not all(state.values()):
+        return False
+    kubectl = [str(tools.binaries() / "kubectl"), "--kubeconfig", str(KUBECONFIG)]
+    node = subprocess.run([*kubectl, "get", "nodes", "-o", "wide"], capture_output=True, text=True)
+    print(node.stdout + node.stderr, end="")
+    return node.returncode == 0 and re.search(rf"^{settings.NODE}\s+Ready", node.stdout, re.MULTILINE) is not None
+
+
+def exports() -> dict[str, str]:
+    """Environment variables for whoever works with the cluster."""
+    binaries = tools.binaries()
+    return {
+        "KUBECONFIG": str(KUBECONFIG),
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+        "AWS_ENDPOINT_URL_S3": settings.S3,
+        "AWS_REGION": settings.S3_REGION,
+        "AWS_ACCESS_KEY_ID": settings.S3_ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": _s3_secret(),
+        "OPERATOR_IMAGE": settings.OPERATOR_IMAGE,
+        "TRAINER_IMAGE": settings.TRAINER_IMAGE,
+    }
+
+
+def _start(part: Component, binaries: Path) -> None:
+    say(f"starting {part.name}")
+    processes.start(part.name, part.argv, {**environment(binaries), **part.environment})
+
+    def ready() -> bool:
+        if processes.get(part.name) is None:
+            raise Failure(f"{part.name} ended; {tail(processes.log(part.name))}")
+        return part.ready()
+
+    wait_until(ready, f"{part.name} becoming ready", 60, lambda: tail(processes.log(part.name)))
+
+
+def _settle(binaries: Path, gpus: int) -> None:
+    """Brings the cluster's own objects to what they should be: the storage class and the pretended GPUs."""
+    kubectl = [binaries / "kubectl", "--kubeconfig", KUBECONFIG]
+    run([*kubectl, "apply", "--server-side", "-f", CONFIG / "storage-class.yaml"], LOGS / "kubectl.log")
+    # An extended resource in the node's status outlives the kubelet's updates; the pods that ask for it get no device.
+    patch = [{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": str(gpus)}]
+    run(
+        [*kubectl, "patch", "node", settings.NODE, "--subresource=status", "--type=json", "-p", json.dumps(patch)],
+        LOGS / "kubectl.log",
+    )
+    allocatable = [*kubectl, "get", "node", settings.NODE, "-o", r"jsonpath={.status.allocatable.nvidia\.com/gpu}"]
+    wait_until(
+        lambda: subprocess.run(allocatable, capture_output=True, text=True).stdout == str(gpus),
+        f"the node offering {gpus} nvidia.com/gpu",
+        30,
+        lambda: tail(processes.log("kubelet")),
+    )
+    account = [*kubectl, "get", "serviceaccount", "default", "--namespace", "default"]
+    wait_until(
+        lambda: subprocess.run(account, capture_output=True).returncode == 0,
+        "the default service account, which pods need",
+        30,
+        lambda: tail(processes.log("kube-controller-manager")),
+    )
+
+
+def _s3_secret() -> str:
+    return _secret("s3")
+
+
+def _secret(name: str) -> str:
+    file = PKI / f"{name}.secret"
+    if not file.exists():
+        PKI.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(20))
+    return file.read_text()
+
+
+def _make_keys() -> None:
+    (PKI / "tokens.csv").write_text(f'{_secret("admin")},admin,admin,"system:masters"\n')
+    log = LOGS / "openssl.log"
+    if not (PKI / "service-accounts.key").exists():
+        run(["openssl", "genrsa", "-out", PKI / "service-accounts.key", "2048"], log)
+    if not (PKI / "kubelet-client.crt").exists():
+        run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", "/CN=kube-apiserver",
+             "-addext", "extendedKeyUsage=clientAuth",
+             "-keyout", PKI / "kubelet-client.key", "-out", PKI / "kubelet-client.crt"],
+            log,
+        )  # fmt: skip
+
+
+def _write_configuration(binaries: Path) -> None:
+    values = {name: str(value) for name, value in vars(settings).items() if name.isupper()} | {"BIN": str(binaries)}
+    for template in settings.CONFIG_TEMPLATES.rglob("*"):
+        if template.is_file() and template.name != "kubeconfig":
+            target = CONFIG / template.relative_to(settings.CONFIG_TEMPLATES)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(string.Template(template.read_text()).substitute(values))
+
+
+def _write_kubeconfig() -> None:
+    """Written when the API server has made its certificate, which the kubeconfig carries."""
+    template = string.Template((settings.CONFIG_TEMPLATES / "kubeconfig").read_text())
+    certificate = base64.b64encode((PKI / "apiserver.crt").read_bytes()).decode()
+    KUBECONFIG.touch(mode=0o600)
+    KUBECONFIG.write_text(
+        template.substitute(API_SERVER=settings.API_SERVER, CERTIFICATE=certificate, TOKEN=_secret("admin"))
+    )
+
+
+def _stop_leftovers() -> None:
+    """Stops whatever of the cluster runs, whichever version of it, and however the last `up` or `down` ended."""
+    with contextlib.suppress(FileNotFoundError):
+        binaries = Path((RUN / "binaries").read_text())
+        parts = {part.name: part for part in components(binaries, "")}
+        order = [*reversed(parts)]
+        order.insert(order.index("containerd"), "")  # the pods end before the runtime that can end them
+        for name in order:
+            if name:
+                processes.stop(name, parts[name].grace_seconds)
+            elif processes.get("containerd"):
+                _remove_pods(binaries)
+        leftovers.stop_shims(binaries / "containerd-shim-runc-v2")
+    leftovers.remove_cgroup()
+    leftovers.unmount()
+    shutil.rmtree(RUN, ignore_errors=True)
+    shutil.rmtree(settings.CONTAINERD / "state", ignore_errors=True)
+
+
+def _remove_pods(binaries: Path) -> None:
+    say("removing pods")
+    crictl = [binaries / "crictl", "--runtime-endpoint", f"unix://{settings.CONTAINERD_SOCKET}", "--timeout", "60s"]
+    with contextlib.suppress(Failure):  # what is left is killed with its control group
+        run([*crictl, "rmp", "--all", "--force"], LOGS / "crictl.log")
