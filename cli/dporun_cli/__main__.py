@@ -1,0 +1,124 @@
+"""``dporun``, also as ``kubectl dporun``."""
+
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dporun_cli.manifest import Manifest, ManifestError, read
+from dporun_trainer.contract.results import ExitCode
+
+app = typer.Typer(
+    name="dporun",
+    help="Preference fine-tuning (DPO): on Kubernetes, or on this computer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+errors = Console(stderr=True, highlight=False)
+
+ManifestFile = Annotated[
+    Path, typer.Option("--filename", "-f", exists=True, dir_okay=False, help="File with the DPORun.", metavar="FILE")
+]
+RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Folder of the run.")]
+
+
+@app.command()
+def run(
+    filename: ManifestFile,
+    local: Annotated[
+        Path | None, typer.Option(file_okay=False, metavar="DIR", help="Run on this computer, with results in DIR.")
+    ] = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="URI=PATH",
+            help="Use PATH for every URI of the manifest that begins with URI; can be given several times.",
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Training processes; the effective batch stays that of the manifest.")
+    ] = None,
+) -> None:
+    """Run a DPORun from beginning to end, and say how good the result is.
+
+    Ctrl-C saves a checkpoint and stops; the same command goes on from there.
+
+    The exit code is that of the cluster's pods: 0 done, 64 bad manifest, 65 bad model or data, 66 out of GPU memory,
+    67 not a number, 74 not archived, 75 stopped after saving, 1 anything else.
+    """
+    if local is None:
+        errors.print(f"To run in a cluster: kubectl apply -f {filename}\nTo run here: add --local DIR")
+        raise typer.Exit(2)
+    manifest = _one(_read(filename))
+    _need("torch", "trainer")
+    from dporun_cli import local_command  # noqa: PLC0415  needs nothing that validate should wait for
+
+    raise typer.Exit(local_command.run(manifest, local, maps or [], processes))
+
+
+@app.command()
+def validate(filename: ManifestFile) -> None:
+    """Check a manifest without a cluster, as its API server would: every problem, with its line."""
+    for manifest in _read(filename):
+        print(f"{filename}: {manifest.name} is valid")
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def diagnose(context: typer.Context, directory: RunDirectory) -> None:
+    """Say how healthy a training run is, of DPORun or of TRL, and what to change (--json, --patch)."""
+    raise typer.Exit(_trainer("diagnose", str(directory), *context.args))
+
+
+@app.command()
+def report(directory: RunDirectory) -> None:
+    """Write report.html, report.png and the model card of a run anew."""
+    _need("matplotlib", "trainer")
+    raise typer.Exit(_trainer("report", str(directory)))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(importlib.metadata.version("dporun"))
+
+
+def _read(path: Path) -> list[Manifest]:
+    try:
+        return read(path)
+    except ManifestError as error:
+        for line in error.lines():
+            errors.print(line, markup=False, soft_wrap=True)
+        raise typer.Exit(ExitCode.CONFIG_INVALID) from error
+
+
+def _one(manifests: list[Manifest]) -> Manifest:
+    if len(manifests) > 1:
+        errors.print(f"The file holds {len(manifests)} DPORuns; give one at a time.")
+        raise typer.Exit(ExitCode.CONFIG_INVALID)
+    return manifests[0]
+
+
+def _need(module: str, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        errors.print(f"This needs the trainer's packages: pip install 'dporun[cli,{extra}]'", markup=False)
+        raise typer.Exit(1)
+
+
+def _trainer(*arguments: str) -> int:
+    return subprocess.run([sys.executable, "-m", "dporun_trainer", *arguments], check=False).returncode
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The command line's side of ``dporun run --local``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from dporun_cli.local_config import LocalConfigError, local_config
+from dporun_cli.local_run import ARCHIVE, PREPARE, TRAIN, LocalRun, OtherRunError, Step
+from dporun_cli.manifest import Manifest
+from dporun_cli.summary import show_failure, show_result
+from dporun_cli.view import shown
+from dporun_trainer.contract.results import ExitCode, OutcomeState
+
+
+def run(manifest: Manifest, root: Path, maps: Sequence[str], processes: int | None) -> ExitCode:
+    """Run ``manifest`` below ``root``, show how it goes and what came of it, and return the exit code."""
+    console = Console(highlight=False)
+    try:
+        config = local_config(manifest, root, _folders(maps), processes=processes)
+        title = f"{config.run.name} in {root / config.run.directory}"
+        with shown(console, title) as view:
+            local = LocalRun(config, root, view)
+            code = local.run()
+    except (LocalConfigError, OtherRunError) as error:
+        for line in str(error).splitlines():
+            console.print(line, markup=False, soft_wrap=True, style="red")
+        return ExitCode.CONFIG_INVALID
+    _conclude(console, local, code)
+    return code
+
+
+def _conclude(console: Console, local: LocalRun, code: ExitCode) -> None:
+    trained, archived = local.outcome(TRAIN), local.outcome(ARCHIVE)
+    if trained and trained.state is OutcomeState.SUCCEEDED:
+        show_result(console, local.directory, trained, archived)
+    failed = _failed(local)
+    if code not in {ExitCode.OK, ExitCode.PREEMPTED} and failed:
+        outcome = local.outcome(failed)
+        show_failure(console, outcome.failure if outcome else None, local.log(failed))
+
+
+def _failed(local: LocalRun) -> Step | None:
+    """The first command that ran and did not succeed."""
+    for step in (PREPARE, TRAIN, ARCHIVE):
+        outcome = local.outcome(step)
+        if local.log(step).exists() and (outcome is None or outcome.state is not OutcomeState.SUCCEEDED):
+            return step
+    return None
+
+
+def _folders(maps: Sequence[str]) -> dict[str, Path]:
+    problems = [
+        f"--map {text}: write URI=PATH, such as s3://bucket/prefix=./folder" for text in maps if "=" not in text
+    ]
+    if problems:
+        raise LocalConfigError(problems)
+    pairs = (text.rpartition("=") for text in maps)
+    return {uri: Path(path).expanduser() for uri, _, path in pairs}

@@ -1,0 +1,84 @@
+"""How a local run ended, for a person: the verdict and the numbers, or what went wrong and what to do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from dporun_cli.view import HEALTH_STYLE
+from dporun_operator.plan.text import number
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.results import EvaluationSummary, Failure, HealthState, Outcome, VerdictState
+
+VERDICT_STYLE = {VerdictState.GOOD: "green", VerdictState.FAIR: "yellow", VerdictState.NEEDS_IMPROVEMENT: "red"}
+LOG_LINES = 15
+
+
+def show_result(console: Console, directory: Path, trained: Outcome, archived: Outcome | None) -> None:
+    """Print verdict, numbers and where things are."""
+    console.print()
+    if trained.verdict:
+        words = {VerdictState.NEEDS_IMPROVEMENT: "Needs improvement"}.get(trained.verdict.state, trained.verdict.state)
+        gates = "every gate passed" if trained.verdict.passed else "not every gate passed"
+        console.print(Text.assemble((words, f"bold {VERDICT_STYLE[trained.verdict.state]}"), f": {gates}"))
+        for reason in trained.verdict.reasons:
+            console.print(f"  • {reason}", markup=False, soft_wrap=True)
+    table = Table.grid(padding=(0, 2))
+    for name, value in _numbers(trained):
+        table.add_row(Text(name, style="dim"), value)
+    for name, path in _places(directory, archived):
+        table.add_row(Text(name, style="dim"), Text(path, overflow="fold"))
+    console.print(table)
+
+
+def show_failure(console: Console, failure: Failure | None, log: Path) -> None:
+    """Print what happened, what to do, and the end of the log."""
+    title = f"Failed: {failure.reason}" if failure else "Failed"
+    parts: list[RenderableType] = [Text(failure.message if failure else "The command did not say why.")]
+    if failure and failure.hint:
+        parts.append(Text(failure.hint, style="bold"))
+    console.print(Panel(Group(*parts), title=title, title_align="left", border_style="red"))
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    if failure is None:
+        console.print("\n".join(lines[-LOG_LINES:]), markup=False, style="dim", soft_wrap=True)
+    console.print(f"Log: {log}", markup=False, soft_wrap=True)
+
+
+def _numbers(outcome: Outcome) -> Iterator[tuple[str, RenderableType]]:
+    evaluation = outcome.evaluation
+    if evaluation:
+        yield "accuracy", _accuracy(evaluation)
+        margin = f"{evaluation.avg_chosen_reward:+.2f} chosen, {evaluation.avg_rejected_reward:+.2f} rejected"
+        yield "reward margin", f"{evaluation.reward_margin:.2f}  ({margin})"
+        if evaluation.forgetting is not None:
+            yield "forgetting", f"{evaluation.forgetting:.0%}"
+        if evaluation.better_than_base is not None:
+            yield "better than base", "yes" if evaluation.better_than_base else "no"
+    if outcome.metrics and outcome.metrics.eval_loss is not None:
+        yield "validation loss", str(number(outcome.metrics.eval_loss))
+    if outcome.best_checkpoint:
+        best = outcome.best_checkpoint
+        loss = "" if best.eval_loss is None else f", validation loss {number(best.eval_loss)}"
+        yield "best checkpoint", f"step {best.step}{loss}"
+    if outcome.health and outcome.health.state is not HealthState.UNKNOWN:
+        yield "health", Text(outcome.health.state, style=HEALTH_STYLE[outcome.health.state])
+
+
+def _accuracy(evaluation: EvaluationSummary) -> str:
+    bounds = evaluation.accuracy_low, evaluation.accuracy_high
+    interval = "" if None in bounds else f", 95% between {bounds[0]:.0%} and {bounds[1]:.0%}"
+    return f"{evaluation.accuracy:.0%}  ({evaluation.examples} pairs{interval})"
+
+
+def _places(directory: Path, archived: Outcome | None) -> Iterator[tuple[str, str]]:
+    for name, path in (("adapter", layout.FINAL), ("merged model", layout.MERGED), ("report", layout.REPORT_HTML)):
+        if (directory / path).exists():
+            yield name, str(directory / path)
+    if (directory / layout.RUNS).is_dir():
+        yield "TensorBoard", f"tensorboard --logdir {directory / layout.RUNS}"
+    if archived and archived.archive:
+        archive = archived.archive
+        yield "archive", f"{archive.uri}  ({archive.files} files, {archive.bytes / 1e6:,.1f} MB)"

@@ -1,0 +1,237 @@
+"""What a person sees while a run goes on: a live display on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from dporun_operator.plan.text import duration
+from dporun_trainer.contract.results import ExitCode, HealthState, Metrics, Outcome, Progress, Stage
+
+HEALTH_STYLE = {
+    HealthState.ON_TRACK: "green",
+    HealthState.OVERFITTING: "yellow",
+    HealthState.UNDERFITTING: "yellow",
+    HealthState.UNSTABLE: "red",
+    HealthState.CONFUSED: "red",
+    HealthState.UNKNOWN: "dim",
+}
+PLAIN_SECONDS = 10.0
+"""Between two plain lines of the same stage."""
+
+
+class View(Protocol):
+    """Told what happens, in order."""
+
+    def start(self, step: str) -> None:
+        """A command starts."""
+
+    def progress(self, progress: Progress | None) -> None:
+        """Its newest progress; called a few times a second."""
+
+    def finish(self, step: str, code: ExitCode, outcome: Outcome | None) -> None:
+        """It ended."""
+
+    def stopping(self) -> None:
+        """Someone asked to stop."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+
+
+def metrics(values: Metrics) -> list[tuple[str, str]]:
+    """Name and formatted value of each metric that is known, what matters most first."""
+    rows = (
+        ("eval loss", values.eval_loss, ".3f"),
+        ("accuracy", values.reward_accuracy, ".0%"),
+        ("margin", values.reward_margin, ".2f"),
+        ("loss", values.train_loss, ".3f"),
+        ("lr", values.learning_rate, ".1e"),
+        ("grad norm", values.grad_norm, ".2f"),
+    )
+    return [(name, format(value, form)) for name, value, form in rows if value is not None]
+
+
+def position(progress: Progress) -> str:
+    """Where the command is: ``Training 62/120, epoch 1.03``, or what it does when it has no steps."""
+    if progress.stage is Stage.TRAINING and progress.total_steps:
+        return f"{progress.step}/{progress.total_steps} steps, epoch {progress.epoch:.2f}"
+    return progress.detail or ""
+
+
+class PlainView:
+    """One line whenever there is news, for logs and pipes."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._began = time.monotonic()
+        self._said: tuple[object, ...] = ()
+        self._when = 0.0
+
+    def start(self, step: str) -> None:
+        """Say that a command starts."""
+        self._say(f"{step}: started")
+
+    def progress(self, progress: Progress | None) -> None:
+        """Say what is new: at once when the stage, the validation or the health is, else every few seconds."""
+        if progress is None:
+            return
+        health = progress.health.state if progress.health else None
+        news = (progress.stage, progress.metrics.eval_loss, health)
+        step = (progress.step, progress.detail)
+        now = time.monotonic()
+        if news == self._said[:3] and (step == self._said[3:] or now - self._when < PLAIN_SECONDS):
+            return
+        self._said, self._when = (*news, *step), now
+        parts = [f"{progress.stage.lower()}:", position(progress), f"{progress.percent:.0f}%"]
+        if progress.eta_seconds is not None:
+            parts.append(f"ETA {duration(progress.eta_seconds)}")
+        parts += [f"{name} {value}" for name, value in metrics(progress.metrics)[:3]]
+        self._say("  ".join(part for part in [*parts, health or ""] if part))
+
+    def finish(self, step: str, code: ExitCode, outcome: Outcome | None) -> None:
+        """Say how a command ended."""
+        self._say(f"{step}: {ending(code, outcome)}")
+
+    def stopping(self) -> None:
+        """Say that a checkpoint is being saved."""
+        self._say("stopping: a checkpoint is being saved (interrupt again to end at once)")
+
+    def note(self, text: str) -> None:
+        """Say something."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"{time.monotonic() - self._began:6.1f} s  {text}", markup=False, soft_wrap=True)
+
+
+def ending(code: ExitCode, outcome: Outcome | None) -> str:
+    """How a command ended, in a few words."""
+    if code is ExitCode.OK:
+        return outcome.message if outcome and outcome.message else "done"
+    if code is ExitCode.PREEMPTED:
+        return "stopped; run the same command again to go on"
+    return f"failed ({outcome.failure.reason})" if outcome and outcome.failure else f"failed (exit code {int(code)})"
+
+
+@dataclass
+class _Row:
+    began: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
+    code: ExitCode | None = None
+    text: str = ""
+
+
+class LiveView:
+    """A display that is drawn anew a few times a second."""
+
+    STEPS = ("prepare", "train", "archive")
+
+    def __init__(self, title: str):
+        self._title = title
+        self._rows: dict[str, _Row] = {}
+        self._progress: Progress | None = None
+        self._notes: list[str] = []
+        self._spinner = Spinner("dots", style="cyan")
+
+    def start(self, step: str) -> None:
+        """Draw ``step`` as running."""
+        self._progress = None
+        self._rows[step] = _Row()
+
+    def progress(self, progress: Progress | None) -> None:
+        """Draw its progress."""
+        self._progress = progress
+
+    def finish(self, step: str, code: ExitCode, outcome: Outcome | None) -> None:
+        """Draw ``step`` as ended."""
+        row = self._rows[step]
+        row.seconds, row.code, row.text = time.monotonic() - row.began, code, ending(code, outcome)
+
+    def stopping(self) -> None:
+        """Tell that a checkpoint is being saved."""
+        self._notes = ["Stopping: a checkpoint is being saved. Ctrl-C again ends it at once."]
+
+    def note(self, text: str) -> None:
+        """Add a line at the bottom."""
+        self._notes.append(text)
+
+    def __rich__(self) -> RenderableType:
+        """Draw everything."""
+        table = Table.grid(padding=(0, 1))
+        table.add_column(width=1)
+        table.add_column(width=8)
+        table.add_column(ratio=1)
+        table.add_column(justify="right", style="dim")
+        for step in self.STEPS:
+            for line in self._lines(step):
+                table.add_row(*line)
+        parts: list[RenderableType] = [Text(self._title, style="bold"), table]
+        parts += [Text(note, style="yellow") for note in self._notes]
+        return Group(*parts)
+
+    def _lines(self, step: str) -> Iterator[tuple[RenderableType, ...]]:
+        row = self._rows.get(step)
+        name = step.capitalize()
+        if row is None:
+            yield Text("·", style="dim"), Text(name, style="dim"), "", ""
+        elif row.code is not None:
+            mark, style = ("✓", "green") if row.code is ExitCode.OK else ("✗", "red")
+            mark, style = ("‖", "yellow") if row.code is ExitCode.PREEMPTED else (mark, style)
+            yield (
+                Text(mark, style=style),
+                name,
+                Text(row.text, overflow="ellipsis", no_wrap=True),
+                duration(row.seconds or 0),
+            )
+        else:
+            spent = duration(time.monotonic() - row.began)
+            progress = self._progress
+            yield self._spinner, Text(name, style="bold"), self._bar(progress) if progress else "", spent
+            if progress:
+                yield "", "", self._facts(progress), ""
+                yield "", "", self._state(progress), ""
+
+    def _bar(self, progress: Progress) -> RenderableType:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column()
+        grid.add_column(width=30)
+        grid.add_column(justify="right", width=4)
+        grid.add_column()
+        eta = "" if progress.eta_seconds is None else f"ETA {duration(progress.eta_seconds)}"
+        bar = ProgressBar(total=100, completed=progress.percent, width=30)
+        grid.add_row(Text(progress.stage), bar, f"{progress.percent:.0f}%", Text(eta, style="cyan"))
+        return grid
+
+    def _facts(self, progress: Progress) -> Text:
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for name, value in metrics(progress.metrics):
+            text.append(f"{name} ", style="dim").append(f"{value}  ")
+        return text
+
+    def _state(self, progress: Progress) -> Text:
+        text = Text(position(progress), no_wrap=True, overflow="ellipsis", style="dim")
+        if progress.best_checkpoint:
+            text.append(f"  best at step {progress.best_checkpoint.step}", style="dim")
+        if progress.health and progress.health.state is not HealthState.UNKNOWN:
+            text.append("  ").append(progress.health.state, style=HEALTH_STYLE[progress.health.state])
+        return text
+
+
+@contextmanager
+def shown(console: Console, title: str) -> Iterator[View]:
+    """Yield the view that suits ``console``."""
+    if not console.is_terminal:
+        yield PlainView(console)
+        return
+    view = LiveView(title)
+    with Live(view, console=console, refresh_per_second=8):
+        yield view
