@@ -1,6 +1,7 @@
 """Checkpoints of a run: which are complete, which is best, which stay. Plain files and pure decisions, no torch."""
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,3 +155,18 @@ def _read(path: Path, step: int) -> Checkpoint | None:
     except (OSError, ValidationError):
         return None
     return Checkpoint(path, marker) if whole and marker.step == step else None
+
+
+def prune(directory: Path, *, running: bool) -> list[Path]:
+    """Delete what ``to_delete`` names; the marker goes first, so that a half-deleted checkpoint is a torn one."""
+    saved = complete(directory)
+    gone = to_delete(saved, best(saved), running)
+    for checkpoint in gone:
+        discard(checkpoint.path)
+    return [checkpoint.path for checkpoint in gone]
+
+
+def discard(path: Path) -> None:
+    """Delete a checkpoint, complete or torn."""
+    (path / layout.COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(path)

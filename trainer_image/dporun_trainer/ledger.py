@@ -1,0 +1,51 @@
+"""What the trainer's own state leaves out, so that metrics and logs go on across attempts: one file per process.
+
+transformers starts its running sums anew on every resume; kept here, the log of an interrupted run is the log of an
+uninterrupted one, entry by entry.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from dporun_trainer.contract.base import Document, Finite
+from dporun_trainer.files import write_text
+
+
+class Ledger(Document):
+    """Running sums of one process at a checkpoint."""
+
+    loss_since_log: float = 0
+    """Sum of this process's losses since the last log entry."""
+    loss_total: float = 0
+    """Sum of the logged losses, each times its steps."""
+    last_logged: int = Field(0, ge=0)
+    """Step of the last log entry."""
+    metrics: dict[str, list[float]] = Field(default_factory=dict)
+    """Values of TRL's metrics since the last log entry, one per forward pass."""
+    tokens: int = Field(0, ge=0)
+    """Tokens trained on, padding left out."""
+    seconds: Finite = Field(0, ge=0)
+    """Wall-clock time of training, validation included."""
+    non_finite_steps: int = Field(0, ge=0)
+    """Steps whose loss or gradient was not a number."""
+    attempts: int = Field(1, ge=1)
+    """Attempts until here."""
+
+
+def path(checkpoint: Path, rank: int) -> Path:
+    """File of a process in a checkpoint."""
+    return checkpoint / f"ledger_{rank}.json"
+
+
+def save(checkpoint: Path, rank: int, ledger: Ledger) -> None:
+    """Write the sums of one process into a checkpoint."""
+    write_text(path(checkpoint, rank), ledger.to_json())
+
+
+def load(checkpoint: Path, rank: int) -> Ledger:
+    """Read the sums of one process; zeros when the checkpoint has none."""
+    try:
+        return Ledger.model_validate_json(path(checkpoint, rank).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return Ledger()

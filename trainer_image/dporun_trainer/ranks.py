@@ -1,0 +1,126 @@
+"""How each training process ended, told by a file of its own: accelerate turns every exit code into 1. No torch."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dporun_trainer.contract.base import Document, Finite
+from dporun_trainer.contract.results import Failure, FailureReason, Outcome, OutcomeState
+from dporun_trainer.errors import RunError
+from dporun_trainer.files import write_text
+
+FOLDER_VARIABLE = "DPORUN_RANKS"
+"""Environment variable that names the folder of these files."""
+
+_KILLED = re.compile(r"Signal (\d+) \(\w+\) received by PID (\d+)")
+_SIGKILL = 9
+
+
+class RankEnd(Document):
+    """The end of one training process."""
+
+    rank: int
+    state: OutcomeState
+    at: Finite
+    """Unix time."""
+    step: int | None = None
+    failure: Failure | None = None
+
+
+def write(folder: Path, end: RankEnd) -> None:
+    """Tell how a process ended."""
+    write_text(folder / f"rank-{end.rank}.json", end.to_json(exclude_none=True))
+
+
+def read(folder: Path) -> list[RankEnd]:
+    """Read how the processes ended; one without a file died without a word."""
+    ends = []
+    for path in sorted(folder.glob("rank-*.json")):
+        try:
+            ends.append(RankEnd.model_validate_json(path.read_bytes()))
+        except (OSError, ValidationError):
+            continue
+    return ends
+
+
+def fold(ends: Iterable[RankEnd], ranks: Sequence[int], *, stopping: bool, log_tail: str, exit_code: int) -> Outcome:
+    """Conclude from the processes of one pod how its training ended.
+
+    Args:
+        ends: how processes ended, as far as they told.
+        ranks: the processes of this pod.
+        stopping: whether the pod was asked to stop.
+        log_tail: last lines of what they all wrote.
+        exit_code: of the process that started them.
+
+    Returns:
+        Failed, with the first process that failed by itself (losing contact with another one is not by itself);
+        Preempted when the processes saved and stopped, or were killed while they were asked to; else Succeeded.
+
+    """
+    told = {end.rank: end for end in ends}
+    failures = sorted(
+        (end for end in told.values() if end.failure is not None),
+        key=lambda end: (_reason(end) is FailureReason.RENDEZVOUS, end.at),
+    )
+    preempted = [end for end in told.values() if end.state is OutcomeState.PREEMPTED]
+    silent = [rank for rank in ranks if rank not in told]
+    if failures and _reason(failures[0]) is not FailureReason.RENDEZVOUS:
+        return _failed(failures[0], log_tail)
+    if preempted and not stopping and not silent and not failures and exit_code == 0:
+        stopping = True
+    if preempted or stopping:
+        step = max((end.step for end in preempted if end.step is not None), default=None)
+        saved = f"saved at step {step}" if step else "stopped before there was anything new to save"
+        return Outcome(state=OutcomeState.PREEMPTED, message=f"Preempted: {saved}.", step=step)
+    if silent and not (failures and exit_code == 0):
+        return _outcome(_died(silent, log_tail, exit_code), log_tail)
+    if failures:
+        return _failed(failures[0], log_tail)
+    if exit_code != 0:
+        message = f"the training processes finished, but their launcher ended with exit code {exit_code}"
+        return _outcome(RunError(FailureReason.TRAINER_ERROR, message), log_tail)
+    return Outcome(state=OutcomeState.SUCCEEDED, message="Training finished.")
+
+
+def _reason(end: RankEnd) -> FailureReason | None:
+    return None if end.failure is None else end.failure.reason
+
+
+def _failed(end: RankEnd, log_tail: str) -> Outcome:
+    assert end.failure is not None
+    failure = end.failure.model_copy(update={"rank": end.rank})
+    if failure.log_tail is None:
+        failure = failure.model_copy(update={"log_tail": log_tail[-2048:] or None})
+    return Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+
+
+def _outcome(error: RunError, log_tail: str) -> Outcome:
+    failure = error.failure(log_tail=log_tail)
+    return Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+
+
+def _died(silent: Sequence[int], log_tail: str, exit_code: int) -> RunError:
+    ranks = ", ".join(map(str, silent))
+    signals = {int(number) for number, _ in _KILLED.findall(log_tail)}
+    if _SIGKILL in signals or exit_code in {-_SIGKILL, 128 + _SIGKILL}:
+        return RunError(
+            FailureReason.HOST_OUT_OF_MEMORY,
+            f"training process {ranks} was killed (SIGKILL), as the kernel does when memory runs out",
+            hint="Raise resources.limits.memory, or lower training.perDeviceBatchSize.",
+            rank=silent[0],
+        )
+    if signals:
+        names = ", ".join(map(str, sorted(signals)))
+        message = f"training process {ranks} was killed by signal {names}"
+        return RunError(FailureReason.TRAINER_ERROR, message, rank=silent[0])
+    message = f"training process {ranks} ended without telling why (launcher's exit code {exit_code})"
+    if re.search(r"RendezvousConnectionError|RendezvousTimeoutError|DistNetworkError|DistStoreError", log_tail):
+        return RunError(
+            FailureReason.RENDEZVOUS,
+            "the training processes could not find each other",
+            hint="See whether all pods of the run were started, and whether a NetworkPolicy keeps them apart.",
+        )
+    return RunError(FailureReason.TRAINER_ERROR, message, rank=silent[0])

@@ -1,0 +1,137 @@
+"""What rank 0 tells while it trains: progress.json, log_history.json and one line for each log entry."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from dporun_trainer import checkpoints, training_record
+from dporun_trainer.checkpoints import Checkpoint
+from dporun_trainer.contract.results import Metrics, Stage
+from dporun_trainer.health import diagnose
+from dporun_trainer.progress import Done, ProgressFile, percent, seconds_left
+
+if TYPE_CHECKING:
+    from dporun_trainer.trainer import RunTrainer
+
+log = logging.getLogger(__name__)
+
+_EVERY_SECONDS = 1.0
+
+
+class Reporter(TrainerCallback):
+    """Keep progress and history up to date; on rank 0 only."""
+
+    def __init__(self, trainer: "RunTrainer", progress: ProgressFile, resumed: Checkpoint | None):
+        self._trainer = trainer
+        self._progress = progress
+        self._resumed = resumed
+        self._step_seconds: list[float] = []
+        self._evaluation_seconds: list[float] = []
+        self._mark = self._told = time.monotonic()
+        self._evaluated = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._mark = time.monotonic()
+        resumed = self._resumed.path.name if self._resumed else None
+        self._tell(state, stage=Stage.TRAINING, resumed_from=resumed, detail=None)
+        if resumed:
+            log.info("going on from %s of %d steps", resumed, state.max_steps)
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._tell_now_and_then(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        now = time.monotonic()
+        self._step_seconds.append(now - self._mark)
+        self._mark = now
+        self._tell_now_and_then(state)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._evaluated += 1
+        self._tell_now_and_then(state, detail=f"validating, batch {self._evaluated}")
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        now = time.monotonic()
+        self._evaluation_seconds.append(now - self._mark)
+        self._mark, self._evaluated = now, 0
+        self._tell(state, detail=None)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        best = checkpoints.best(checkpoints.complete(self._trainer.run.directory))
+        self._tell(state, best_checkpoint=best.summary() if best else None)
+        self._mark = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+        run = self._trainer.run
+        training_record.write_history(run.directory, state.log_history)
+        self._tell(state, metrics=newest(state.log_history), health=diagnose(state.log_history, run.config))
+        log.info("%s", line(state.log_history[-1], run.settings.plan.steps))
+
+    def _tell_now_and_then(self, state: Any, **changes: Any) -> None:
+        if time.monotonic() - self._told >= _EVERY_SECONDS:
+            self._tell(state, **changes)
+
+    def _tell(self, state: Any, **changes: Any) -> None:
+        run = self._trainer.run
+        evaluations = sum("eval_loss" in entry for entry in state.log_history)
+        done = Done(state.global_step, evaluations, self._step_seconds, self._evaluation_seconds)
+        seconds = sum(self._step_seconds[-20:])
+        pairs = len(self._step_seconds[-20:]) * run.config.effective_batch_size
+        self._told = time.monotonic()
+        self._progress.update(
+            step=state.global_step,
+            total_steps=run.settings.plan.steps,
+            epoch=state.epoch or 0,
+            percent=percent(run.settings.plan, done),
+            eta_seconds=seconds_left(run.settings.plan, done),
+            samples_per_second=pairs / seconds if seconds else None,
+            **changes,
+        )
+
+
+_NAMES = {
+    "train_loss": ("loss",),
+    "eval_loss": ("eval_loss",),
+    "learning_rate": ("learning_rate",),
+    "grad_norm": ("grad_norm",),
+    "reward_chosen": ("eval_rewards/chosen", "rewards/chosen"),
+    "reward_rejected": ("eval_rewards/rejected", "rewards/rejected"),
+    "reward_margin": ("eval_rewards/margins", "rewards/margins"),
+    "reward_accuracy": ("eval_rewards/accuracies", "rewards/accuracies"),
+}
+
+
+def newest(history: Sequence[Mapping[str, Any]]) -> Metrics:
+    """Newest value of each metric, of validation where it was validated; one that is not a number is absent."""
+    found: dict[str, float] = {}
+    for field, names in _NAMES.items():
+        for name in names:
+            values = [entry[name] for entry in history if name in entry]
+            if values:
+                if math.isfinite(values[-1]):
+                    found[field] = values[-1]
+                break
+    return Metrics(**found)
+
+
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "eval_loss": "eval loss {:.4f}",
+    "rewards/margins": "margin {:+.3f}",
+    "rewards/accuracies": "accuracy {:.0%}",
+    "eval_rewards/margins": "eval margin {:+.3f}",
+    "eval_rewards/accuracies": "eval accuracy {:.0%}",
+    "grad_norm": "grad norm {:.3g}",
+    "learning_rate": "lr {:.2e}",
+    "train_runtime": "trained for {:.0f} s",
+}
+
+
+def line(entry: Mapping[str, Any], steps: int) -> str:
+    """One log entry as a line for people."""
+    values = [text.format(entry[name]) for name, text in _SHOWN.items() if name in entry]
+    return f"step {entry['step']}/{steps}  epoch {entry.get('epoch', 0):.2f}  " + "  ".join(values)

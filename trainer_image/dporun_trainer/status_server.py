@@ -1,0 +1,120 @@
+"""The status server of the training pod: /progress, /metrics and /healthz, read from progress.json."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.results import Progress
+from dporun_trainer.progress import ProgressFile
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_LIMIT = 600.0
+"""Seconds without a new snapshot after which the pod calls itself unhealthy."""
+
+
+@contextmanager
+def serve(directory: Path, port: int, *, host: str = "", heartbeat_limit: float = HEARTBEAT_LIMIT) -> Iterator[int]:
+    """Serve the progress of the run in ``directory`` while the block runs.
+
+    Args:
+        directory: of the run.
+        port: to listen on; 0 for no server.
+        host: address to listen on; every one when empty.
+        heartbeat_limit: age in seconds of a snapshot after which /healthz answers 503.
+
+    Yields:
+        The port.
+
+    Raises:
+        OSError: the port is taken.
+
+    """
+    if port == 0:
+        yield 0
+        return
+    progress = ProgressFile(directory / layout.PROGRESS)
+
+    class Handler(_Handler):
+        def answer(self) -> tuple[HTTPStatus, str, str]:
+            return respond(self.path.partition("?")[0], progress.read(), time.time(), heartbeat_limit)
+
+    server = ThreadingHTTPServer((host, port), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, name="status server", daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def respond(path: str, progress: Progress, now: float, heartbeat_limit: float) -> tuple[HTTPStatus, str, str]:
+    """Answer a request: status, content type and body."""
+    if path == "/progress":
+        return HTTPStatus.OK, "application/json", progress.to_json(exclude_none=True)
+    if path == "/metrics":
+        return HTTPStatus.OK, "text/plain; version=0.0.4", prometheus(progress)
+    if path == "/healthz":
+        age = now - progress.updated_at
+        if age > heartbeat_limit:
+            return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"no progress for {age:.0f} s\n"
+        return HTTPStatus.OK, "text/plain", "ok\n"
+    return HTTPStatus.NOT_FOUND, "text/plain", "there is /progress, /metrics and /healthz\n"
+
+
+_GAUGES = {
+    "percent": "Share of the stay in the pod that is done, from 0 to 100.",
+    "step": "Optimizer steps made.",
+    "total_steps": "Optimizer steps in all.",
+    "epoch": "Passes over the training data made.",
+    "eta_seconds": "Seconds left, evaluation included.",
+    "samples_per_second": "Preference pairs per second.",
+    "updated_at": "Unix time of the newest progress.",
+}
+
+
+def prometheus(progress: Progress) -> str:
+    """Progress in Prometheus' text format; a value that is not known is absent."""
+    lines = []
+
+    def gauge(name: str, help_text: str, value: float | None) -> None:
+        if value is not None:
+            lines.extend(
+                [f"# HELP dporun_{name} {help_text}", f"# TYPE dporun_{name} gauge", f"dporun_{name} {value!r}"]
+            )
+
+    for name, text in _GAUGES.items():
+        gauge(name, text, getattr(progress, name))
+    for name, field in type(progress.metrics).model_fields.items():
+        gauge(name, (field.description or name).rstrip("."), getattr(progress.metrics, name))
+    stage = f'dporun_stage{{stage="{progress.stage}"}} 1'
+    lines.extend(["# HELP dporun_stage What the pod is doing.", "# TYPE dporun_stage gauge", stage])
+    return "\n".join(lines) + "\n"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = 10
+
+    def answer(self) -> tuple[HTTPStatus, str, str]:
+        raise NotImplementedError
+
+    def do_GET(self) -> None:
+        status, content_type, body = self.answer()
+        data = body.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{content_type}; charset=utf-8")
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name that http.server gives it
+        log.debug(format, *args)
