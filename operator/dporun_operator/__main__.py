@@ -1,0 +1,25 @@
+"""``dporun-operator``: runs the operator, configured by the environment (see ``settings``)."""
+
+import logging
+import sys
+
+from dporun_operator.errors import InvalidSettingsError
+from dporun_operator.settings import Settings
+
+
+def main() -> int:
+    """Start the operator; returns when it has been told to stop."""
+    try:
+        settings = Settings.from_env()
+    except InvalidSettingsError as error:
+        print(f"dporun-operator: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    from dporun_operator import handlers  # noqa: PLC0415  wrong settings are told before the heavy imports
+
+    handlers.serve(settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

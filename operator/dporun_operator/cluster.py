@@ -1,0 +1,220 @@
+"""The Kubernetes API, as plain data: the only module that knows the client library.
+
+Every call has a timeout, and every refusal becomes an ApiError with the API server's own words.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from dporun_operator import names
+from dporun_operator.errors import ApiError, NameTakenError
+
+Manifest = dict[str, Any]
+
+TIMEOUT_SECONDS: Final = 30.0
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+JSON_PATCH: Final = "application/json-patch+json"
+JSON: Final = "application/json"
+
+_COLLECTIONS: Final = {
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Event": ("/api/v1", "events"),
+    "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "Pod": ("/api/v1", "pods"),
+    "Service": ("/api/v1", "services"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "Job": ("/apis/batch/v1", "jobs"),
+    names.KIND: (f"/apis/{names.API_VERSION}", names.PLURAL),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The start of a response's body, at most as many bytes as were asked for, and whether that was all of it."""
+
+    body: bytes
+    complete: bool
+
+
+class Cluster:
+    """A connection to one API server; use it as an asynchronous context manager."""
+
+    def __init__(self) -> None:
+        self._client: client.ApiClient | None = None
+        self.requests = 0
+        """Requests sent so far."""
+
+    async def __aenter__(self) -> Self:
+        try:
+            config.load_incluster_config()
+        except config.ConfigException:
+            await config.load_kube_config()
+        self._client = client.ApiClient()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    async def apply(self, manifest: Manifest, *, subresource: str = "") -> Manifest:
+        """Have ``manifest`` by server-side apply and return what is there then."""
+        path = _path(manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"], subresource)
+        query = {"fieldManager": names.OPERATOR, "force": "true"}
+        return await self._call("PATCH", path, query=query, body=manifest, content_type=APPLY_PATCH)
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create ``manifest`` and return it; one that this run has created before is returned as it is.
+
+        Raises:
+            NameTakenError: an object of that name belongs to someone else, such as a predecessor of the same name
+                that is still being deleted.
+
+        """
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        try:
+            query = {"fieldManager": names.OPERATOR}
+            return await self._call("POST", _path(kind, metadata["namespace"]), query=query, body=manifest)
+        except ApiError as error:
+            if not error.conflict:
+                raise
+        found = await self._call("GET", _path(kind, metadata["namespace"], metadata["name"]))
+        theirs = found["metadata"].get("labels", {}).get(names.RUN_UID) != metadata["labels"][names.RUN_UID]
+        if theirs or "deletionTimestamp" in found["metadata"]:
+            raise NameTakenError(
+                f"{kind} {metadata['name']} exists already and is not of this run, or is being deleted"
+            )
+        return found
+
+    async def post_event(self, event: Manifest) -> None:
+        """Post a Kubernetes Event."""
+        await self._call("POST", _path("Event", event["metadata"]["namespace"]), body=event)
+
+    async def delete(self, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
+        """Delete an object and, in the background, what it owns. One that is not there is no error."""
+        body: Manifest = {"propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            await self._call("DELETE", _path(kind, namespace, name), body=body)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+
+    async def set_finalizers(
+        self, namespace: str, name: str, finalizers: list[str], *, resource_version: str
+    ) -> Manifest:
+        """Replace a run's finalizers, provided that nobody has changed the run meanwhile."""
+        patch = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version},
+            {"op": "add", "path": "/metadata/finalizers", "value": finalizers},
+        ]
+        path = _path(names.KIND, namespace, name)
+        return await self._call(
+            "PATCH", path, query={"fieldManager": names.OPERATOR}, body=patch, content_type=JSON_PATCH
+        )
+
+    async def list(self, kind: str, *, namespace: str | None, label: str | None = None) -> list[Manifest]:
+        """Every object of a kind, of one namespace or of all, in pages."""
+        query = {"limit": "500", **({"labelSelector": label} if label else {})}
+        found: list[Manifest] = []
+        while True:
+            page = await self._call("GET", _path(kind, namespace), query=query)
+            found += [{**item, "kind": kind} for item in page["items"]]
+            if not (token := page.get("metadata", {}).get("continue")):
+                return found
+            query["continue"] = token
+
+    async def get(self, kind: str, namespace: str, name: str) -> Manifest:
+        """One object."""
+        return await self._call("GET", _path(kind, namespace, name))
+
+    async def log_tail(self, namespace: str, pod: str, *, container: str, limit: int) -> str:
+        """The last lines of a container's log, at most ``limit`` characters."""
+        query = {"container": container, "tailLines": "40"}
+        path = _path("Pod", namespace, pod, "log")
+        answer = await self._read(path, query=query, limit=1 << 20)
+        return answer.body.decode("utf-8", "replace")[-limit:]
+
+    async def through_pod(self, namespace: str, pod: str, port: int, path: str, *, limit: int) -> Answer:
+        """GET from a pod through the API server's proxy; reads at most ``limit`` bytes."""
+        return await self._read(f"{_path('Pod', namespace, f'{pod}:{port}', 'proxy')}{path}", query={}, limit=limit)
+
+    async def _read(self, path: str, *, query: Mapping[str, str], limit: int) -> Answer:
+        response = await self._send("GET", path, query=query)
+        content = response.content
+        try:
+            body = await content.readexactly(limit)
+        except asyncio.IncompleteReadError as short:
+            return Answer(short.partial, complete=True)
+        finally:
+            response.close()
+        return Answer(body, complete=False)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+    ) -> Manifest:
+        response = await self._send(method, path, query=query or {}, body=body, content_type=content_type)
+        try:
+            return json.loads(await response.read()) or {}
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ApiError(0, type(error).__name__, f"{method} {path}: {error}") from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        body: object = None,
+        content_type: str = JSON,
+    ) -> aiohttp.ClientResponse:
+        if self._client is None:
+            raise RuntimeError("the cluster is used outside its context")
+        self.requests += 1
+        request = await self._client.param_serialize(
+            method,
+            path,
+            query_params=list(query.items()),
+            header_params={"Content-Type": content_type, "Accept": "*/*"},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+            answer = await self._client.call_api(*request, _request_timeout=timeout)
+            response: aiohttp.ClientResponse = answer.response
+            if response.status >= 400:
+                raise _error(response.status, await response.read(), f"{method} {path}")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ApiError(0, type(error).__name__, f"{method} {path}: {error}") from error
+        return response
+
+
+def _path(kind: str, namespace: str | None, name: str | None = None, subresource: str = "") -> str:
+    prefix, plural = _COLLECTIONS[kind]
+    parts = [prefix, *(["namespaces", namespace] if namespace else []), plural, name or "", subresource]
+    return "/".join(part for part in parts if part)
+
+
+def _error(status: int, body: bytes, request: str) -> ApiError:
+    try:
+        answer = json.loads(body)
+        reason, message = answer.get("reason") or "Unknown", answer.get("message") or ""
+    except (ValueError, AttributeError):
+        reason, message = "Unknown", body[:512].decode("utf-8", "replace")
+    return ApiError(status, reason, message or request)

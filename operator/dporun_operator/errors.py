@@ -1,0 +1,49 @@
+"""Errors of the operator. All of them are retried, with backoff; none of them ever releases a run."""
+
+
+class OperatorError(Exception):
+    """Base of the errors below."""
+
+
+class InvalidSettingsError(OperatorError):
+    """The operator's environment is wrong; it does not start."""
+
+
+class InvalidRunError(OperatorError):
+    """The resource does not have the shape that this version of the operator knows."""
+
+
+class ApiError(OperatorError):
+    """The API server refused a request.
+
+    Attributes:
+        status: HTTP status code; 0 when there was no answer.
+        reason: reason of the Status object, such as ``Forbidden``.
+        message: what the API server said.
+
+    """
+
+    def __init__(self, status: int, reason: str, message: str):
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+    @property
+    def not_found(self) -> bool:
+        """The object, or its namespace, does not exist."""
+        return self.status == 404
+
+    @property
+    def conflict(self) -> bool:
+        """The object exists already, or changed meanwhile."""
+        return self.status == 409
+
+    @property
+    def refused(self) -> bool:
+        """The same request would be refused again until a person changes something: quota, policy or schema."""
+        return self.status in {400, 403, 422}
+
+
+class NameTakenError(OperatorError):
+    """An object of another owner has the name that a child of this run needs."""

@@ -1,0 +1,222 @@
+"""How an attempt ended: rules from the most to the least telling evidence, each beside what it concludes.
+
+The exit code of a pod alone is not believed: a process that dies after SIGTERM may exit with 0. Success needs the
+outcome that the launcher writes as its last act.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from dporun_operator.api.v1alpha1 import DPORunSpec
+from dporun_operator.plan.observed import Job, Pod
+from dporun_operator.plan.text import shorten
+from dporun_trainer.contract.results import ExitCode, Failure, FailureReason, Outcome, OutcomeState
+
+RETRIABLE = {
+    FailureReason.TRAINER_ERROR,
+    FailureReason.NODE_LOST,
+    FailureReason.RENDEZVOUS,
+    FailureReason.STALLED,
+}
+"""Failures that may pass when the same is tried again."""
+
+_LOST = {"DeletionByPodGC", "DeletionByTaintManager", "DeletionByTaintEvictionController"}
+
+_BY_EXIT_CODE: dict[int, FailureReason] = {
+    ExitCode.CONFIG_INVALID: FailureReason.INVALID_SPEC,
+    ExitCode.DATA_INVALID: FailureReason.DATASET_INVALID,
+    ExitCode.GPU_OUT_OF_MEMORY: FailureReason.GPU_OUT_OF_MEMORY,
+    ExitCode.NON_FINITE: FailureReason.NON_FINITE_LOSS,
+    ExitCode.ARCHIVE_FAILED: FailureReason.ARCHIVE_FAILED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a Job ended."""
+
+    outcome: Outcome | None = None
+    """What its pod said last; of the first pod where there are several."""
+    failure: Failure | None = None
+    """Why it failed; None when it succeeded or was preempted."""
+    preempted: str | None = None
+    """Why it was stopped from outside."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Done, and said so."""
+        return self.failure is None and self.preempted is None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What there is to judge a failed Job by."""
+
+    job: Job
+    pods: Sequence[Pod]
+    outcomes: Mapping[str, Outcome]
+    """By pod."""
+    spec: DPORunSpec
+
+
+def of(job: Job, pods: Sequence[Pod], spec: DPORunSpec) -> Ending:
+    """Judge how a finished ``job`` ended, by the evidence of its ``pods``."""
+    outcomes = {pod.name: outcome for pod in pods if (outcome := read_outcome(pod)) is not None}
+    first = next((outcomes[pod.name] for pod in pods if pod.index == 0 and pod.name in outcomes), None)
+    if job.succeeded and first is not None and first.state is OutcomeState.SUCCEEDED:
+        return Ending(outcome=first)
+    evidence = Evidence(job, pods, outcomes, spec)
+    verdict = next(verdict for rule in _RULES if (verdict := rule(evidence)) is not None)
+    if isinstance(verdict, str):
+        return Ending(outcome=first, preempted=verdict)
+    return Ending(outcome=first, failure=verdict)
+
+
+def read_outcome(pod: Pod) -> Outcome | None:
+    """Read the termination message of a pod; None when it is not an Outcome (untrusted: anything may be there)."""
+    if pod.main.exit_code is None or not pod.main.message:
+        return None
+    try:
+        return Outcome.model_validate_json(pod.main.message)
+    except ValidationError:
+        return None
+
+
+def hint(reason: FailureReason, spec: DPORunSpec) -> str | None:
+    """What to do about a failure, in terms of this run's own manifest."""
+    if reason is FailureReason.GPU_OUT_OF_MEMORY:
+        batch, steps = spec.training.per_device_batch_size, spec.training.gradient_accumulation_steps
+        if batch > 1:
+            return (
+                f"Set training.perDeviceBatchSize: {batch // 2} and training.gradientAccumulationSteps: "
+                f"{-(-steps * batch // (batch // 2))}; the effective batch stays the same."
+            )
+        return "Set training.gradientCheckpointing: always, or a smaller dpo.maxLength."
+    return _HINTS.get(reason)
+
+
+_HINTS = {
+    FailureReason.UNSCHEDULABLE: "Ask for less in spec.resources, or add a node that has it.",
+    FailureReason.IMAGE_PULL: "Check that the image exists and that the nodes may pull it (imagePullSecrets).",
+    FailureReason.HOST_OUT_OF_MEMORY: "Set a larger memory limit in spec.resources.limits.",
+    FailureReason.NODE_LOST: "Look at the node; the run goes on from its newest complete checkpoint.",
+    FailureReason.DISK_FULL: "Set a larger spec.storage.size.",
+    FailureReason.NON_FINITE_LOSS: "Lower training.learningRate, or set training.precision: bf16.",
+    FailureReason.ARCHIVE_FAILED: "Check archive.uri, archive.endpoint and the Secret of archive.secretRef.",
+    FailureReason.DEADLINE_EXCEEDED: "Set a larger runPolicy.activeDeadlineSeconds; the checkpoints are kept.",
+    FailureReason.STALLED: "Look at the log of the pod; set a larger runPolicy.stallSeconds if steps are that slow.",
+    FailureReason.TRAINER_ERROR: "Read failure.logTail, or the whole log with kubectl logs.",
+}
+
+
+def _told(evidence: Evidence) -> Failure | None:
+    for pod in evidence.pods:
+        outcome = evidence.outcomes.get(pod.name)
+        failure = outcome.failure if outcome else None
+        if failure is not None and failure.reason is not FailureReason.PREEMPTED:
+            return failure.model_copy(
+                update={
+                    "pod": failure.pod or pod.name,
+                    "exit_code": failure.exit_code if failure.exit_code is not None else pod.main.exit_code,
+                    "hint": failure.hint or hint(failure.reason, evidence.spec),
+                }
+            )
+    return None
+
+
+def _done_but_silent(evidence: Evidence) -> Failure | None:
+    if not evidence.job.succeeded:
+        return None
+    message = "The pod ended with exit code 0 but did not say that it was done."
+    return _failure(FailureReason.TRAINER_ERROR, message, evidence.spec, next(iter(evidence.pods), None))
+
+
+def _saved(evidence: Evidence) -> str | None:
+    for pod in evidence.pods:
+        outcome = evidence.outcomes.get(pod.name)
+        if pod.main.exit_code == ExitCode.PREEMPTED or (outcome and outcome.state is OutcomeState.PREEMPTED):
+            by = f" ({pod.disruption})" if pod.disruption else ""
+            return f"pod {pod.name} was stopped and saved a checkpoint{by}"
+    return None
+
+
+def _disrupted(evidence: Evidence) -> str | None:
+    pod = next((pod for pod in evidence.pods if pod.disruption), None)
+    if pod is None:
+        return None
+    if pod.disruption in _LOST:
+        return f"the node of pod {pod.name} was lost ({pod.disruption})"
+    return f"pod {pod.name} was stopped by Kubernetes ({pod.disruption})"
+
+
+def _disrupted_says_the_job(evidence: Evidence) -> str | None:
+    message = evidence.job.message
+    told = "DisruptionTarget" in message or _exit_code(message) == ExitCode.PREEMPTED
+    return shorten(message, 256) if told else None
+
+
+def _killed(evidence: Evidence) -> Failure | None:
+    pod = next((pod for pod in evidence.pods if pod.main.reason == "OOMKilled"), None)
+    if pod is None:
+        return None
+    message = f"Pod {pod.name} reached its memory limit and the kernel ended it."
+    return _failure(FailureReason.HOST_OUT_OF_MEMORY, message, evidence.spec, pod)
+
+
+def _evicted(evidence: Evidence) -> Failure | None:
+    pod = next((pod for pod in evidence.pods if pod.reason == "Evicted"), None)
+    if pod is None:
+        return None
+    message = pod.message or f"Pod {pod.name} was evicted."
+    reason = FailureReason.DISK_FULL if "ephemeral-storage" in message else FailureReason.NODE_LOST
+    return _failure(reason, message, evidence.spec, pod)
+
+
+def _exited(evidence: Evidence) -> Failure | None:
+    pod = next((pod for pod in evidence.pods if pod.main.exit_code), None)
+    code = pod.main.exit_code if pod else _exit_code(evidence.job.message)
+    if code is None:
+        return None
+    reason = _BY_EXIT_CODE.get(code, FailureReason.TRAINER_ERROR)
+    message = f"The container ended with exit code {code} and did not say why; its log may."
+    return _failure(reason, message, evidence.spec, pod, code)
+
+
+def _gone(evidence: Evidence) -> Failure:
+    message = evidence.job.message or "The pod is gone without a trace."
+    return _failure(FailureReason.NODE_LOST, message, evidence.spec)
+
+
+_RULES: tuple[Callable[[Evidence], Failure | str | None], ...] = (
+    # the first rule with something to say decides: a Failure, or why the attempt was preempted
+    _told,
+    _done_but_silent,
+    _saved,
+    _disrupted,
+    _killed,
+    _evicted,
+    _disrupted_says_the_job,
+    _exited,
+    _gone,
+)
+
+
+def _failure(
+    reason: FailureReason, message: str, spec: DPORunSpec, pod: Pod | None = None, exit_code: int | None = None
+) -> Failure:
+    return Failure(
+        reason=reason,
+        message=shorten(message, 1024),
+        hint=hint(reason, spec),
+        pod=pod.name if pod else None,
+        exit_code=exit_code if exit_code is not None or pod is None else pod.main.exit_code,
+    )
+
+
+def _exit_code(message: str) -> int | None:
+    """The exit code in a Job's condition: ``Container trainer for pod P failed with exit code 66 matching ...``."""
+    found = re.search(r"exit code (\d+)", message)
+    return int(found.group(1)) if found else None

@@ -1,0 +1,202 @@
+"""Observed: the Jobs and Pods of one run, reduced to what decisions need."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from dporun_operator import names
+from dporun_operator.names import Component
+from dporun_operator.plan.text import parse_time
+from dporun_trainer.contract.results import Progress
+
+_KEPT_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
+
+
+def slim(child: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of a Job or Pod only what ``Observed`` reads: thousands of them stay in memory."""
+    metadata = child["metadata"]
+    return {
+        "kind": child.get("kind"),
+        "metadata": {key: metadata[key] for key in _KEPT_METADATA if key in metadata},
+        "spec": {"suspend": child.get("spec", {}).get("suspend", False)},
+        "status": child.get("status", {}),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A Job of the run."""
+
+    name: str
+    component: str
+    attempt: int
+    suspended: bool
+    succeeded: bool
+    failed: bool
+    message: str
+    """Why it failed, in the words of the Job controller."""
+    finished_at: datetime | None
+    deleting: bool
+
+    @property
+    def finished(self) -> bool:
+        """Complete or failed."""
+        return self.succeeded or self.failed
+
+    @classmethod
+    def parse(cls, child: Mapping[str, Any]) -> Self:
+        """Read a Job."""
+        metadata, status = child["metadata"], child.get("status", {})
+        conditions = {entry["type"]: entry for entry in status.get("conditions", ()) if entry["status"] == "True"}
+        end = conditions.get("Complete") or conditions.get("Failed") or {}
+        return cls(
+            name=metadata["name"],
+            component=metadata["labels"].get(names.COMPONENT, ""),
+            attempt=_attempt(metadata["labels"]),
+            suspended=bool(child.get("spec", {}).get("suspend")),
+            succeeded="Complete" in conditions,
+            failed="Failed" in conditions,
+            message=end.get("message", ""),
+            finished_at=parse_time(end.get("lastTransitionTime")),
+            deleting="deletionTimestamp" in metadata,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """The state of a container; of a sidecar as well."""
+
+    running: bool = False
+    ready: bool = False
+    started_at: datetime | None = None
+    waiting: str | None = None
+    """Why it does not run yet, such as ``ImagePullBackOff``."""
+    exit_code: int | None = None
+    """How it ended, when it did."""
+    reason: str | None = None
+    """Why it ended, such as ``OOMKilled``."""
+    message: str | None = None
+    """Words about ``waiting``, or the termination message."""
+
+    @classmethod
+    def parse(cls, status: Mapping[str, Any]) -> Self:
+        """Read a container status."""
+        state = status.get("state", {})
+        running, waiting, ended = state.get("running"), state.get("waiting"), state.get("terminated")
+        return cls(
+            running=running is not None,
+            ready=status.get("ready", False),
+            started_at=parse_time(running.get("startedAt")) if running else None,
+            waiting=waiting.get("reason") if waiting else None,
+            exit_code=ended.get("exitCode") if ended else None,
+            reason=ended.get("reason") if ended else None,
+            message=(ended or waiting or {}).get("message"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pod:
+    """A pod of the run."""
+
+    name: str
+    component: str
+    attempt: int
+    index: int
+    phase: str
+    created_at: datetime | None
+    scheduled: bool
+    unschedulable: str | None
+    """The scheduler's words, while it finds no node."""
+    disruption: str | None
+    """Why Kubernetes itself ended the pod, such as ``PreemptionByScheduler``."""
+    reason: str | None
+    """Reason of the pod as a whole, such as ``Evicted``."""
+    message: str | None
+    ip: str | None
+    deleting: bool
+    main: Container
+    tensorboard: Container
+
+    @property
+    def ended(self) -> bool:
+        """Every container of the pod has ended."""
+        return self.phase in {"Succeeded", "Failed"}
+
+    @classmethod
+    def parse(cls, child: Mapping[str, Any]) -> Self:
+        """Read a Pod."""
+        metadata, status = child["metadata"], child.get("status", {})
+        conditions = {entry["type"]: entry for entry in status.get("conditions", ())}
+        scheduled, disruption = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
+        containers = {
+            entry["name"]: Container.parse(entry)
+            for entry in (*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ()))
+        }
+        waits = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+        return cls(
+            name=metadata["name"],
+            component=metadata["labels"].get(names.COMPONENT, ""),
+            attempt=_attempt(metadata["labels"]),
+            index=int(metadata["labels"].get(names.COMPLETION_INDEX, "0")),
+            phase=status.get("phase", "Pending"),
+            created_at=parse_time(metadata.get("creationTimestamp")),
+            scheduled=scheduled.get("status") == "True",
+            unschedulable=scheduled.get("message", "no node fits") if waits else None,
+            disruption=disruption.get("reason", "Disruption") if disruption.get("status") == "True" else None,
+            reason=status.get("reason"),
+            message=status.get("message"),
+            ip=status.get("podIP"),
+            deleting="deletionTimestamp" in metadata,
+            main=containers.get(names.MAIN_CONTAINER, Container()),
+            tensorboard=containers.get(names.TENSORBOARD_CONTAINER, Container()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """Everything seen of a run's children."""
+
+    jobs: tuple[Job, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    progress: Progress | None = None
+    """What the first training pod said last."""
+    source_uri: str | None = None
+    """Archive of the run that ``checkpoints.resumeFrom.run`` names, once it has one."""
+
+    @classmethod
+    def of(
+        cls, children: Iterable[Mapping[str, Any]], *, progress: Progress | None = None, source_uri: str | None = None
+    ) -> Self:
+        """Read the children of a run, in the order of their attempts."""
+        children = list(children)
+        jobs = [Job.parse(child) for child in children if child.get("kind") == "Job"]
+        pods = [Pod.parse(child) for child in children if child.get("kind") == "Pod"]
+        return cls(
+            jobs=tuple(sorted(jobs, key=lambda job: (job.component, job.attempt))),
+            pods=tuple(sorted(pods, key=lambda pod: (pod.component, pod.attempt, pod.index, pod.name))),
+            progress=progress,
+            source_uri=source_uri,
+        )
+
+    def jobs_of(self, component: Component) -> tuple[Job, ...]:
+        """Jobs of one component, oldest attempt first."""
+        return tuple(job for job in self.jobs if job.component == component)
+
+    def job(self, component: Component, attempt: int = 1) -> Job | None:
+        """The Job of one attempt."""
+        return next((job for job in self.jobs_of(component) if job.attempt == attempt), None)
+
+    def pods_of(self, component: Component, attempt: int | None = None) -> tuple[Pod, ...]:
+        """Pods of one component, of one attempt or of all."""
+        return tuple(pod for pod in self.pods if pod.component == component and attempt in {None, pod.attempt})
+
+    def training_pod(self) -> Pod | None:
+        """The pod that serves progress: the newest of completion index 0 that runs."""
+        running = [pod for pod in self.pods_of(Component.TRAIN) if pod.index == 0 and pod.main.running]
+        return running[-1] if running else None
+
+
+def _attempt(labels: Mapping[str, str]) -> int:
+    text = labels.get(names.ATTEMPT, "1")
+    return int(text) if text.isdecimal() else 1

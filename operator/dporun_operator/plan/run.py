@@ -1,0 +1,122 @@
+"""Run: a DPORun as the plan sees it, parsed once at the edge."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from dporun_operator import names
+from dporun_operator.api.v1alpha1 import DPORunSpec, DPORunStatus
+from dporun_operator.api.v1alpha1.status import Condition, ConditionType
+from dporun_operator.errors import InvalidRunError
+from dporun_operator.plan.text import parse_time
+from dporun_trainer.contract.config import Identity
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as plain data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A DPORun: who it is, what it asks for, and what was last said about it."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    resource_version: str
+    finalizers: tuple[str, ...]
+    deleting: bool
+    spec: DPORunSpec
+    status: DPORunStatus
+    manifest: Manifest
+    """What the user wrote: without status and without what the API server adds."""
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Self:
+        """Read the resource.
+
+        Raises:
+            InvalidRunError: spec or status do not have the shape that this operator knows.
+
+        """
+        metadata = body["metadata"]
+        try:
+            spec = DPORunSpec.model_validate(body.get("spec") or {})
+            status = DPORunStatus.model_validate(body.get("status") or {})
+        except ValidationError as error:
+            raise InvalidRunError(_explain(error)) from error
+        return cls(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            generation=metadata.get("generation", 1),
+            resource_version=metadata["resourceVersion"],
+            finalizers=tuple(metadata.get("finalizers", ())),
+            deleting="deletionTimestamp" in metadata,
+            spec=spec,
+            status=status,
+            manifest=_as_written(body),
+        )
+
+    @property
+    def identity(self) -> Identity:
+        """How the trainer knows the run."""
+        return Identity(name=self.name, namespace=self.namespace, uid=self.uid)
+
+    @property
+    def directory(self) -> str:
+        """The run's folder on the volume and in the archive."""
+        return self.identity.directory
+
+    @property
+    def processes_per_node(self) -> int:
+        """Training processes per pod: as asked for, or one per GPU, or one."""
+        return self.spec.distributed.processes_per_node or self.spec.resources.gpus_per_node or 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in all."""
+        return self.spec.distributed.nodes * self.spec.resources.gpus_per_node
+
+    @property
+    def claim_name(self) -> str:
+        """PersistentVolumeClaim of the results."""
+        return self.spec.storage.claim_name or names.results_claim(self.name, self.uid)
+
+    @property
+    def completion_time(self) -> datetime | None:
+        """When the run finished."""
+        return parse_time(self.status.completion_time)
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """The condition last written."""
+        return next((condition for condition in self.status.conditions if condition.type is kind), None)
+
+
+def _as_written(body: Mapping[str, Any]) -> Manifest:
+    metadata = {
+        key: value for key in ("name", "namespace", "labels", "annotations") if (value := body["metadata"].get(key))
+    }
+    annotations = {
+        key: value
+        for key, value in metadata.get("annotations", {}).items()
+        if key != "kubectl.kubernetes.io/last-applied-configuration"
+    }
+    metadata.pop("annotations", None)
+    if annotations:
+        metadata["annotations"] = annotations
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": metadata,
+        "spec": dict(body.get("spec") or {}),
+    }
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" + (f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else "")

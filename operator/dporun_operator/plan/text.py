@@ -1,0 +1,37 @@
+"""Times, durations and numbers as people read them."""
+
+from datetime import UTC, datetime
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC, to the second, as Kubernetes writes times."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Read a time of Kubernetes; None stays None."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def duration(seconds: float) -> str:
+    """Write a duration with its two largest units, such as ``1h12m`` or ``41s``."""
+    total = max(0, round(seconds))
+    parts = ((total // 86400, "d"), (total // 3600 % 24, "h"), (total // 60 % 60, "m"), (total % 60, "s"))
+    first = next((index for index, (count, _) in enumerate(parts) if count), 3)
+    return "".join(f"{count}{unit}" for count, unit in parts[first : first + 2] if count) or "0s"
+
+
+def number(value: float | None, digits: int = 3) -> str | None:
+    """Write ``value`` to ``digits`` significant digits; None stays None."""
+    return None if value is None else f"{value:.{digits}g}"
+
+
+def shorten(text: str, length: int) -> str:
+    """Cut ``text`` to ``length`` characters, with an ellipsis where something was cut."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def sentence(text: str) -> str:
+    """``text`` with a full stop at its end."""
+    text = text.strip()
+    return text if not text or text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -1,0 +1,54 @@
+"""Why a pod does not run yet: the scheduler's words, an image that cannot be pulled, a Secret that is not there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dporun_operator.api.v1alpha1 import DPORunSpec
+from dporun_operator.plan import ending
+from dporun_operator.plan.observed import Pod
+from dporun_operator.plan.text import sentence, shorten
+from dporun_trainer.contract.results import Failure, FailureReason
+
+_IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
+_CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """What a pod waits for."""
+
+    reason: str
+    """Unschedulable, ImagePull, ContainerConfig or Starting."""
+    message: str
+    failure: Failure | None = None
+    """Set once it makes no sense to wait any longer."""
+
+
+def of(pods: Sequence[Pod], spec: DPORunSpec, *, now: datetime, image_pull_seconds: float) -> Waiting | None:
+    """What the first waiting pod of ``pods`` waits for; None when all of them run or have run."""
+    for pod in pods:
+        if pod.unschedulable is not None:
+            return Waiting(reason="Unschedulable", message=f"Waiting for a node: {sentence(pod.unschedulable)}")
+    for pod in pods:
+        for container in (pod.main, pod.tensorboard):
+            words = shorten(container.message or container.waiting or "", 512)
+            if container.waiting in _IMAGE:
+                message = f"The image of pod {pod.name} cannot be pulled: {words}"
+                age = 0.0 if pod.created_at is None else (now - pod.created_at).total_seconds()
+                failure = Failure(
+                    reason=FailureReason.IMAGE_PULL,
+                    message=message,
+                    hint=ending.hint(FailureReason.IMAGE_PULL, spec),
+                    pod=pod.name,
+                )
+                return Waiting(
+                    reason="ImagePull", message=message, failure=failure if age >= image_pull_seconds else None
+                )
+            if container.waiting in _CONFIG:
+                message = f"Pod {pod.name} cannot start: {sentence(words)} It starts by itself once that is there."
+                return Waiting(reason="ContainerConfig", message=message)
+    for pod in pods:
+        if not pod.ended and not pod.main.running and pod.main.exit_code is None:
+            return Waiting(reason="Starting", message=f"Pod {pod.name} is starting.")
+    return None

@@ -1,0 +1,85 @@
+"""Asks a training pod how far it is. What comes back is untrusted: its size, types and ranges are checked."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+from pydantic import ValidationError
+
+from dporun_operator.cluster import Cluster
+from dporun_operator.errors import ApiError
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.results import Progress
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 64 * 1024
+TIMEOUT_SECONDS = 5.0
+PATH = "/progress"
+
+Ask = Callable[[str, str, str | None], Awaitable[Progress | None]]
+"""(namespace, pod, IP address) → what the pod says; None when it says nothing that makes sense."""
+
+
+def parse(body: bytes, *, complete: bool = True) -> Progress | None:
+    """Read an answer; None when it is too long or no Progress."""
+    if not complete or len(body) > MAX_BYTES:
+        log.warning("progress of more than %d bytes ignored", MAX_BYTES)
+        return None
+    try:
+        return Progress.model_validate_json(body)
+    except ValidationError as error:
+        log.warning(
+            "progress that makes no sense ignored: %s", error.errors(include_url=False, include_input=False)[:3]
+        )
+        return None
+
+
+class DirectProgress:
+    """Asks the pod itself; for an operator inside the cluster."""
+
+    def __init__(self, session: aiohttp.ClientSession, *, port: int = layout.STATUS_PORT):
+        self._session = session
+        self._port = port
+
+    async def __call__(self, namespace: str, pod: str, address: str | None) -> Progress | None:
+        """Ask pod ``pod`` at its IP ``address``."""
+        if not address:
+            return None
+        host = f"[{address}]" if ":" in address else address
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        try:
+            async with self._session.get(
+                f"http://{host}:{self._port}{PATH}", timeout=timeout, allow_redirects=False
+            ) as response:
+                if response.status != 200:
+                    return None
+                body = await _read(response.content, MAX_BYTES + 1)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            log.debug("pod %s/%s does not answer: %s", namespace, pod, error)
+            return None
+        return parse(body)
+
+
+class ProxiedProgress:
+    """Asks through the API server; for an operator outside the cluster."""
+
+    def __init__(self, cluster: Cluster, *, port: int = layout.STATUS_PORT):
+        self._cluster = cluster
+        self._port = port
+
+    async def __call__(self, namespace: str, pod: str, address: str | None) -> Progress | None:  # noqa: ARG002
+        """Ask pod ``pod``; its address is not needed."""
+        try:
+            answer = await self._cluster.through_pod(namespace, pod, self._port, PATH, limit=MAX_BYTES)
+        except ApiError as error:
+            log.debug("pod %s/%s does not answer: %s", namespace, pod, error)
+            return None
+        return parse(answer.body, complete=answer.complete)
+
+
+async def _read(stream: aiohttp.StreamReader, limit: int) -> bytes:
+    body = b""
+    while len(body) < limit and (chunk := await stream.read(limit - len(body))):
+        body += chunk
+    return body
