@@ -50,8 +50,8 @@ PATIENCE = 0.5
 
 CONFUSED_MARGIN = -0.05
 """Reward margins below it are clearly negative; around 0 nothing has been learnt yet."""
-CONFUSED_ACCURACY = 0.5
-"""Chosen wins less often than by chance."""
+CONFUSED_ACCURACY = 0.45
+"""Below it chosen wins clearly less often than by chance."""
 
 SPIKE = 1.5
 """A spike is worse than one and a half times the untrained loss,"""
