@@ -33,7 +33,7 @@ class DataFacts(Document):
     kept: int = Field(0, ge=0)
     """Rows that training or validation gets: those whose prompt fits into dpo.maxLength."""
     prompts: int = Field(0, ge=0)
-    """Distinct prompts."""
+    """Distinct prompts of the rows kept."""
     conversational: bool = False
     """Whether the rows are chat messages rather than text."""
     implicit_prompts: int = Field(0, ge=0)
@@ -89,6 +89,8 @@ class ModelFacts(Document):
     """Layers that get an adapter."""
     lora_parameters: int = Field(gt=0)
     """Trainable parameters."""
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 over the weights' structure and samples of them; the same for the same base model."""
 
 
 class Prepared(Document):
