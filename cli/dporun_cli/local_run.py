@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ class LocalRun:
         self._view.start(step.command)
         self.log(step).parent.mkdir(parents=True, exist_ok=True)
         (self.directory / step.outcome_file).unlink(missing_ok=True)
-        (self.directory / layout.PROGRESS).unlink(missing_ok=True)
+        began = time.time()
         command = [sys.executable, "-m", "dporun_trainer", step.command, "--config", str(self.directory / CONFIG)]
         with self.log(step).open("ab") as log:
             process = subprocess.Popen(
@@ -144,17 +145,18 @@ class LocalRun:
             while process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(TICK_SECONDS)
-                self._view.progress(self._progress())
+                self._view.progress(self._progress(since=began))
         outcome = self.outcome(step)
         code = _exit_code(process.returncode, stopped=stop.asked > 0)
         self._view.finish(step.command, code, outcome)
         return code
 
-    def _progress(self) -> Progress | None:
+    def _progress(self, *, since: float) -> Progress | None:
         try:
-            return Progress.model_validate_json((self.directory / layout.PROGRESS).read_bytes())
+            progress = Progress.model_validate_json((self.directory / layout.PROGRESS).read_bytes())
         except (OSError, ValidationError):
             return None
+        return progress if progress.updated_at >= since else None
 
 
 @dataclass

@@ -91,7 +91,9 @@ class PlainView:
         if news == self._said[:3] and (step == self._said[3:] or now - self._when < PLAIN_SECONDS):
             return
         self._said, self._when = (*news, *step), now
-        parts = [f"{progress.stage.lower()}:", position(progress), f"{progress.percent:.0f}%"]
+        parts = [f"{progress.stage.lower()}:", position(progress)]
+        if progress.percent:
+            parts.append(f"{progress.percent:.0f}%")
         if progress.eta_seconds is not None:
             parts.append(f"ETA {duration(progress.eta_seconds)}")
         parts += [f"{name} {value}" for name, value in metrics(progress.metrics)[:3]]

@@ -43,7 +43,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* What spec of a pod needs to satisfy Pod Security "restricted". */}}
 {{- define "dporun.podSecurityContext" -}}
-{{- $restricted := dict "runAsNonRoot" true "runAsUser" 65532 "runAsGroup" 65532 "fsGroup" 65532 "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- $restricted := dict "runAsNonRoot" true "runAsUser" 10001 "runAsGroup" 10001 "fsGroup" 10001 "seccompProfile" (dict "type" "RuntimeDefault") -}}
 {{- mergeOverwrite $restricted (deepCopy .Values.podSecurityContext) | toYaml -}}
 {{- end -}}
 
@@ -52,47 +52,33 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- mergeOverwrite $restricted (deepCopy .Values.securityContext) | toYaml -}}
 {{- end -}}
 
-{{/* Rights in every namespace with runs. No Secrets: the kubelet mounts what a run names. */}}
-{{- define "dporun.namespacedRules" -}}
+{{/* Rights in the namespaces with runs. None on Secrets: the kubelet mounts what a run names. */}}
+{{- define "dporun.rules" -}}
 - apiGroups: [dporun.io]
   resources: [dporuns]
   verbs: [get, list, watch, patch, delete]
 - apiGroups: [dporun.io]
   resources: [dporuns/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [dporun.io]
   resources: [dporuns/finalizers]
   verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [apps]
-  resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [""]
-  resources: [services, configmaps, persistentvolumeclaims]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch]
 - apiGroups: [""]
-  resources: [pods/log, pods/proxy]
+  resources: [pods/log]
   verbs: [get]
 - apiGroups: [""]
+  resources: [configmaps, services, persistentvolumeclaims]
+  verbs: [create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [create, patch, delete]
+- apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
-{{- end -}}
-
-{{/* Rights on objects without a namespace. */}}
-{{- define "dporun.clusterRules" -}}
-- apiGroups: [""]
-  resources: [namespaces]
-  verbs: [get, list, watch]
-# A namespace that is deleted with unarchived results: their volumes are kept.
-- apiGroups: [""]
-  resources: [persistentvolumes]
-  verbs: [get, patch]
-- apiGroups: [apiextensions.k8s.io]
-  resources: [customresourcedefinitions]
-  verbs: [get, list, watch]
+  verbs: [create]
 {{- end -}}
