@@ -120,7 +120,12 @@ def components(binaries: Path, s3_secret: str) -> list[Component]:
 
 def environment(binaries: Path) -> dict[str, str]:
     """What every component and every command on the node finds in its environment."""
-    return {**os.environ, "PATH": f"{binaries}:/usr/sbin:/sbin:{os.environ['PATH']}", "KUBECONFIG": str(KUBECONFIG), "TMPDIR": str(RUN / "tmp")}
+    return {
+        **os.environ,
+        "PATH": f"{binaries}:/usr/sbin:/sbin:{os.environ['PATH']}",
+        "KUBECONFIG": str(KUBECONFIG),
+        "TMPDIR": str(RUN / "tmp"),
+    }
 
 
 def _first(cidr: str) -> str:
@@ -130,7 +135,9 @@ def _first(cidr: str) -> str:
 def _answers(url: str, certificate: Path | None = None) -> bool:
     try:
         context = ssl.create_default_context(cafile=str(certificate)) if certificate else None
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
         with opener.open(url, timeout=2) as response:
             return bool(response.status == 200)
     except (OSError, urllib.error.URLError):

@@ -24,7 +24,9 @@ def tail(log: Path, lines: int = 25) -> str:
     return "\n".join([f"the end of {log}:", *(f"  | {line}" for line in text or ["(empty)"])])
 
 
-def run(argv: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None, directory: Path | None = None) -> None:
+def run(
+    argv: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None, directory: Path | None = None
+) -> None:
     """Runs a command to its end with its output in a log file.
 
     Raises:

@@ -21,7 +21,18 @@ def load(image: str) -> None:
         raise Failure(f"buildah has no image {name}; build it first: hack/images/build")
     say(f"loading {name}")
     # zstd is several times quicker than the default gzip. Layers that the registry has are not compressed again.
-    push = ["buildah", "push", "--quiet", "--tls-verify=false", "--format", "oci", "--compression-format", "zstd", "--compression-level", "1"]
+    push = [
+        "buildah",
+        "push",
+        "--quiet",
+        "--tls-verify=false",
+        "--format",
+        "oci",
+        "--compression-format",
+        "zstd",
+        "--compression-level",
+        "1",
+    ]
     run([*push, name, f"docker://{REGISTRY}/{name.removeprefix('docker.io/')}"], LOGS / "push.log")
     binaries = tools.binaries()
     crictl = [binaries / "crictl", "--image-endpoint", f"unix://{CONTAINERD_SOCKET}", "--timeout", "600s"]
@@ -35,7 +46,17 @@ def load_pause(binaries: Path) -> None:
         containerfile = Path(folder, "Containerfile")
         containerfile.write_text('FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n')
         run(
-            ["buildah", "build", "--quiet", "--layers", "--file", containerfile, "--tag", settings.PAUSE_IMAGE, binaries],
+            [
+                "buildah",
+                "build",
+                "--quiet",
+                "--layers",
+                "--file",
+                containerfile,
+                "--tag",
+                settings.PAUSE_IMAGE,
+                binaries,
+            ],
             LOGS / "pause.log",
         )
     load(settings.PAUSE_IMAGE)
@@ -43,5 +64,8 @@ def load_pause(binaries: Path) -> None:
 
 def purge() -> None:
     """Removes the project's images from buildah's storage."""
-    subprocess.run(["buildah", "rmi", "--force", settings.PAUSE_IMAGE, settings.OPERATOR_IMAGE, settings.TRAINER_IMAGE], capture_output=True)
+    subprocess.run(
+        ["buildah", "rmi", "--force", settings.PAUSE_IMAGE, settings.OPERATOR_IMAGE, settings.TRAINER_IMAGE],
+        capture_output=True,
+    )
     subprocess.run(["buildah", "rmi", "--prune", "--force"], capture_output=True)

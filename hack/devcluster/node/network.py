@@ -25,7 +25,9 @@ def up() -> None:
     """Makes the bridge with the node's address, which the servers listen on, and the address translation."""
     if not _exists(BRIDGE):
         if route := _command("ip", "route", "show", POD_CIDR).strip():
-            raise Failure(f"this machine uses the addresses {POD_CIDR} already ({route}); change POD_CIDR in node/settings.py")
+            raise Failure(
+                f"this machine uses the addresses {POD_CIDR} already ({route}); change POD_CIDR in node/settings.py"
+            )
         _command("ip", "link", "add", BRIDGE, "type", "bridge")
         _command("ip", "address", "add", f"{ADDRESS}/{POD_CIDR.rpartition('/')[2]}", "dev", BRIDGE)
     _command("ip", "link", "set", BRIDGE, "up")
@@ -35,7 +37,9 @@ def up() -> None:
 
 def down() -> None:
     """Removes the bridge, what is left of the pods' links on it, and our and kube-proxy's rules."""
-    for link in re.findall(r"^\d+: (\w+)@", _command("ip", "-o", "link", "show", "master", BRIDGE) if _exists(BRIDGE) else "", re.MULTILINE):
+    for link in re.findall(
+        r"^\d+: (\w+)@", _command("ip", "-o", "link", "show", "master", BRIDGE) if _exists(BRIDGE) else "", re.MULTILINE
+    ):
         _command("ip", "link", "delete", link)
     if _exists(BRIDGE):
         _command("ip", "link", "delete", BRIDGE)

