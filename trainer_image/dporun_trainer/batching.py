@@ -1,0 +1,85 @@
+"""Run a model over many items in batches: longest first, with smaller batches when the GPU runs out of memory."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.errors import RunError
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+OnProgress = Callable[[int, int], None]
+"""Called with the items done and the items in all."""
+OnStage = Callable[[str, int, int], None]
+"""The same, with what is being done first: ``generating``, 12, 60."""
+
+
+def in_batches(
+    work: Callable[[Sequence[Item]], Sequence[Result]],
+    items: Sequence[Item],
+    *,
+    batch_size: int,
+    length: Callable[[Item], int],
+    on_progress: OnProgress | None = None,
+) -> list[Result]:
+    """Apply ``work`` to all items, a batch at a time.
+
+    Items of similar length share a batch, so little is padded; the longest go first, so a batch that does not fit
+    into the GPU's memory shows at once. Then the batch size is halved and the work goes on.
+
+    Args:
+        work: turns a batch of items into as many results, in order.
+        items: what to work on.
+        batch_size: items per batch, at least 1.
+        length: size of an item, in tokens.
+        on_progress: told about every finished batch.
+
+    Returns:
+        One result per item, in the order of ``items``.
+
+    Raises:
+        RunError: a single item does not fit into the GPU's memory.
+
+    """
+    order = sorted(range(len(items)), key=lambda index: -length(items[index]))
+    results: dict[int, Result] = {}
+    while order:
+        batch = order[:batch_size]
+        answers = _attempt(work, [items[index] for index in batch])
+        if answers is None:
+            if len(batch) == 1:
+                raise RunError(
+                    FailureReason.GPU_OUT_OF_MEMORY,
+                    f"the GPU has too little memory to evaluate one sequence of {length(items[batch[0]])} tokens",
+                    hint="Lower spec.dpo.maxLength and spec.evaluation.maxNewTokens, or use a GPU with more memory.",
+                )
+            batch_size = max(1, len(batch) // 2)
+            log.warning("out of GPU memory with %d sequences at a time; going on with %d", len(batch), batch_size)
+            continue
+        results.update(zip(batch, answers, strict=True))
+        order = order[len(batch) :]
+        if on_progress is not None:
+            on_progress(len(results), len(items))
+    return [results[index] for index in range(len(items))]
+
+
+def stage(on_stage: OnStage | None, name: str, *, models: int = 1) -> OnProgress | None:
+    """Progress of the stage ``name``, in items, from progress that counts every item once for each of ``models``."""
+    if on_stage is None:
+        return None
+    return lambda done, total: on_stage(name, done // models, total // models)
+
+
+def _attempt(work: Callable[[Sequence[Item]], Sequence[Result]], batch: Sequence[Item]) -> Sequence[Result] | None:
+    """Results of ``work``, or None when the GPU ran out of memory; then nothing of the attempt is kept alive."""
+    try:
+        return work(batch)
+    except torch.OutOfMemoryError:
+        pass
+    torch.cuda.empty_cache()
+    return None
