@@ -13,7 +13,7 @@ from dporun_trainer.contract import layout
 from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import ExitCode, FailureReason, Outcome
 from dporun_trainer.errors import RunError
-from dporun_trainer.outcome import conclude, exit_code, failed, publish
+from dporun_trainer.outcome import conclude, exit_code, explain, failed, publish
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     archive = of_run("archive", _archive, "prune, upload, verify")
     archive.add_argument("--prune-only", action="store_true", help="delete intermediate checkpoints, upload nothing")
 
+    _add_restore(commands)
+
+    _add_evaluate(commands)
+    _add_merge(commands)
+
     text = "say how healthy a training run is, of DPORun or of TRL, and what to change"
     diagnose = commands.add_parser("diagnose", help=text, description=text, epilog=_DIAGNOSE_EXIT_CODES)
     diagnose.add_argument("directory", type=Path, metavar="DIR", help="output folder of the run")
@@ -58,6 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("directory", type=Path, metavar="DIR", help="directory of the run")
     report.set_defaults(run=_report)
     return parser
+
+
+def _add_restore(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "bring an archived run back, and check every file against its manifest"
+    restore = commands.add_parser("restore", help=text, description=text)
+    restore.add_argument("--from", dest="uri", required=True, help="folder of the run: s3://BUCKET/PATH or a path")
+    restore.add_argument("--to", type=Path, required=True, help="folder to make or to complete")
+    restore.add_argument("--endpoint", help="address of an S3-compatible server (default: $AWS_ENDPOINT_URL)")
+    restore.add_argument("--region", help="region of the bucket (default: $AWS_REGION)")
+    restore.add_argument("--only", default="", metavar="PREFIX", help="restore only paths that begin so, e.g. final/")
+    restore.set_defaults(run=_restore)
 
 
 def _conclude(arguments: argparse.Namespace, file: str, command: Callable[[RunConfig, Path], Outcome]) -> ExitCode:
@@ -103,6 +119,111 @@ def _archive(arguments: argparse.Namespace) -> ExitCode:
     )
 
 
+def _restore(arguments: argparse.Namespace) -> int:
+    from dporun_trainer.restore import restore  # noqa: PLC0415
+
+    def run() -> int:
+        manifest = restore(
+            arguments.uri, arguments.to, endpoint=arguments.endpoint, region=arguments.region, only=arguments.only
+        )
+        print(f"{arguments.to}: the run {manifest.run.name}, every file as its manifest says")
+        return ExitCode.OK
+
+    return _explained(run)
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "compare an adapter or merged model with its base on preference pairs and general questions"
+    evaluate = commands.add_parser("evaluate", help=text, description=text)
+    evaluate.add_argument("--model", type=Path, required=True, help="folder of a LoRA adapter or of a merged model")
+    evaluate.add_argument("--test", type=Path, required=True, help="preference pairs, JSONL or Parquet")
+    evaluate.add_argument("--output", type=Path, required=True, help="folder for the results")
+    evaluate.add_argument("--base", help="base model; by default the one that the model's own files name")
+    evaluate.add_argument(
+        "--beta", type=_positive(float), help="dpo.beta (default: that of the run around the model, else 0.1)"
+    )
+    evaluate.add_argument(
+        "--max-length",
+        type=_positive(int),
+        help="longest prompt plus response, in tokens (default: that of the run around the model, else 1024)",
+    )
+    evaluate.add_argument(
+        "--max-examples", type=int, default=200, help="pairs that get generated answers (default: %(default)s)"
+    )
+    evaluate.add_argument(
+        "--max-new-tokens", type=_positive(int), default=128, help="longest answer, in tokens (default: %(default)s)"
+    )
+    evaluate.add_argument("--batch-size", type=_positive(int), default=8, help="pairs at a time (default: %(default)s)")
+    evaluate.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto")
+    general = evaluate.add_mutually_exclusive_group()
+    general.add_argument("--general", type=Path, help="general questions, JSONL (default: a built-in set of 60)")
+    general.add_argument("--no-general", action="store_true", help="ask no general questions")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _add_merge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "merge an adapter into its base model, and verify the result"
+    merge = commands.add_parser("merge", help=text, description=text)
+    merge.add_argument("--adapter", type=Path, required=True, help="folder of a LoRA adapter")
+    merge.add_argument("--base", help="base model; by default the one that the adapter's own files name")
+    merge.add_argument("--output", type=Path, required=True, help="folder for the merged model")
+    merge.set_defaults(run=_merge)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from dporun_trainer import assess  # noqa: PLC0415
+    from dporun_trainer.evaluate import Options  # noqa: PLC0415
+    from dporun_trainer.forgetting import load_questions  # noqa: PLC0415
+    from dporun_trainer.policy import load_policy  # noqa: PLC0415
+
+    def run() -> int:
+        run_of_model = assess.recorded_dpo(arguments.model)
+        options = Options(
+            beta=arguments.beta or run_of_model.beta,
+            max_length=arguments.max_length or run_of_model.max_length,
+            max_examples=max(arguments.max_examples, 0),
+            max_new_tokens=arguments.max_new_tokens,
+            batch_size=arguments.batch_size,
+        )
+        pairs = assess.read_pairs(arguments.test)
+        questions = [] if arguments.no_general else load_questions(arguments.general)
+        policy = load_policy(arguments.model, base=arguments.base, precision=arguments.precision)
+        told = assess.logged()
+        numbers = assess.evaluate_into(arguments.output, policy, pairs, options, told)
+        if questions:
+            numbers = assess.measure_forgetting_into(arguments.output, policy, questions, options, told)
+        print(assess.table(numbers))
+        return ExitCode.OK
+
+    return _explained(run)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    from dporun_trainer.forgetting import load_questions  # noqa: PLC0415
+    from dporun_trainer.merge import merge  # noqa: PLC0415
+
+    def run() -> int:
+        prompts = [question.question for question in load_questions()]
+        result = merge(arguments.adapter, arguments.output, base=arguments.base, prompts=prompts)
+        print(f"{arguments.output}: {result.dtype}, logits within {result.max_abs_difference:.2g} of the adapter's")
+        return ExitCode.OK
+
+    return _explained(run)
+
+
+def _positive(number: type[int] | type[float]) -> Callable[[str], float]:
+    """Argument type: a number above 0."""
+
+    def parse(text: str) -> float:
+        value = number(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    parse.__name__ = number.__name__
+    return parse
+
+
 _DIAGNOSE_EXIT_CODES = (
     "Exit code: 0 OnTrack, 3 Unknown (too little history), 10 Overfitting, 11 Underfitting, 12 Unstable, 13 Confused, "
     "1 nothing to diagnose in DIR."
@@ -130,9 +251,10 @@ def _explained(command: Callable[[], int]) -> int:
     """Run a command that people call by hand; tell its error on standard error."""
     try:
         return command()
-    except RunError as error:
-        print(f"dporun-trainer: {error.message}", *filter(None, [error.hint]), sep="\n", file=sys.stderr)
-        return error.exit_code
+    except (RunError, OSError) as error:
+        failure = explain(error)
+        print(f"dporun-trainer: {failure.message}", *filter(None, [failure.hint]), sep="\n", file=sys.stderr)
+        return failure.exit_code or ExitCode.ERROR
 
 
 if __name__ == "__main__":
