@@ -24,6 +24,7 @@ HEALTH_STYLE = {
     HealthState.CONFUSED: "red",
     HealthState.UNKNOWN: "dim",
 }
+MARKS = {ExitCode.OK: ("✓", "green"), ExitCode.PREEMPTED: ("‖", "yellow")}
 PLAIN_SECONDS = 10.0
 """Between two plain lines of the same stage."""
 
@@ -64,7 +65,7 @@ def position(progress: Progress) -> str:
     """Where the command is: ``Training 62/120, epoch 1.03``, or what it does when it has no steps."""
     if progress.stage is Stage.TRAINING and progress.total_steps:
         return f"{progress.step}/{progress.total_steps} steps, epoch {progress.epoch:.2f}"
-    return progress.detail or ""
+    return progress.detail or progress.stage.lower()
 
 
 class PlainView:
@@ -181,37 +182,22 @@ class LiveView:
         return Group(*parts)
 
     def _lines(self, step: str) -> Iterator[tuple[RenderableType, ...]]:
-        row = self._rows.get(step)
-        name = step.capitalize()
+        row, name = self._rows.get(step), step.capitalize()
         if row is None:
             yield Text("·", style="dim"), Text(name, style="dim"), "", ""
-        elif row.code is not None:
-            mark, style = ("✓", "green") if row.code is ExitCode.OK else ("✗", "red")
-            mark, style = ("‖", "yellow") if row.code is ExitCode.PREEMPTED else (mark, style)
-            yield (
-                Text(mark, style=style),
-                name,
-                Text(row.text, overflow="ellipsis", no_wrap=True),
-                duration(row.seconds or 0),
-            )
-        else:
-            spent = duration(time.monotonic() - row.began)
-            progress = self._progress
-            yield self._spinner, Text(name, style="bold"), self._bar(progress) if progress else "", spent
-            if progress:
-                yield "", "", self._facts(progress), ""
-                yield "", "", self._state(progress), ""
-
-    def _bar(self, progress: Progress) -> RenderableType:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column()
-        grid.add_column(width=30)
-        grid.add_column(justify="right", width=4)
-        grid.add_column()
-        eta = "" if progress.eta_seconds is None else f"ETA {duration(progress.eta_seconds)}"
-        bar = ProgressBar(total=100, completed=progress.percent, width=30)
-        grid.add_row(Text(progress.stage), bar, f"{progress.percent:.0f}%", Text(eta, style="cyan"))
-        return grid
+            return
+        if row.code is not None:
+            mark, style = MARKS.get(row.code, ("✗", "red"))
+            text = Text(row.text, overflow="ellipsis", no_wrap=True)
+            yield Text(mark, style=style), name, text, duration(row.seconds or 0)
+            return
+        spent, progress = duration(time.monotonic() - row.began), self._progress
+        if progress is None or not progress.percent:
+            yield self._spinner, Text(name, style="bold"), self._state(progress) if progress else "", spent
+            return
+        yield self._spinner, Text(name, style="bold"), _bar(progress), spent
+        yield "", "", self._facts(progress), ""
+        yield "", "", self._state(progress), ""
 
     def _facts(self, progress: Progress) -> Text:
         text = Text(no_wrap=True, overflow="ellipsis")
@@ -226,6 +212,14 @@ class LiveView:
         if progress.health and progress.health.state is not HealthState.UNKNOWN:
             text.append("  ").append(progress.health.state, style=HEALTH_STYLE[progress.health.state])
         return text
+
+
+def _bar(progress: Progress) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    eta = "" if progress.eta_seconds is None else f"ETA {duration(progress.eta_seconds)}"
+    bar = ProgressBar(total=100, completed=progress.percent, width=30)
+    grid.add_row(Text(f"{progress.stage:<10}"), bar, f"{progress.percent:3.0f}%", Text(eta, style="cyan"))
+    return grid
 
 
 @contextmanager
