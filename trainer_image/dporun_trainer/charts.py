@@ -8,7 +8,7 @@ from html import escape
 from dporun_trainer.curves import Curves, Series, smooth
 
 WIDTH, HEIGHT = 480, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 18, 26
 _MAX_POINTS = 400
 """Points per line; of more, each drawn point is the mean of its neighbours."""
 _NOISY = 30
@@ -33,6 +33,8 @@ class Chart:
     logarithmic: bool = False
     zero: bool = False
     """Whether 0 is always shown."""
+    noisy: bool = True
+    """Whether training lines want smoothing."""
 
 
 CHARTS = (
@@ -66,51 +68,65 @@ CHARTS = (
         ),
     ),
     Chart("Gradient norm", (Line("grad_norm", "before clipping", "c1"),), logarithmic=True),
-    Chart("Learning rate", (Line("learning_rate", "learning rate", "c1"),), zero=True),
+    Chart("Learning rate", (Line("learning_rate", "learning rate", "c1"),), zero=True, noisy=False),
+    Chart("Entropy", (Line("entropy", "training", "c1"), Line("eval_entropy", "validation", "c2"))),
 )
 """The charts of the report, in their order."""
 
 
 def draw(chart: Chart, curves: Curves, best_step: int | None) -> str | None:
     """Draw a chart as SVG with the best checkpoint marked; None when none of its lines has two points."""
-    drawn = [(line, curves[line.key]) for line in chart.lines if len(curves[line.key].finite()) > 0]
-    if not any(len(series.finite()) > 1 for _, series in drawn):
+    drawn = [_Drawn.of(line, curves[line.key], noisy=chart.noisy) for line in chart.lines if curves[line.key].finite()]
+    if not any(len(one.points) > 1 for one in drawn):
         return None
-    axes = _Axes.of([series for _, series in drawn], chart)
+    axes = _Axes.of([series for one in drawn for series in (one.points, one.raw)], chart)
     parts = [axes.grid()]
     if best_step is not None and axes.first <= best_step <= axes.last:
         x = axes.x(best_step)
-        anchor = "end" if x > WIDTH * 0.75 else "start"
+        anchor = "end" if x > WIDTH - 40 else "middle"
         parts.append(f'<line class="best" x1="{x}" x2="{x}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
-        offset = -4 if anchor == "end" else 4
-        parts.append(f'<text class="best" x="{x + offset:.1f}" y="{_TOP + 10}" text-anchor="{anchor}">best</text>')
-    for line, series in drawn:
-        parts.append(_line(line, series, axes))
-    label = escape(f"{chart.title}: {', '.join(line.name for line, _ in drawn)}", quote=True)
+        parts.append(f'<text class="best" x="{x}" y="{_TOP - 6}" text-anchor="{anchor}">best</text>')
+    parts += [one.svg(axes) for one in drawn]
+    label = escape(f"{chart.title}: {', '.join(one.line.name for one in drawn)}", quote=True)
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _line(line: Line, series: Series, axes: "_Axes") -> str:
-    name = escape(line.name)
-    broken = [step for step, value in zip(series.steps, series.values, strict=True) if not math.isfinite(value)]
-    marks = "".join(
-        f'<text class="broken" x="{axes.x(step)}" y="{_TOP + 8}"><title>not a number at step {step}</title>!</text>'
-        for step in broken[:50]
-    )
-    finite = _thinned(series.finite())
-    last = f"{name}: {_short(finite.values[-1])} at step {finite.steps[-1]}"
-    if len(finite) > _NOISY:
-        averaged = Series(finite.steps, tuple(smooth(finite.values, span=max(5, len(finite) // 12))))
-        lines = _path(finite, f"{line.colour} raw", axes, last) + _path(averaged, line.colour, axes, last)
-    else:
-        lines = _path(finite, line.colour, axes, last)
-    dots = "".join(
-        f'<circle class="{line.colour}" cx="{axes.x(step)}" cy="{axes.y(value)}" r="2.6">'
-        f"<title>{name}: {_short(value)} at step {step}</title></circle>"
-        for step, value in zip(finite.steps, finite.values, strict=True)
-        if len(finite) <= _NOISY
-    )
-    return lines + dots + marks
+@dataclass(frozen=True)
+class _Drawn:
+    """A line as it is drawn: ``points``, and faintly behind a smoothed one its ``raw`` values."""
+
+    line: Line
+    points: Series
+    raw: Series
+    broken: tuple[int, ...]
+    """Steps whose value is not a number."""
+
+    @classmethod
+    def of(cls, line: Line, series: Series, *, noisy: bool) -> "_Drawn":
+        broken = [step for step, value in zip(series.steps, series.values, strict=True) if not math.isfinite(value)]
+        finite = _thinned(series.finite())
+        if not noisy or len(finite) <= _NOISY:
+            return cls(line, finite, Series(), tuple(broken))
+        average = Series(finite.steps, tuple(smooth(finite.values, span=max(5, len(finite) // 12))))
+        return cls(line, average, Series() if "thin" in line.colour else finite, tuple(broken))
+
+    def svg(self, axes: "_Axes") -> str:
+        name, colour = escape(self.line.name), self.line.colour
+        title = f"{name}: {_short(self.points.values[-1])} at step {self.points.steps[-1]}"
+        lines = _path(self.points, colour, axes, title)
+        if self.raw:
+            lines = _path(self.raw, f"{colour} raw", axes, title) + lines
+        if len(self.points) <= _NOISY and "thin" not in colour:
+            lines += "".join(
+                f'<circle class="{colour}" cx="{axes.x(step)}" cy="{axes.y(value)}" r="2.6">'
+                f"<title>{name}: {_short(value)} at step {step}</title></circle>"
+                for step, value in zip(self.points.steps, self.points.values, strict=True)
+            )
+        return lines + "".join(
+            f'<text class="broken" x="{axes.x(step)}" y="{_TOP + 8}"><title>{name}: not a number at step {step}</title>'
+            "!</text>"
+            for step in self.broken[:50]
+        )
 
 
 def _path(series: Series, css: str, axes: "_Axes", title: str) -> str:
@@ -141,9 +157,8 @@ class _Axes:
 
     @classmethod
     def of(cls, series: Sequence[Series], chart: Chart) -> "_Axes":
-        finite = [one.finite() for one in series]
-        values = [value for one in finite for value in one.values]
-        steps = [step for one in finite for step in one.steps]
+        values = [value for one in series for value in one.values]
+        steps = [step for one in series for step in one.steps]
         logarithmic = chart.logarithmic and min(values) > 0 and max(values) > 20 * min(values)
         if logarithmic:
             low, high = math.log10(min(values)), math.log10(max(values))

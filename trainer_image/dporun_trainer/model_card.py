@@ -102,7 +102,8 @@ def _results(record: Record) -> Iterator[str]:
         yield ""
         yield (
             f"Generated answers against the base model's on {m['compared']} validation prompts: "
-            f"better {m.get('better')}, worse {m.get('worse')}, equal {m.get('equal')}. `report.html` shows them side by side."
+            f"better {m.get('better')}, worse {m.get('worse')}, equal {m.get('equal')}; "
+            "`report.html` shows them side by side."
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 import yaml
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from dporun_trainer import charts, remedies
 from dporun_trainer.contract import layout
@@ -22,6 +22,8 @@ from dporun_trainer.record import Record, read_record
 DASH = "\N{EN DASH}"
 SHOWN_EXAMPLES = 12
 """Examples that are open; the others are folded away."""
+ALIKE = 0.6
+"""Share of words and gaps that two answers have in common before their differences are worth marking."""
 MAX_EXAMPLES = 200
 MAX_TEXT = 4000
 """Characters of one text; the whole of it is in comparison_results.json."""
@@ -197,10 +199,13 @@ def _example(example: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(base: str, tuned: str) -> tuple[Markup, Markup]:
-    """Mark the words that only one of two texts has; both are escaped."""
+    """Mark the words that only one of two texts has, unless they have little in common; both are escaped."""
     one, other = (re.findall(r"\s+|[^\s]+", text) for text in (base, tuned))
+    matcher = difflib.SequenceMatcher(a=one, b=other, autojunk=False)
+    if matcher.ratio() < ALIKE:
+        return escape(base), escape(tuned)
     left, right = Markup(), Markup()
-    for operation, a, b, c, d in difflib.SequenceMatcher(a=one, b=other, autojunk=False).get_opcodes():
+    for operation, a, b, c, d in matcher.get_opcodes():
         if operation == "equal":
             left += "".join(one[a:b])
             right += "".join(other[c:d])

@@ -69,7 +69,7 @@ def _criteria(result: EvaluationSummary, gates: Gates) -> Iterator[_Criterion]:
         )
     if result.forgetting is not None:
         limit = MAX_FORGETTING if gates.forgetting is None else gates.forgetting
-        lost = f"{_percent(result.forgetting)} of the answers to general questions got lost (limit {_percent(limit)})"
+        lost = f"{_percent(result.forgetting)} of general knowledge was lost (limit {_percent(limit)})"
         yield (
             _Criterion(VerdictState.GOOD, f"No catastrophic forgetting: {lost}.")
             if result.forgetting <= limit
