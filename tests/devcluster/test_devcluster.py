@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -94,11 +95,11 @@ def test_a_volume_is_writable_and_outlives_its_pod_but_not_its_claim(namespace: 
     assert finish("reader", namespace).strip() == "kept"
 
     volume = get("pvc", "data", namespace)["spec"]["volumeName"]
-    folder = get("pv", volume, namespace)["spec"]["local"]["path"]
-    assert os.path.exists(folder)
+    folder = Path(get("pv", volume, namespace)["spec"]["local"]["path"])
+    assert folder.exists()
     kubectl("delete", "pod/writer", "pod/reader", "pvc/data", "-n", namespace)
     eventually(lambda: not exists("pv", volume, namespace), seconds=30, what="the volume is reclaimed")
-    assert not os.path.exists(folder)
+    assert not folder.exists()
 
 
 def test_a_service_answers_by_its_name(namespace: str) -> None:

@@ -8,12 +8,11 @@ import re
 import secrets
 import shutil
 import string
-import subprocess
 from pathlib import Path
 
 from node import images, leftovers, network, settings, tools
 from node.components import Component, components, environment
-from node.console import Failure, run, say, tail, wait_until
+from node.console import DevClusterError, ask, run, say, tail, wait_until
 from node.processes import Processes
 from node.settings import CONFIG, KUBECONFIG, LOGS, PKI, RUN, STATE
 
@@ -24,7 +23,8 @@ def up(gpus: int) -> None:
     """Starts what does not run yet, and returns when pods can be scheduled. Leaves nothing running when it fails.
 
     Raises:
-        Failure: says which part failed, with the end of its log.
+        DevClusterError: says which part failed, with the end of its log.
+
     """
     tools.require_root_on_linux()
     tools.install_packages()
@@ -38,7 +38,7 @@ def up(gpus: int) -> None:
     try:
         for folder in ("etcd", "s3", "volumes", "registry", "log/pods", "run/tmp"):
             (STATE / folder).mkdir(parents=True, exist_ok=True)
-        (RUN / "binaries").write_text(str(binaries))
+        tools.use(binaries)
         leftovers.make_cgroup()
         network.up()
         _make_keys()
@@ -72,25 +72,23 @@ def down(purge: bool = False) -> None:
 
 def status() -> bool:
     """Prints what runs and what does not; True when everything does."""
-    names = [part.name for part in components(tools.binaries(), "")]
+    names = [part.name for part in components(tools.in_use(), "")]
     state = {name: processes.get(name) for name in names}
     for name, process in state.items():
         print(f"{name:24} {f'running, pid {process.pid}' if process else 'not running':24} {processes.log(name)}")
     print(f"{'kubeconfig':24} {KUBECONFIG if KUBECONFIG.exists() else 'none'}")
     if not all(state.values()):
         return False
-    kubectl = [str(tools.binaries() / "kubectl"), "--kubeconfig", str(KUBECONFIG)]
-    node = subprocess.run([*kubectl, "get", "nodes", "-o", "wide"], capture_output=True, text=True)
-    print(node.stdout + node.stderr, end="")
-    return node.returncode == 0 and re.search(rf"^{settings.NODE}\s+Ready", node.stdout, re.MULTILINE) is not None
+    nodes = ask(tools.in_use() / "kubectl", "--kubeconfig", KUBECONFIG, "get", "nodes", "-o", "wide")
+    print(nodes or "the API server does not answer\n", end="")
+    return nodes is not None and re.search(rf"^{settings.NODE}\s+Ready", nodes, re.MULTILINE) is not None
 
 
 def exports() -> dict[str, str]:
     """Environment variables for whoever works with the cluster."""
-    binaries = tools.binaries()
     return {
         "KUBECONFIG": str(KUBECONFIG),
-        "PATH": f"{binaries}:{os.environ['PATH']}",
+        "PATH": f"{tools.in_use()}:{os.environ['PATH']}",
         "AWS_ENDPOINT_URL_S3": settings.S3,
         "AWS_REGION": settings.S3_REGION,
         "AWS_ACCESS_KEY_ID": settings.S3_ACCESS_KEY,
@@ -106,7 +104,7 @@ def _start(part: Component, binaries: Path) -> None:
 
     def ready() -> bool:
         if processes.get(part.name) is None:
-            raise Failure(f"{part.name} ended; {tail(processes.log(part.name))}")
+            raise DevClusterError(f"{part.name} ended; {tail(processes.log(part.name))}")
         return part.ready()
 
     wait_until(ready, f"{part.name} becoming ready", 60, lambda: tail(processes.log(part.name)))
@@ -124,14 +122,14 @@ def _settle(binaries: Path, gpus: int) -> None:
     )
     allocatable = [*kubectl, "get", "node", settings.NODE, "-o", r"jsonpath={.status.allocatable.nvidia\.com/gpu}"]
     wait_until(
-        lambda: subprocess.run(allocatable, capture_output=True, text=True).stdout == str(gpus),
+        lambda: ask(*allocatable) == str(gpus),
         f"the node offering {gpus} nvidia.com/gpu",
         30,
         lambda: tail(processes.log("kubelet")),
     )
     account = [*kubectl, "get", "serviceaccount", "default", "--namespace", "default"]
     wait_until(
-        lambda: subprocess.run(account, capture_output=True).returncode == 0,
+        lambda: ask(*account) is not None,
         "the default service account, which pods need",
         30,
         lambda: tail(processes.log("kube-controller-manager")),
@@ -186,8 +184,8 @@ def _write_kubeconfig() -> None:
 
 def _stop_leftovers() -> None:
     """Stops whatever of the cluster runs, whichever version of it, and however the last `up` or `down` ended."""
-    with contextlib.suppress(FileNotFoundError):
-        binaries = Path((RUN / "binaries").read_text())
+    if RUN.exists():
+        binaries = tools.in_use()
         parts = {part.name: part for part in components(binaries, "")}
         order = [*reversed(parts)]
         order.insert(order.index("containerd"), "")  # the pods end before the runtime that can end them
@@ -206,5 +204,5 @@ def _stop_leftovers() -> None:
 def _remove_pods(binaries: Path) -> None:
     say("removing pods")
     crictl = [binaries / "crictl", "--runtime-endpoint", f"unix://{settings.CONTAINERD_SOCKET}", "--timeout", "60s"]
-    with contextlib.suppress(Failure):  # what is left is killed with its control group
+    with contextlib.suppress(DevClusterError):  # what is left is killed with its control group
         run([*crictl, "rmp", "--all", "--force"], LOGS / "crictl.log")

@@ -1,9 +1,8 @@
-"""The servers that make up the node, in the order in which they start: what each runs, and how one sees that it serves."""
+"""The servers that make up the node, in starting order: what each runs, and how one sees that it serves."""
 
 import os
 import socket
 import ssl
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from node import settings
+from node.console import ask
 from node.settings import ADDRESS, CONFIG, KUBECONFIG, PKI, RUN, STATE
 
 
@@ -76,7 +76,7 @@ def components(binaries: Path, s3_secret: str) -> list[Component]:
         program(
             "containerd",
             "--config", CONFIG / "containerd.toml",
-            ready=lambda: _succeeds(binaries / "ctr", "--address", settings.CONTAINERD_SOCKET, "version"),
+            ready=lambda: ask(binaries / "ctr", "--address", settings.CONTAINERD_SOCKET, "version") is not None,
             grace_seconds=20,
         ),
         program(
@@ -103,12 +103,13 @@ def components(binaries: Path, s3_secret: str) -> list[Component]:
             "--node-ip", ADDRESS,
             "--root-dir", STATE / "kubelet",
             "--cert-dir", PKI / "kubelet",
-            ready=lambda: _succeeds(
-                binaries / "kubectl", "--kubeconfig", KUBECONFIG,
-                "wait", "--for=condition=Ready", f"node/{settings.NODE}", "--timeout=1s",
-            ),
+            ready=lambda: _node_is_ready(binaries / "kubectl"),
         ),
-        program("kube-proxy", "--config", CONFIG / "kube-proxy.yaml", ready=lambda: _listens(_first(settings.SERVICE_CIDR), 443)),
+        program(
+            "kube-proxy",
+            "--config", CONFIG / "kube-proxy.yaml",
+            ready=lambda: _listens(_first(settings.SERVICE_CIDR), 443),
+        ),
         program(
             "provisioner",
             "--kubeconfig", KUBECONFIG,
@@ -126,6 +127,11 @@ def environment(binaries: Path) -> dict[str, str]:
         "KUBECONFIG": str(KUBECONFIG),
         "TMPDIR": str(RUN / "tmp"),
     }
+
+
+def _node_is_ready(kubectl: Path) -> bool:
+    wait = ("wait", "--for=condition=Ready", f"node/{settings.NODE}", "--timeout=1s")
+    return ask(kubectl, "--kubeconfig", KUBECONFIG, *wait) is not None
 
 
 def _first(cidr: str) -> str:
@@ -150,7 +156,3 @@ def _listens(address: str, port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _succeeds(*argv: object) -> bool:
-    return subprocess.run(list(map(str, argv)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0

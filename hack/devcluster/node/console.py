@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: one line per step with the seconds since the start, and the log of what failed."""
+"""Commands, and what the person at the terminal sees of them: a line per step, and the log of what failed."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 _START = time.monotonic()
 
 
-class Failure(Exception):
+class DevClusterError(Exception):
     """Something the person has to know about; the message says what to do."""
 
 
@@ -25,33 +25,47 @@ def tail(log: Path, lines: int = 25) -> str:
 
 
 def run(
-    argv: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None, directory: Path | None = None
+    argv: Sequence[object], log: Path, environment: Mapping[str, str] | None = None, directory: Path | None = None
 ) -> None:
     """Runs a command to its end with its output in a log file.
 
     Raises:
-        Failure: the command is missing or failed; says how, with the end of the log.
+        DevClusterError: the command is missing or failed; says how, with the end of the log.
+
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         try:
             status = subprocess.run(
-                argv, env=environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                [*map(str, argv)],
+                env=environment,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                check=False,
             ).returncode
         except FileNotFoundError as error:
-            raise Failure(f"{argv[0]} is not installed") from error
+            raise DevClusterError(f"{argv[0]} is not installed") from error
     if status:
-        raise Failure(f"`{' '.join(map(str, argv))}` failed with exit code {status}; {tail(log)}")
+        raise DevClusterError(f"`{' '.join(map(str, argv))}` failed with exit code {status}; {tail(log)}")
+
+
+def ask(*argv: object) -> str | None:
+    """What a command prints; None when it fails."""
+    done = subprocess.run([*map(str, argv)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return None if done.returncode else done.stdout
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float, explain: Callable[[], str]) -> None:
     """Waits for a condition.
 
     Raises:
-        Failure: it did not come true in time, or `explain` found the reason earlier by raising it.
+        DevClusterError: it did not come true in time, or `explain` found the reason earlier by raising it.
+
     """
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise Failure(f"{what} did not happen within {seconds:.0f} s; {explain()}")
+            raise DevClusterError(f"{what} did not happen within {seconds:.0f} s; {explain()}")
         time.sleep(0.1)

@@ -3,11 +3,11 @@
 import contextlib
 import os
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from node.console import ask
 from node.processes import Identity, kill, running_programs
 from node.settings import CGROUP, CONTAINERD_SOCKET, STATE
 
@@ -15,7 +15,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def make_cgroup() -> None:
-    """Makes the control group that holds every pod, in each hierarchy (one with cgroup v2, one per controller with v1)."""
+    """Makes the control group that holds every pod: one with cgroup v2, one per controller with v1."""
     for hierarchy in _hierarchies():
         group = hierarchy / CGROUP
         group.mkdir(exist_ok=True)
@@ -48,7 +48,7 @@ def unmount() -> None:
     """Unmounts everything below the state folder, the innermost first."""
     for mount in reversed(mounts()):
         # Lazily, so that one busy mount does not keep the others; the kernel frees it with its last user.
-        subprocess.run(["umount", "--lazy", mount], capture_output=True)
+        ask("umount", "--lazy", mount)
 
 
 def mounts() -> list[str]:

@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from node.console import Failure
+from node.console import DevClusterError
 from node.settings import ADDRESS, BRIDGE, NFT_TABLE, POD_CIDR
 
 # Rules of our own table instead of the CNI plug-in's, so that one command takes them all away.
@@ -25,7 +25,7 @@ def up() -> None:
     """Makes the bridge with the node's address, which the servers listen on, and the address translation."""
     if not _exists(BRIDGE):
         if route := _command("ip", "route", "show", POD_CIDR).strip():
-            raise Failure(
+            raise DevClusterError(
                 f"this machine uses the addresses {POD_CIDR} already ({route}); change POD_CIDR in node/settings.py"
             )
         _command("ip", "link", "add", BRIDGE, "type", "bridge")
@@ -44,7 +44,7 @@ def down() -> None:
     if _exists(BRIDGE):
         _command("ip", "link", "delete", BRIDGE)
     for family, table in (("ip", NFT_TABLE), ("ip", "kube-proxy"), ("ip6", "kube-proxy")):
-        with contextlib.suppress(Failure):
+        with contextlib.suppress(DevClusterError):
             _command("nft", "delete", "table", family, table)
 
 
@@ -59,9 +59,9 @@ def _exists(link: str) -> bool:
 
 def _command(*argv: str, text: str = "") -> str:
     try:
-        done = subprocess.run(argv, input=text, capture_output=True, text=True)
+        done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise Failure(f"{argv[0]} is not installed") from error
+        raise DevClusterError(f"{argv[0]} is not installed") from error
     if done.returncode:
-        raise Failure(f"`{' '.join(argv)}` failed: {done.stderr.strip()}")
+        raise DevClusterError(f"`{' '.join(argv)}` failed: {done.stderr.strip()}")
     return done.stdout

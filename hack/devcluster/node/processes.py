@@ -30,7 +30,7 @@ class Identity:
             stat = Path(f"/proc/{pid}/stat").read_text()
         except (FileNotFoundError, ProcessLookupError):
             return None
-        # The name in parentheses may hold anything, so fields are counted from its end: state is the 3rd, start time the 22nd.
+        # The name in parentheses may hold anything, so fields are counted from its end: state is 3rd, start time 22nd.
         fields = stat[stat.rindex(")") + 2 :].split()
         if fields[0] in "ZX":
             return None
@@ -65,7 +65,7 @@ def running_programs(program: Path, argument: str) -> Iterator[Identity]:
             continue
         with contextlib.suppress(OSError):
             # Links to a file that has been replaced since end in " (deleted)".
-            executable = os.readlink(entry / "exe").removesuffix(" (deleted)")
+            executable = str((entry / "exe").readlink()).removesuffix(" (deleted)")
             arguments = (entry / "cmdline").read_text().split("\0")
             identity = Identity.of(int(entry.name))
             if executable == str(program) and argument in arguments and identity:

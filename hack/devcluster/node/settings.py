@@ -6,10 +6,11 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent.parent
 GO_MODULE = SOURCE / "go"
-CONTAINERD_GO_MODULE = GO_MODULE / "containerd"  # apart: it wants a newer k8s.io/cri-api than this Kubernetes has
+# Apart from the rest, because it wants a newer cri-api than Kubernetes.
+CONTAINERD_GO_MODULE = GO_MODULE / "containerd"
 CONFIG_TEMPLATES = SOURCE / "config"
 
-# What is slow to make and never changes: binaries by the hash of their sources, and a Go tool chain where there is none.
+# What is slow to make: binaries, by the hash of their sources, and a Go tool chain where there is none.
 CACHE = Path(os.environ.get("DPORUN_CACHE") or Path.home() / ".cache" / "dporun") / "devcluster"
 
 # What one cluster consists of: processes, logs, etcd's data, containers, volumes, buckets.

