@@ -137,7 +137,7 @@ def prepare(draft: Draft) -> bool:
     pods = tuple(sorted(draft.observed.pods_of(Component.PREPARE), key=_born))[-1:]
     if not job.finished:
         _explain_wait(draft, job, pods)
-        return False
+        return failed(draft)
     if not retries.settled(draft, job, pods):
         return False
     end = ending.of(job, pods, draft.run.spec)

@@ -1,0 +1,53 @@
+"""Settings from the environment."""
+
+import pytest
+
+from dporun_operator.errors import InvalidSettingsError
+from dporun_operator.settings import Settings
+
+IMAGE = {"DPORUN_TRAINER_IMAGE": "registry.example.com/trainer:1"}
+
+
+def test_only_the_image_must_be_named() -> None:
+    settings = Settings.from_env(IMAGE)
+    assert settings.trainer_image == IMAGE["DPORUN_TRAINER_IMAGE"]
+    assert settings.namespaces == ()
+    assert settings.progress_via == "apiserver"
+
+
+def test_inside_the_cluster_pods_are_asked_directly() -> None:
+    assert Settings.from_env({**IMAGE, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}).progress_via == "pod"
+
+
+def test_lists_and_resources() -> None:
+    settings = Settings.from_env(
+        {
+            **IMAGE,
+            "DPORUN_NAMESPACES": "team-a, team-b",
+            "DPORUN_IMAGE_ALLOW_LIST": "registry.example.com/ml/*",
+            "DPORUN_TRAIN_RESOURCES": '{"requests": {"cpu": 4}}',
+        }
+    )
+    assert settings.namespaces == ("team-a", "team-b")
+    assert settings.train_resources == {"requests": {"cpu": "4"}}
+    assert settings.allows_image("registry.example.com/ml/trainer:2")
+    assert settings.allows_image(IMAGE["DPORUN_TRAINER_IMAGE"])
+    assert not settings.allows_image("registry.example.com/other:2")
+    assert not settings.allows_image("evil.example.com/registry.example.com/ml/trainer:2")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DPORUN_TRAINER_IMAGE", ""),
+        ("DPORUN_IMAGE_PULL_POLICY", "Sometimes"),
+        ("DPORUN_PROGRESS_SECONDS", "0"),
+        ("DPORUN_PROGRESS_SECONDS", "soon"),
+        ("DPORUN_PORT", "99999"),
+        ("DPORUN_TRAIN_RESOURCES", "4 cores"),
+        ("DPORUN_TRAIN_RESOURCES", '{"cpu": "4"}'),
+    ],
+)
+def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
+    with pytest.raises(InvalidSettingsError, match=name):
+        Settings.from_env({**IMAGE, name: value})
