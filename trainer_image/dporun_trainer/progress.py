@@ -23,6 +23,8 @@ HEARTBEAT_SECONDS = 5.0
 """How often a phase without steps of its own renews the snapshot."""
 
 _RECENT = 50
+_FINISH_START = 20.0
+_FINISH_BATCH = 8
 _FORWARD_SHARE = 0.4
 """A validation pair costs about this share of a training pair: the forward of forward and backward."""
 
@@ -143,6 +145,19 @@ def seconds_left(plan: Plan, done: Done, *, afterwards: float = 0.0) -> float | 
     steps = max(plan.steps - done.steps, 0)
     evaluations = max(plan.evaluations - done.evaluations, 0)
     return steps * step + evaluations * evaluation + afterwards
+
+
+def finishing_seconds(*, answers: int, tokens: int, seconds_per_token: float, evaluation: float) -> float:
+    """Estimate what comes after training: start, rewards of all validation pairs, generated answers.
+
+    Args:
+        answers: prompts that base and tuned model answer.
+        tokens: longest answer.
+        seconds_per_token: of one generated answer; answers are generated several at a time.
+        evaluation: seconds of one validation, which has to be done with and without the adapter.
+
+    """
+    return _FINISH_START + 2 * evaluation + 2 * answers * tokens * seconds_per_token / _FINISH_BATCH
 
 
 def percent(plan: Plan, done: Done) -> float:

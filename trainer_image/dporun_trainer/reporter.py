@@ -12,7 +12,7 @@ from dporun_trainer import checkpoints, training_record
 from dporun_trainer.checkpoints import Checkpoint
 from dporun_trainer.contract.results import Metrics, Stage
 from dporun_trainer.health import diagnose
-from dporun_trainer.progress import Done, ProgressFile, percent, seconds_left
+from dporun_trainer.progress import Done, Plan, ProgressFile, finishing_seconds, pace, percent, seconds_left
 
 if TYPE_CHECKING:
     from dporun_trainer.trainer import RunTrainer
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 1.0
+_RECENT_STEPS = 20
 
 
 class Reporter(TrainerCallback):
@@ -33,6 +34,20 @@ class Reporter(TrainerCallback):
         self._evaluation_seconds: list[float] = []
         self._mark = self._told = time.monotonic()
         self._evaluated = 0
+        self._seconds_per_token = 0.0
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Preference pairs per second of the newest steps; None before the first."""
+        recent = self._step_seconds[-_RECENT_STEPS:]
+        pairs = len(recent) * self._trainer.run.config.effective_batch_size
+        return pairs / sum(recent) if recent else None
+
+    def answered(self, seconds: float, tokens: int) -> None:
+        """Take note of how long generating ``tokens`` took, to foresee how long evaluation will take."""
+        if tokens:
+            self._seconds_per_token = seconds / tokens
+        self._mark = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._mark = time.monotonic()
@@ -76,20 +91,30 @@ class Reporter(TrainerCallback):
             self._tell(state, **changes)
 
     def _tell(self, state: Any, **changes: Any) -> None:
-        run = self._trainer.run
+        plan = self._trainer.run.settings.plan
         evaluations = sum("eval_loss" in entry for entry in state.log_history)
         done = Done(state.global_step, evaluations, self._step_seconds, self._evaluation_seconds)
-        seconds = sum(self._step_seconds[-20:])
-        pairs = len(self._step_seconds[-20:]) * run.config.effective_batch_size
         self._told = time.monotonic()
         self._progress.update(
             step=state.global_step,
-            total_steps=run.settings.plan.steps,
+            total_steps=plan.steps,
             epoch=state.epoch or 0,
-            percent=percent(run.settings.plan, done),
-            eta_seconds=seconds_left(run.settings.plan, done),
-            samples_per_second=pairs / seconds if seconds else None,
+            percent=percent(plan, done),
+            eta_seconds=seconds_left(plan, done, afterwards=self._afterwards(plan, done)),
+            samples_per_second=self.samples_per_second,
             **changes,
+        )
+
+    def _afterwards(self, plan: Plan, done: Done) -> float:
+        evaluation = self._trainer.run.config.evaluation
+        known = pace(plan, done)
+        if not evaluation.enabled or known is None:
+            return 0.0
+        return finishing_seconds(
+            answers=min(evaluation.max_examples, len(self._trainer.eval_dataset)),
+            tokens=evaluation.max_new_tokens,
+            seconds_per_token=self._seconds_per_token,
+            evaluation=known[1],
         )
 
 

@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,8 @@ from dporun_trainer.contract.results import ExitCode, OutcomeState, Stage
 from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import ProgressFile, heartbeat
 from dporun_trainer.ranks import RankEnd
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 if TYPE_CHECKING:
     from dporun_trainer.trainer import RunTrainer
@@ -32,6 +36,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="RunConfig, as JSON")
     parser.add_argument("--directory", type=Path, required=True, help="the run's directory")
     arguments = parser.parse_args()
+    _quiet()
     config = RunConfig.model_validate_json(arguments.config.read_text(encoding="utf-8"))
     rank = int(os.environ.get("RANK", "0"))
     end = _run(config, arguments.directory, stop, rank)
@@ -39,6 +44,15 @@ def main() -> int:
     if end.state is OutcomeState.PREEMPTED:
         return ExitCode.PREEMPTED
     return ExitCode.OK if end.failure is None else end.failure.exit_code or ExitCode.ERROR
+
+
+def _quiet() -> None:
+    """Log what concerns the run; the libraries' notes on their own future, and rank N's copies, are noise."""
+    main = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=os.environ.get("DPORUN_LOG_LEVEL", "INFO") if main else "WARNING", format=LOG_FORMAT)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    for library in ("accelerate", "deepspeed", "DeepSpeed", "transformers", "trl", "datasets", "torch", "filelock"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _run(config: RunConfig, directory: Path, stop: threading.Event, rank: int) -> RankEnd:
@@ -74,7 +88,7 @@ class Attempt:
 
     def run(self) -> None:
         """Load, train, and leave the best adapter in ``final``."""
-        from dporun_trainer import training_record, reporter  # noqa: PLC0415
+        from dporun_trainer import reporter, tensorboard, training_record  # noqa: PLC0415
         from dporun_trainer.build import build  # noqa: PLC0415
 
         with self._alive(Stage.LOADING):
@@ -83,7 +97,9 @@ class Attempt:
             self._trainer = trainer
             if self._main:
                 training_record.begin(trainer, prepared, checkpoint)
-                trainer.add_callback(reporter.Reporter(trainer, self._progress, checkpoint))
+                telling = reporter.Reporter(trainer, self._progress, checkpoint)
+                trainer.add_callback(telling)
+                trainer.add_callback(tensorboard.Charts(trainer, telling, checkpoint))
             trainer.accelerator.wait_for_everyone()
             trainer.stop_if_asked()
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)

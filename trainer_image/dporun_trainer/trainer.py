@@ -61,6 +61,7 @@ class RunTrainer(DPOTrainer):
         self.non_finite_steps = 0
         self._non_finite_streak = 0
         self._preempting = False
+        self._rows: list[int] = []
         self._began = time.monotonic()
         super().__init__(**arguments)
         self._non_finite = torch.zeros((), dtype=torch.bool, device=self.accelerator.device)
@@ -131,8 +132,31 @@ class RunTrainer(DPOTrainer):
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Validate without disturbing the random numbers of training."""
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        self._rows = []
         with torch.random.fork_rng(devices=devices):
             metrics: dict[str, float] = super().evaluate(*arguments, **named)
+        return metrics
+
+    def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
+        """Validate one batch, unless asked to stop; rows that only fill up the last batch do not count."""
+        self.stop_if_asked()
+        state = self.accelerator.gradient_state
+        last = state.end_of_dataloader and state.remainder > 0
+        rows = state.remainder if last else len(inputs["input_ids"]) // 2 * self.accelerator.num_processes
+        self._rows.append(rows)
+        gather = self.accelerator.gather
+        self.accelerator.gather = lambda values: gather(values)[:rows]
+        try:
+            return super().prediction_step(model, inputs, *arguments, **named)
+        finally:
+            self.accelerator.gather = gather
+
+    def _evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        try:
+            metrics: dict[str, float] = super()._evaluate(*arguments, **named)
+        except Preempted:  # save what was trained; the next attempt validates it
+            self._preempting = self.control.should_save = True
+            return {}
         return metrics
 
     def validate_if_due(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -142,7 +166,9 @@ class RunTrainer(DPOTrainer):
         seen = any(_validates(entry, step) for entry in self.state.log_history)
         if seen or not is_due(step, plan.plan.steps, plan.steps_per_epoch, config.checkpoints.every_steps):
             return checkpoint
-        loss = self._evaluate(None, None)["eval_loss"]
+        loss = self._evaluate(None, None).get("eval_loss")
+        if loss is None:
+            raise Preempted
         if self.accelerator.is_main_process and math.isfinite(loss):
             checkpoint = checkpoints.remark(checkpoint, eval_loss=loss)
         self.accelerator.wait_for_everyone()
@@ -183,7 +209,15 @@ class RunTrainer(DPOTrainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the totals of all attempts at the end of training."""
+        """Log, with the totals of all attempts at the end of training, and validation averaged per example.
+
+        TRL averages the means of batches, whatever their sizes.
+        """
+        if "eval_loss" in logs:
+            for name, values in self._metrics["eval"].items():
+                if len(values) == len(self._rows):
+                    mean = sum(value * rows for value, rows in zip(values, self._rows, strict=True)) / sum(self._rows)
+                    self._metrics["eval"][name] = [mean]
         if "train_runtime" in logs:
             seconds = self.seconds()
             samples = min(self.state.epoch or 0, self.run.config.training.epochs) * len(self.train_dataset)

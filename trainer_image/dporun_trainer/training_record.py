@@ -91,9 +91,9 @@ def describe(trainer: "RunTrainer", prepared: Prepared) -> dict[str, Any]:
             "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
             "effective_batch_size": run.config.effective_batch_size,
             "learning_rate": arguments.learning_rate,
-            "lr_scheduler_type": str(arguments.lr_scheduler_type),
+            "lr_scheduler_type": arguments.lr_scheduler_type.value,
             "warmup_steps": 0 if arguments.lr_scheduler_type == "constant" else arguments.warmup_steps,
-            "optimizer": str(arguments.optim),
+            "optimizer": arguments.optim.value,
             "weight_decay": arguments.weight_decay,
             "max_grad_norm": arguments.max_grad_norm,
             "precision": run.settings.precision,
@@ -157,7 +157,7 @@ def metrics(history: Sequence[Mapping[str, Any]], best: Checkpoint | None) -> di
         "best_step": marker.step if marker else None,
         "best_epoch": marker.epoch if marker else None,
         "steps": totals["step"],
-        "num_tokens": tokens[-1] if tokens else None,
+        "num_tokens": int(tokens[-1]) if tokens else None,
     }
 
 
