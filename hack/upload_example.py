@@ -13,7 +13,7 @@ import yaml
 from botocore.exceptions import ClientError
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "tiny"
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 
 
 def upload(bucket: str) -> None:
