@@ -170,6 +170,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.label_selectors["", "v1", "pods"] = names.RUN_UID
     settings.scanning.disabled = True
     settings.process.ultimate_exiting_timeout = 20
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it tells of every event that was handled
 
 
 def serve(settings: Settings) -> None:

@@ -1,0 +1,74 @@
+"""The operator as a process of its own, outside the cluster, with no more rights than its ServiceAccount."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+
+class OperatorProcess:
+    """Starts, kills and asks one operator."""
+
+    def __init__(self, kubeconfig: Path, log: Path, **environment: str):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._log = log
+        self._environment = {
+            **os.environ,
+            "KUBECONFIG": str(kubeconfig),
+            "DPORUN_TRAINER_IMAGE": "registry.example.com/dporun/trainer:1.0",
+            "DPORUN_PORT": str(self.port),
+            "DPORUN_PROGRESS_VIA": "pod",
+            "DPORUN_PROGRESS_SECONDS": "1",
+            **environment,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the operator and wait until it has looked at the cluster."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dporun_operator"], env=self._environment, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, self.log()
+            with suppress(OSError):
+                self.ask("/healthz")
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"the operator does not answer:\n{self.log()}")
+
+    def kill(self) -> None:
+        """SIGKILL, as when its node dies."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM; returns when it has ended."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def ask(self, path: str) -> str:
+        """GET from the operator's own server."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+            return str(response.read().decode())
+
+    def metric(self, name: str) -> float:
+        """The value of one of its metrics."""
+        lines = [line.split() for line in self.ask("/metrics").splitlines() if not line.startswith("#")]
+        return next(float(value) for key, value in lines if key == name)
+
+    def log(self) -> str:
+        """The end of its log."""
+        return self._log.read_text(encoding="utf-8")[-6000:] if self._log.exists() else ""
