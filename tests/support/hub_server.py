@@ -91,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
-    def _answer(self, *, body: bool) -> None:
+    def _answer(self, *, body: bool) -> None:  # noqa: PLR0911  a route each
         path = unquote(urlsplit(self.path).path)
         self.state.requests.append((self.command, path))
         if self.state.fail_with is not None:

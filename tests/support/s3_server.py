@@ -84,7 +84,7 @@ def _go() -> str:
         from node import tools
     finally:
         sys.path.remove(str(_DEVCLUSTER))
-    return str(tools._go())
+    return str(tools.go_tool())
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ _RESPONSES = ("chosen", "rejected")
 
 
 class RowError(ValueError):
-    """A row cannot be a preference pair; the text says why, and ``columns`` names where."""
+    """A row cannot be a preference pair; the text says what is in it that must not be."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,22 @@ def to_pair(row: Row) -> Pair:
     prompt = None if row.columns.get("prompt") is None else _text(row.columns, "prompt")
     chosen, rejected = (_text(row.columns, column) for column in _RESPONSES)
     if isinstance(chosen, str) != isinstance(rejected, str):
-        raise RowError("has text in one of chosen and rejected, and messages in the other")
+        raise RowError("text in one of chosen and rejected, and messages in the other")
     if chosen == rejected:
-        raise RowError("has the same text in chosen and rejected")
-    remarks = [f"have a column {column!r}, which is not used" for column in ("tools",) if row.columns.get(column)]
+        raise RowError("the same in chosen and rejected")
+    remarks = ["tools, which are not used"] if row.columns.get("tools") else []
     prompt, chosen, rejected, implicit, repeated = _split(prompt, chosen, rejected)
     if repeated:
-        remarks.append("repeat the prompt at the start of chosen and rejected, where it was taken off")
+        remarks.append("the prompt once more at the start of chosen and rejected, where it was taken off")
     if _empty(prompt):
         raise RowError(
-            "has no prompt, and chosen and rejected have no beginning in common" if implicit else "has an empty prompt"
+            "no prompt, and no beginning that chosen and rejected have in common" if implicit else "an empty prompt"
         )
     for column, response in zip(_RESPONSES, (chosen, rejected), strict=True):
         if _empty(response):
-            raise RowError(f"has an empty {column}")
+            raise RowError(f"an empty {column}")
         if not isinstance(response, str) and response[0]["role"] != "assistant":
-            raise RowError(f"has a {column} that begins with a message of role {response[0]['role']!r}, not assistant")
+            raise RowError(f"a {column} that begins with a message of role {response[0]['role']!r}, not assistant")
     if not isinstance(prompt, str):
         remarks += _odd_roles(prompt, [*chosen, *rejected])
     return Pair(prompt, chosen, rejected, row.file, row.number, implicit, tuple(remarks))
@@ -146,17 +146,17 @@ def _text(columns: Mapping[str, Any], column: str) -> Text:
     """Read a column as text or messages; only role and content of a message are kept."""
     value = columns.get(column)
     if value is None:
-        raise RowError(f"has no {column} (its columns are {', '.join(sorted(columns)) or 'none'})")
+        raise RowError(f"no {column} among the columns ({', '.join(sorted(columns)) or 'none'})")
     if isinstance(value, str):
         return _valid(value, column)
     if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
-        raise RowError(f"has a {column} that is neither text nor a list of messages")
+        raise RowError(f"a {column} that is neither text nor a list of messages")
     messages = []
     for message in value:
         if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            raise RowError(f"has a message in {column} without role and content as text")
+            raise RowError(f"a message in {column} without role and content as text")
         if message.get("tool_calls"):
-            raise RowError(f"has tool calls in {column}, which are not supported")
+            raise RowError(f"tool calls in {column}, which are not supported")
         messages.append({"role": message["role"], "content": _valid(message["content"], column)})
     return messages
 
@@ -166,7 +166,7 @@ def _valid(text: str, column: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RowError(f"has characters in {column} that are not Unicode") from error
+        raise RowError(f"characters in {column} that are not Unicode") from error
     return text
 
 
@@ -228,13 +228,13 @@ def _odd_roles(prompt: Sequence[Message], responses: Sequence[Message]) -> list[
     roles = [message["role"] for message in prompt]
     remarks = []
     if roles[-1] == "assistant":
-        remarks.append("have a prompt that ends with a message of the assistant")
+        remarks.append("a prompt that ends with a message of the assistant")
     if "system" in roles[1:]:
-        remarks.append("have a system message that is not the first")
+        remarks.append("a system message that is not the first")
     if any(one == other != "tool" for one, other in itertools.pairwise(roles)):
-        remarks.append("have two messages of the same role in a row in the prompt")
+        remarks.append("two messages of the same role in succession in the prompt")
     if any(message["role"] != "assistant" for message in responses):
-        remarks.append("have messages in chosen or rejected that the assistant did not write")
+        remarks.append("messages in chosen or rejected that the assistant did not write")
     return remarks
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from dporun_trainer.contract.results import FailureReason
-from dporun_trainer.data import RowError, Text, held_out, prompt_digest, to_pair
+from dporun_trainer.data import RowError, Tally, Text, held_out, prompt_digest, to_pair
 from dporun_trainer.errors import RunError
 from dporun_trainer.files import sync_folder
 from dporun_trainer.lint import FEW_ROWS, Encoder, Lint
@@ -95,11 +95,11 @@ def build(
         longest = max(looked.longest, other.longest)
         warnings += [f"validation: {warning}" for warning in other.warnings()]
         if leaked:
-            rows = _rows_with(leaked, validation_path)
+            tally = Tally()
+            for number in _rows_with(leaked, validation_path):
+                tally.add(validation_path.name, number)
             warnings.insert(
-                0,
-                f"{len(leaked)} prompts are in both training and validation data, so that validation looks better "
-                f"than it is (kept rows {', '.join(map(str, rows[:5]))}{'…' if len(rows) > 5 else ''} of validation)",
+                0, f"prompts that training has as well, so that validation looks better than it is: {tally}"
             )
     train_rows, validation_rows = _count(train_path), _count(validation_path)
     if validation_rows < FEW_ROWS:
@@ -135,8 +135,8 @@ def _refuse(lint: Lint, uri: str) -> None:
     """Raise when there are rows that cannot be used, or none that can."""
     if lint.errors:
         count = sum(tally.count for tally in lint.errors.values())
-        kinds = [f"{tally} {what}" for what, tally in list(lint.errors.items())[:5]]
-        more = f"; and {len(lint.errors) - 5} other kinds of errors" if len(lint.errors) > 5 else ""
+        kinds = [f"{what} ({tally})" for what, tally in list(lint.errors.items())[:5]]
+        more = f"; and {len(lint.errors) - 5} more kinds of errors" if len(lint.errors) > 5 else ""
         raise RunError(
             FailureReason.DATASET_INVALID,
             f"{uri}: {count} of {lint.rows} rows cannot be used: {'; '.join(kinds)}{more}",

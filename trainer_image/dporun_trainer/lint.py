@@ -93,7 +93,7 @@ class Encoder:
                 self._render([*pair.prompt, *pair.rejected]),
             )
         except Exception as error:  # a template may raise anything
-            raise RowError(f"is refused by the model's chat template ({error})") from error
+            raise RowError(f"messages that the model's chat template refuses ({error})") from error
 
     def encode(self, texts: Sequence[tuple[str, str, str]], *, conversational: bool) -> Iterator[Encoded]:
         """Tokenize rendered pairs."""
@@ -139,7 +139,7 @@ class Lint:
             self.conversational = pair.conversational if self.conversational is None else self.conversational
             try:
                 if pair.conversational != self.conversational:
-                    raise RowError("is text where other rows are messages, or the other way round")
+                    raise RowError("text where other rows have messages, or the other way round")
                 texts.append(self.encoder.texts(pair))
                 usable.append(pair)
             except RowError as error:
@@ -215,7 +215,7 @@ class Lint:
             "eos": "a doubled EOS token at the end of chosen",
         }
         found = [f"{text}: {self._share(name)}" for name, text in texts.items() if self._tallies[name].count]
-        found += [f"{tally} {remark}" for remark, tally in self._tallies.items() if remark not in texts and tally.count]
+        found += [f"{text}: {self._share(text)}" for text in self._tallies if text not in texts and self._tallies[text].count]
         return found + self._length_bias()
 
     def _share(self, name: str) -> str:

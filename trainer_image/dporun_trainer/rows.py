@@ -74,8 +74,8 @@ def _lines(file: IO[bytes], name: str) -> Iterator[Row]:
         try:
             value = json.loads(text)
         except ValueError as error:  # of UnicodeDecodeError and JSONDecodeError alike
-            where = f": {error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-            yield Row(name, number, {}, f"is not JSON in UTF-8{where}")
+            why = f" ({error.msg})" if isinstance(error, json.JSONDecodeError) else ""
+            yield Row(name, number, {}, f"something that is not JSON in UTF-8{why}")
         else:
             yield _row(name, number, value)
 
@@ -92,7 +92,7 @@ def _array(file: IO[bytes], name: str) -> Iterator[Row]:
 def _row(name: str, number: int, value: object) -> Row:
     if isinstance(value, dict):
         return Row(name, number, value)
-    return Row(name, number, {}, "is not a JSON object")
+    return Row(name, number, {}, "something that is not a JSON object")
 
 
 def _parquet(path: Path, name: str) -> Iterator[Row]:

@@ -1,0 +1,55 @@
+"""Servers and a model that the trainer's tests share."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hub_server
+import s3_server
+from dporun_trainer.sources import ARCHIVE, Credentials
+from tiny_model import save_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random two-layer Llama; copy it to change it."""
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.Hub]:
+    """An empty Hub, which HF_ENDPOINT names."""
+    with hub_server.serve() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.S3Server]:
+    """One S3 server for all tests."""
+    with s3_server.serve(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_process: s3_server.S3Server, monkeypatch: pytest.MonkeyPatch) -> s3_server.S3Server:
+    """The S3 server, with the environment of a pod that may use it."""
+    for key, value in s3_process.environment.items():
+        monkeypatch.setenv(key, value)
+    return s3_process
+
+
+@pytest.fixture
+def bucket(s3: s3_server.S3Server, request: pytest.FixtureRequest) -> str:
+    """A new bucket, named after the test."""
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name.lower()).strip("-")[:50].strip("-")
+    return s3.bucket(f"b-{name}-{abs(hash(request.node.nodeid)) % 10**6}")
+
+
+@pytest.fixture
+def archiver(s3: s3_server.S3Server) -> Credentials:
+    """The archive's credentials, apart from the process' environment."""
+    return dataclasses.replace(ARCHIVE, environment=s3.environment)
