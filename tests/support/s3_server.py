@@ -36,9 +36,10 @@ class S3Server:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self) -> Any:
+    def client(self, **config: Any) -> Any:
         """A client of boto3 with all rights."""
         import boto3
+        from botocore.config import Config
 
         return boto3.client(
             "s3",
@@ -46,6 +47,7 @@ class S3Server:
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             region_name="us-east-1",
+            config=Config(**config),
         )
 
     def bucket(self, name: str) -> str:

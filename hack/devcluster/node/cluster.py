@@ -2,12 +2,14 @@
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import re
 import secrets
 import shutil
 import string
+from collections.abc import Iterator
 from pathlib import Path
 
 from node import images, leftovers, network, settings, tools
@@ -19,6 +21,18 @@ from node.settings import CONFIG, KUBECONFIG, LOGS, PKI, RUN, STATE
 processes = Processes(RUN, LOGS)
 
 
+@contextlib.contextmanager
+def exclusively() -> Iterator[None]:
+    """Keeps two commands from starting or stopping the cluster at the same time: the second waits for the first."""
+    with settings.LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another `devcluster up` or `down` to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def up(gpus: int) -> None:
     """Starts what does not run yet, and returns when pods can be scheduled. Leaves nothing running when it fails.
 
@@ -26,14 +40,14 @@ def up(gpus: int) -> None:
         DevClusterError: says which part failed, with the end of its log.
 
     """
-    tools.require_root_on_linux()
+    if all(processes.get(part.name) for part in components(tools.in_use(), "")):
+        changed = "" if tools.in_use() == tools.binaries() else ", from older sources: `down` and `up` make it new"
+        say(f"the dev cluster runs already{changed}")
+        _settle(tools.in_use(), gpus)
+        return
     tools.install_packages()
     binaries = tools.build()
     parts = components(binaries, _s3_secret())
-    if all(processes.get(part.name) for part in parts):
-        say("the dev cluster runs already")
-        _settle(binaries, gpus)
-        return
     _stop_leftovers()
     try:
         for folder in ("etcd", "s3", "volumes", "registry", "log/pods", "run/tmp"):
@@ -59,7 +73,6 @@ def up(gpus: int) -> None:
 
 def down(purge: bool = False) -> None:
     """Stops every process, container, mount, link and rule of the cluster. Data and images stay, unless purged."""
-    tools.require_root_on_linux()
     if network.is_up() or RUN.exists():
         say("stopping the dev cluster")
     _stop_leftovers()
@@ -93,9 +106,13 @@ def exports() -> dict[str, str]:
         "AWS_REGION": settings.S3_REGION,
         "AWS_ACCESS_KEY_ID": settings.S3_ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": _s3_secret(),
-        "OPERATOR_IMAGE": settings.OPERATOR_IMAGE,
-        "TRAINER_IMAGE": settings.TRAINER_IMAGE,
+        **image_names(),
     }
+
+
+def image_names() -> dict[str, str]:
+    """The names under which the project's images are built and found."""
+    return {"OPERATOR_IMAGE": settings.OPERATOR_IMAGE, "TRAINER_IMAGE": settings.TRAINER_IMAGE}
 
 
 def _start(part: Component, binaries: Path) -> None:

@@ -15,6 +15,7 @@ CACHE = Path(os.environ.get("DPORUN_CACHE") or Path.home() / ".cache" / "dporun"
 
 # What one cluster consists of: processes, logs, etcd's data, containers, volumes, buckets.
 STATE = Path(os.environ.get("DPORUN_STATE") or "/var/lib/dporun-devcluster")
+LOCK = STATE.with_suffix(".lock")
 RUN = STATE / "run"
 LOGS = STATE / "log"
 PKI = STATE / "pki"
@@ -44,8 +45,8 @@ S3_ACCESS_KEY = "dporun-dev"
 
 STORAGE_PROVISIONER = "dporun.io/local-folder"
 PAUSE_IMAGE = "docker.io/dporun/pause:dev"
-OPERATOR_IMAGE = "docker.io/dporun/operator:dev"
-TRAINER_IMAGE = "docker.io/dporun/trainer:dev"
+OPERATOR_IMAGE = os.environ.get("OPERATOR_IMAGE") or "docker.io/dporun/operator:dev"
+TRAINER_IMAGE = os.environ.get("TRAINER_IMAGE") or "docker.io/dporun/trainer:dev"
 
 
 def module_version(module: str) -> str:

