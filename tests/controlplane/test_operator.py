@@ -298,7 +298,7 @@ def test_a_refused_object_is_told_and_tried_again(namespace: str) -> None:
     eventually(lambda: "exceeded quota" in status(namespace).get("message", ""), seconds=30, what="the refusal is told")
     kubectl("delete", "quota", "no-jobs", "-n", namespace)
     kubelet.pod_of(namespace, "demo-prepare")
-    assert wait_phase(namespace, "Preparing")["message"] == "Fetching and checking model and data."
+    eventually(lambda: "quota" not in status(namespace)["message"], seconds=30, what="the refusal is forgotten")
 
 
 def test_an_image_that_is_not_allowed_is_refused(

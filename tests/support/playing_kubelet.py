@@ -83,7 +83,7 @@ def end(namespace: str, job: str, outcome: Outcome, *, exit_code: int = 0) -> No
 
 def bury(namespace: str, pod: str) -> None:
     """Finish the deletion of a pod, as the kubelet does once its containers have ended."""
-    kubectl("delete", "pod", pod, "-n", namespace, "--grace-period=0", "--force", "--wait=false")
+    kubectl("delete", "pod", pod, "-n", namespace, "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
 
 
 def _container(name: str, state: dict[str, Any], *, ready: bool) -> dict[str, Any]:

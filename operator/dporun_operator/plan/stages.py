@@ -253,7 +253,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
         return
     if not pods or _explain_wait(draft, job, pods):
         return
-    draft.set(ConditionType.SCHEDULED, True, "Scheduled", "Every pod of the run has a node.")
+    _scheduled(draft, pods)
     if not any(pod.main.running for pod in pods):
         return
     draft.set(ConditionType.RUNNING, True, "Training", f"Attempt {job.attempt} runs.")
@@ -361,7 +361,7 @@ def _explain_wait(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> bool:
         draft.set(ConditionType.SCHEDULED, False, "Unschedulable", stuck.message)
         draft.tell(stuck.message)
     else:
-        draft.set(ConditionType.SCHEDULED, True, "Scheduled", "Every pod of the run has a node.")
+        _scheduled(draft, pods)
         draft.set(
             ConditionType.RUNNING, False, "Pending" if stuck.reason == "Starting" else stuck.reason, stuck.message
         )
@@ -369,6 +369,13 @@ def _explain_wait(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> bool:
         if stuck.reason == "ImagePull":
             draft.requeue(60)
     return True
+
+
+def _scheduled(draft: Draft, pods: tuple[Pod, ...]) -> None:
+    if all(pod.scheduled for pod in pods):
+        draft.set(ConditionType.SCHEDULED, True, "Scheduled", "Every pod of the run has a node.")
+    else:
+        draft.set(ConditionType.SCHEDULED, False, "Pending")
 
 
 def _born(pod: Pod) -> datetime:
