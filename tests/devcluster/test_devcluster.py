@@ -181,10 +181,12 @@ def test_too_much_memory_is_killed(namespace: str) -> None:
 
 def test_logs_and_exec_need_the_api_server(namespace: str) -> None:
     """The kubelet, which pods can reach, serves nobody else."""
-    ask = """
+    addresses = json.loads(kubectl("get", "nodes", "-o", "json"))["items"][0]["status"]["addresses"]
+    (address,) = (entry["address"] for entry in addresses if entry["type"] == "InternalIP")
+    ask = f"""
 import ssl, urllib.error, urllib.request
 try:
-    urllib.request.urlopen("https://10.213.0.1:10250/pods", context=ssl._create_unverified_context(), timeout=10)
+    urllib.request.urlopen("https://{address}:10250/pods", context=ssl._create_unverified_context(), timeout=10)
 except urllib.error.HTTPError as error:
     print(error.code)
 """

@@ -78,6 +78,8 @@ def down(purge: bool = False) -> None:
     _stop_leftovers()
     network.down()
     if purge:
+        if mounts := leftovers.mounts():  # what is mounted there is not ours to remove
+            raise DevClusterError(f"cannot remove {STATE}: still mounted are {', '.join(mounts)}")
         say(f"removing {STATE}")
         shutil.rmtree(STATE, ignore_errors=True)
         images.purge()

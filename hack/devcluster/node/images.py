@@ -45,6 +45,8 @@ def load_pause(binaries: Path) -> None:
 
 
 def purge() -> None:
-    """Removes the project's images from buildah's storage."""
-    ask("buildah", "rmi", "--force", settings.PAUSE_IMAGE, settings.OPERATOR_IMAGE, settings.TRAINER_IMAGE)
+    """Removes the images of the project from the storage of buildah, and the untagged ones that builds left."""
+    bases = (ask("buildah", "images", "--quiet", "--filter", "reference=localhost/dporun/base") or "").split()
+    for image in (settings.PAUSE_IMAGE, settings.OPERATOR_IMAGE, settings.TRAINER_IMAGE, *bases):
+        ask("buildah", "rmi", "--force", image)
     ask("buildah", "rmi", "--prune", "--force")
