@@ -14,7 +14,7 @@ def archive_job(run: Run, settings: Settings, attempt: int, *, prune_only: bool 
     further attempts itself, so that their number and their errors are in the run's status.
     """
     archive = run.spec.archive
-    secret = archive.secret_ref.name if archive and archive.secret_ref else None
+    secret = archive.secret_ref if archive and not prune_only else None
     account = archive.service_account_name if archive else None
     template = pods.template(
         run,
@@ -28,7 +28,7 @@ def archive_job(run: Run, settings: Settings, attempt: int, *, prune_only: bool 
                 name=names.MAIN_CONTAINER,
                 command=["dporun-trainer", "archive", *(["--prune-only"] if prune_only else [])],
                 resources=settings.archive_resources,
-                secrets=[secret] if secret and not prune_only else [],
+                secrets={pods.ARCHIVE_PREFIX: secret},
                 mounts=[pods.config_mount()],
             )
         ],

@@ -3,9 +3,11 @@ where the GPUs are.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from dporun_operator import names
+from dporun_operator.api.v1alpha1.spec import SecretReference
 from dporun_operator.names import Component
 from dporun_operator.plan.run import Manifest, Run
 from dporun_operator.settings import Requirements, Settings
@@ -18,6 +20,11 @@ CONFIG_VOLUME = "config"
 RESULTS_VOLUME = "results"
 TEMPORARY_VOLUME = "tmp"
 SHARED_MEMORY_VOLUME = "shm"
+
+MODEL_PREFIX = "MODEL_"
+DATASET_PREFIX = "DATASET_"
+ARCHIVE_PREFIX = "ARCHIVE_"
+"""Of the variables of each Secret, as the trainer expects them."""
 
 _CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
@@ -72,14 +79,18 @@ def container(
     command: Sequence[str],
     resources: Requirements,
     environment: Mapping[str, str] | None = None,
-    secrets: Iterable[str] = (),
+    secrets: Mapping[str, SecretReference | None] = MappingProxyType({}),
     read_only_results: bool = False,
     mounts: Sequence[Manifest] = (),
     **other: Any,
 ) -> Manifest:
-    """A container of the run's image with the results volume and a writable /tmp; ``other`` is added as it is."""
+    """A container of the run's image with the results volume and a writable /tmp.
+
+    Each of the ``secrets`` becomes variables whose names begin with its prefix, so that the same key of two Secrets
+    does not clash. ``other`` is added as it is.
+    """
     variables = {"HOME": "/tmp", **(environment or {})}  # noqa: S108  an emptyDir of this pod alone
-    sources = [{"secretRef": {"name": secret}} for secret in dict.fromkeys(secrets)]
+    sources = [{"prefix": prefix, "secretRef": {"name": ref.name}} for prefix, ref in secrets.items() if ref]
     return {
         "name": name,
         "image": run.spec.image or settings.trainer_image,

@@ -1,6 +1,7 @@
 """The Job that fetches and checks model and data, on a CPU, before any GPU is held."""
 
 from dporun_operator import names
+from dporun_operator.api.v1alpha1.spec import SecretReference
 from dporun_operator.names import Component
 from dporun_operator.plan import pods
 from dporun_operator.plan.run import Manifest, Run
@@ -57,33 +58,11 @@ def prepare_job(run: Run, settings: Settings) -> Manifest:
     }
 
 
-def input_secrets(run: Run) -> list[str]:
-    """Secrets that fetching needs; the adapter of another run comes from an archive, so with that one's key."""
+def input_secrets(run: Run) -> dict[str, SecretReference | None]:
+    """Secrets that fetching needs, by prefix; the adapter of another run comes from an archive, so with its key."""
     spec = run.spec
-    references = [spec.model.secret_ref, spec.dataset.secret_ref]
-    if spec.checkpoints.resume_from and spec.archive:
-        references.append(spec.archive.secret_ref)
-    return [reference.name for reference in references if reference]
-
-
-def clashing_secrets(run: Run) -> str | None:
-    """Say which two Secrets would set the same variables in the pod; None where there are no such two."""
-    spec = run.spec
-    references = [
-        ("spec.model.secretRef", spec.model.uri, spec.model.secret_ref),
-        ("spec.dataset.secretRef", spec.dataset.train, spec.dataset.secret_ref),
-    ]
-    if spec.checkpoints.resume_from and spec.archive:
-        references.append(("spec.archive.secretRef", spec.archive.uri, spec.archive.secret_ref))
-    seen: dict[str, tuple[str, str]] = {}
-    for field, address, reference in references:
-        if reference is None:
-            continue
-        scheme = address.split("://", 1)[0]
-        other = seen.setdefault(scheme, (field, reference.name))
-        if other[1] != reference.name:
-            return (
-                f"{other[0]} ({other[1]}) and {field} ({reference.name}) are two Secrets for {scheme}:// addresses, "
-                "which one pod cannot tell apart; name one Secret that may read both"
-            )
-    return None
+    return {
+        pods.MODEL_PREFIX: spec.model.secret_ref,
+        pods.DATASET_PREFIX: spec.dataset.secret_ref,
+        pods.ARCHIVE_PREFIX: spec.archive.secret_ref if spec.checkpoints.resume_from and spec.archive else None,
+    }

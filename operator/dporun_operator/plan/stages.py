@@ -65,15 +65,11 @@ def accept(draft: Draft) -> bool:
     run, settings = draft.run, draft.settings
     if draft.holds(ConditionType.ACCEPTED) or failed(draft):
         return True
-    problem, fix = None, None
     if run.spec.image and not settings.allows_image(run.spec.image):
         problem = f"spec.image {run.spec.image} is not among the images that the administrator allows"
-        fix = f"Leave spec.image out to use {settings.trainer_image}, or ask for it to be allowed."
-    elif clash := prepare_job.clashing_secrets(run):
-        problem, fix = clash, "Create a new DPORun with one Secret in both places."
-    if problem:
+        hint = f"Leave spec.image out to use {settings.trainer_image}, or ask for it to be allowed."
         draft.set(ConditionType.ACCEPTED, False, FailureReason.INVALID_SPEC, problem)
-        draft.fail(Failure(reason=FailureReason.INVALID_SPEC, message=problem, hint=fix))
+        draft.fail(Failure(reason=FailureReason.INVALID_SPEC, message=problem, hint=hint))
         return True
     source = run.spec.checkpoints.resume_from
     if source and source.run and draft.observed.source_uri is None:

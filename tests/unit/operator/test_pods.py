@@ -122,11 +122,18 @@ def test_only_the_pod_that_needs_a_secret_has_it() -> None:
     )
     secrets = {
         name: [
-            source["secretRef"]["name"] for container in pod(w)["containers"] for source in container.get("envFrom", ())
+            source["prefix"] + source["secretRef"]["name"]
+            for container in pod(w)["containers"]
+            for source in container.get("envFrom", ())
         ]
         for name, w in workloads(run).items()
     }
-    assert secrets == {"prepare": ["hub", "data"], "train": [], "archive": ["vault"], "tensorboard": []}
+    assert secrets == {
+        "prepare": ["MODEL_hub", "DATASET_data"],
+        "train": [],
+        "archive": ["ARCHIVE_vault"],
+        "tensorboard": [],
+    }
 
 
 def test_the_archive_pod_may_have_an_identity_of_its_own() -> None:
@@ -214,25 +221,12 @@ def test_a_run_starts_from_the_archive_of_another() -> None:
     assert config.checkpoints.resume_from == "s3://bucket/runs/old-22222222"
 
 
-@pytest.mark.parametrize(
-    ("model", "dataset", "clash"),
-    [
-        (("hf://a/b", "hub"), ("s3://bucket/t", "data"), False),
-        (("s3://bucket/m", "one"), ("s3://bucket/t", "one"), False),
-        (("s3://bucket/m", "one"), ("s3://bucket/t", "two"), True),
-        (("hf://a/b", "one"), ("hf://a/c", "two"), True),
-        (("s3://bucket/m", None), ("s3://bucket/t", "two"), False),
-    ],
-)
-def test_two_secrets_for_one_kind_of_address_are_refused(
-    model: tuple[str, str | None], dataset: tuple[str, str | None], clash: bool
-) -> None:
-    def section(field: str, address: str, secret: str | None) -> dict[str, Any]:
-        return {field: address, **({"secretRef": {"name": secret}} if secret else {})}
-
-    run = a_run({"model": section("uri", *model), "dataset": section("train", *dataset)})
-    message = prepare_job.clashing_secrets(run)
-    assert (message is not None) is clash
-    if message:
-        assert str(model[1]) in message
-        assert str(dataset[1]) in message
+def test_starting_from_another_run_takes_the_key_of_the_archive() -> None:
+    run = a_run(
+        {
+            "checkpoints": {"resumeFrom": {"uri": "s3://bucket/runs/old-11111111"}},
+            "archive": {"uri": "s3://bucket/runs", "secretRef": {"name": "vault"}},
+        }
+    )
+    (container,) = pod(workloads(run)["prepare"])["containers"]
+    assert container["envFrom"] == [{"prefix": "ARCHIVE_", "secretRef": {"name": "vault"}}]
