@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import httpx2
-from huggingface_hub import HfApi, RepoCard, hf_hub_download
+import yaml
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -123,10 +124,12 @@ def data_files(listing: Listing, card: dict[str, Any], *, split: str, config: st
 
 def read_card(readme: str) -> dict[str, Any]:
     """Read the YAML header of a README; empty when there is none, or none that can be read."""
+    header = re.match(r"---\r?\n(.*?)\r?\n---", readme, re.DOTALL)
     try:
-        return dict(vars(RepoCard(readme, ignore_metadata_errors=True).data))
-    except (ValueError, TypeError):
+        card = yaml.safe_load(header[1]) if header else None
+    except yaml.YAMLError:
         return {}
+    return card if isinstance(card, dict) else {}
 
 
 def _declared(card: dict[str, Any], names: list[str], config: str | None, repo: str) -> dict[str, list[str]]:
