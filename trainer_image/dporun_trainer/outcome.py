@@ -91,15 +91,8 @@ def termination_message(outcome: Outcome) -> str:
         lambda o: _trim_lists(o, 2, 120),
         lambda o: o.model_copy(update={"failure": o.failure and o.failure.model_copy(update={"log_tail": None})}),
         lambda o: o.model_copy(update={"health": None, "dataset": None, "metrics": None}),
-        lambda o: Outcome(
-            state=o.state,
-            message=shorten(o.message, 256),
-            archive=o.archive,
-            failure=o.failure
-            and Failure(
-                reason=o.failure.reason, message=shorten(o.failure.message, 256), exit_code=o.failure.exit_code
-            ),
-        ),
+        lambda o: _bare(o, 256),
+        lambda o: _bare(o, 64),
     ]
     text = ""
     for step in shorter:
@@ -108,6 +101,18 @@ def termination_message(outcome: Outcome) -> str:
         if len(text.encode()) <= layout.TERMINATION_LOG_BYTES:
             return text
     raise AssertionError(f"the shortest outcome has {len(text)} characters")
+
+
+def _bare(outcome: Outcome, length: int) -> Outcome:
+    """Keep what the operator decides by, with texts cut to ``length`` characters (of up to 6 bytes each in JSON)."""
+    failure = outcome.failure and Failure(
+        reason=outcome.failure.reason,
+        message=shorten(outcome.failure.message, length),
+        exit_code=outcome.failure.exit_code,
+    )
+    return Outcome(
+        state=outcome.state, message=shorten(outcome.message, length), archive=outcome.archive, failure=failure
+    )
 
 
 def _trim_lists(outcome: Outcome, entries: int, length: int) -> Outcome:
