@@ -56,7 +56,7 @@ def metrics(values: Metrics) -> list[tuple[str, str]]:
         ("margin", values.reward_margin, ".2f"),
         ("loss", values.train_loss, ".3f"),
         ("lr", values.learning_rate, ".1e"),
-        ("grad norm", values.grad_norm, ".2f"),
+        ("grad", values.grad_norm, ".2f"),
     )
     return [(name, format(value, form)) for name, value, form in rows if value is not None]
 
