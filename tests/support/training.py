@@ -1,25 +1,39 @@
-"""Runs of the training part alone: what prepare would leave, and the launcher as a process of its own."""
+"""Runs of the training part alone: what prepare would leave, and training inside this process or started by launch."""
 
+import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import tiny_model
-
 from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import DatasetSummary
 from dporun_trainer.prepared import DataFacts, Lengths, LintReport, ModelFacts, Prepared
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+PROCESS = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_MIXED_PRECISION": "no",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "DS_ACCELERATOR": "cpu",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""What accelerate tells a single training process."""
 
 
 def a_config(name: str = "run", **sections: Any) -> RunConfig:
-    """A quick run: dropout on, two epochs of four steps; ``sections`` replace fields of the RunConfig."""
+    """A quick run: dropout on, two epochs of four steps on one process; ``sections`` change fields of the RunConfig."""
     training = {
         "learning_rate": 5e-3,
         "per_device_batch_size": 2,
@@ -34,12 +48,14 @@ def a_config(name: str = "run", **sections: Any) -> RunConfig:
         "dpo": {"max_length": 128} | sections.pop("dpo", {}),
         "lora": {"rank": 4, "alpha": 8, "dropout": 0.1} | sections.pop("lora", {}),
         "training": training | sections.pop("training", {}),
-        "evaluation": {"enabled": False},
+        "evaluation": {"enabled": False, "max_new_tokens": 4},
     }
     return RunConfig.model_validate(fields | sections)
 
 
-def prepare(config: RunConfig, root: Path, model: Path, *, train: int = 16, validation: int = 6) -> Path:
+def prepare(
+    config: RunConfig, root: Path, model: Path, *, train: int = 16, validation: int = 6, adapter: Path | None = None
+) -> Path:
     """Leave in the run's directory what prepare leaves, and return the directory."""
     directory = root / config.run.directory
     inputs = directory / "inputs"
@@ -64,47 +80,89 @@ def prepare(config: RunConfig, root: Path, model: Path, *, train: int = 16, vali
         ),
         train_path=str(train_path),
         validation_path=str(validation_path),
+        adapter_path=None if adapter is None else str(adapter),
         dataset=DatasetSummary(train_rows=train, validation_rows=validation, fingerprint="f" * 64),
         lint=LintReport(train=facts),
     )
     (inputs / "prepared.json").write_text(prepared.to_json(indent=2), encoding="utf-8")
-    (root / f"{config.run.name}.json").write_text(config.to_json(), encoding="utf-8")
+    config_path(config, root).write_text(config.to_json(), encoding="utf-8")
     return directory
 
 
-def start(config: RunConfig, root: Path, *, command: str = "train", **environment: str) -> "subprocess.Popen[str]":
-    """Start ``dporun-trainer train`` for a prepared run, without a status server."""
-    words = [sys.executable, "-m", "dporun_trainer", command, "--port", "0"]
-    return subprocess.Popen(
-        [*words, "--config", str(root / f"{config.run.name}.json"), "--root", str(root)],
-        env={**ENVIRONMENT, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def config_path(config: RunConfig, root: Path) -> Path:
+    """File that holds the RunConfig of a prepared run."""
+    return root / f"{config.run.name}.json"
 
 
-def train(config: RunConfig, root: Path, **environment: str) -> tuple[int, str]:
-    """Train a prepared run to its end; returns exit code and output."""
-    process = start(config, root, **environment)
-    output, _ = process.communicate()
-    return process.returncode, output
+@contextlib.contextmanager
+def single_process() -> Iterator[None]:
+    """Make this process the only training process of a run, as accelerate would."""
+    import torch
+
+    torch.set_num_threads(1)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    before = {name: os.environ.get(name) for name in (*PROCESS, "MASTER_PORT")}
+    os.environ.update(PROCESS, MASTER_PORT=port)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
-def stop_at(config: RunConfig, root: Path, seen: Callable[[str], bool], **environment: str) -> tuple[int, str]:
-    """Train, and send SIGTERM to the launcher when a line of its output is ``seen``."""
-    process = start(config, root, **environment)
-    assert process.stdout is not None
-    output, sent = [], False
-    for line in process.stdout:
-        output.append(line)
-        if not sent and seen(line):
-            process.send_signal(signal.SIGTERM)
-            sent = True
-    return process.wait(), "".join(output)
+def attempt(
+    config: RunConfig,
+    directory: Path,
+    *,
+    rank: int = 0,
+    on_trainer: Callable[[Any, threading.Event], None] | None = None,
+) -> Any:
+    """Make one attempt of a prepared run in this process and return its trainer.
+
+    ``on_trainer`` gets the trainer before it starts, and the event that asks it to stop. What the attempt raises,
+    Preempted as well, is raised here.
+    """
+    from dporun_trainer.train import Attempt
+
+    stop = threading.Event()
+    made = Attempt(config, directory, stop, rank)
+    made.run(before=None if on_trainer is None else lambda trainer: on_trainer(trainer, stop))
+    return made.trainer
 
 
-def losses(directory: Path) -> list[tuple[int, str, float]]:
-    """Steps and losses of the run's log, training and validation."""
-    history: Sequence[dict[str, Any]] = json.loads((directory / "log_history.json").read_text())
-    return [(entry["step"], name, entry[name]) for entry in history for name in ("loss", "eval_loss") if name in entry]
+def stop_at_step(step: int) -> Callable[[Any, threading.Event], None]:
+    """Ask an attempt to stop while it computes optimizer step ``step``."""
+    from transformers import TrainerCallback
+
+    def prepare_trainer(trainer: Any, stop: threading.Event) -> None:
+        class StopThere(TrainerCallback):
+            def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+                if state.global_step == step - 1:
+                    stop.set()
+
+        trainer.add_callback(StopThere())
+
+    return prepare_trainer
+
+
+def history(directory: Path) -> list[dict[str, Any]]:
+    """The run's log, without what depends on the clock."""
+    entries = json.loads((directory / "log_history.json").read_text())
+    return [
+        {name: value for name, value in entry.items() if not name.endswith(("_runtime", "_per_second"))}
+        for entry in entries
+    ]
+
+
+def adapter_difference(one: Path, other: Path) -> float:
+    """Largest difference between the weights of two adapters."""
+    from safetensors.torch import load_file
+
+    left, right = (load_file(folder / "adapter_model.safetensors") for folder in (one, other))
+    assert left.keys() == right.keys()
+    return max((left[name].double() - right[name].double()).abs().max().item() for name in left)

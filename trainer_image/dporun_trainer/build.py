@@ -5,10 +5,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import datasets
 import deepspeed.ops
 import torch
 import transformers
-from datasets import load_dataset
 from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig
@@ -39,12 +39,14 @@ def build(
 
     """
     _use_torch_collectives()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != config.topology.world_size:
         raise RunError(
             FailureReason.INVALID_SPEC,
-            f"{world} training processes were started, but distributed.nodes × distributed.processesPerNode is "
-            f"{config.topology.nodes} × {config.topology.processes_per_node} = {config.topology.world_size}",
+            f"{world} training processes were started, but distributed.nodes times distributed.processesPerNode is "
+            f"{config.topology.nodes} * {config.topology.processes_per_node} = {config.topology.world_size}",
         )
     machine = this_machine(config)
     settings = decide(
@@ -58,7 +60,7 @@ def build(
     checkpoint = checkpoint_to_resume(config, directory, identity)
     arguments = DPOConfig(**trainer_arguments(config, settings, output_dir=str(directory), cuda=machine.cuda))
     tokenizer = AutoTokenizer.from_pretrained(prepared.model_path)
-    data = load_dataset(
+    data = datasets.load_dataset(
         "json",
         data_files={"train": prepared.train_path, "validation": prepared.validation_path},
         cache_dir=str(directory / layout.INPUTS / "cache"),

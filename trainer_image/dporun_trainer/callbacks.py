@@ -21,7 +21,8 @@ class Continuity(TrainerCallback):
         self._trainer = trainer
         self._checkpoint = checkpoint
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, *_: Any, **_named: Any) -> None:
+        """Restore the sums and make up for the validation."""
         self._trainer.begin_clock()
         if self._checkpoint is not None:
             earlier = ledger.load(self._checkpoint.path, self._trainer.accelerator.process_index)
@@ -38,7 +39,8 @@ class Schedule(TrainerCallback):
     def __init__(self, trainer: "RunTrainer"):
         self._run = trainer.run
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask for validation and checkpoint when they are due."""
         settings, every = self._run.settings, self._run.config.checkpoints.every_steps
         due = is_due(state.global_step, settings.plan.steps, settings.steps_per_epoch, every)
         control.should_evaluate = control.should_save = due
@@ -54,17 +56,20 @@ class Stopping(TrainerCallback):
         self._trainer = trainer
         self._training = trainer.run.config.training
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
+        """Ask the other processes, and save when one of them was asked to stop."""
         if self._trainer.end_step():
             control.should_save, control.should_evaluate = True, False
             self._trainer.preempt_after_saving()
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_evaluate(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop when patience is at its end."""
         patience = self._training.early_stopping_patience
         if patience is not None and validations_without_gain(state.log_history) >= patience:
             control.should_training_stop = True
 
-    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_log(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop when the run is unstable, with a last checkpoint."""
         if self._training.stop_on_unstable and not control.should_training_stop:
             health = diagnose(state.log_history, self._trainer.run.config)
             if health.state is HealthState.UNSTABLE:
@@ -83,6 +88,7 @@ class Pruning(TrainerCallback):
     def __init__(self, trainer: "RunTrainer"):
         self._trainer = trainer
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(self, *_: Any, **_named: Any) -> None:
+        """Prune, now that there is a newer checkpoint."""
         if self._trainer.accelerator.is_main_process:
             checkpoints.prune(self._trainer.run.directory, running=True)

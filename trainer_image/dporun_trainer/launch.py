@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from pydantic import ValidationError
 
@@ -61,7 +60,7 @@ def launch(config: RunConfig, config_path: Path, directory: Path, *, port: int) 
         if not training_record.is_finished(directory):
             if node == 0:
                 progress.update(stage=Stage.LOADING, detail=None)
-            outcome = _train(config, config_path, directory, node, stop)
+            outcome = train(config, config_path, directory, node=node, stop=stop)
             if outcome.state is not OutcomeState.SUCCEEDED:
                 return _with_progress(outcome, progress, prepared)
         if node > 0:
@@ -111,24 +110,22 @@ def accelerate_command(
 def training_environment(config: RunConfig, environment: Mapping[str, str], ends: Path) -> dict[str, str]:
     """Environment of the training processes: no network but each other, and enough time to save when stopped."""
     grace = max(config.grace_period_seconds - max(10, config.grace_period_seconds // 10), 5)
+    kept = {name: value for name, value in _offline(environment).items() if not name.startswith("PET_")}
+    return kept | {ranks.FOLDER_VARIABLE: str(ends), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace)}
+
+
+def _offline(environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment of a process that uses what prepare fetched and tells nobody."""
     fixed = {
-        ranks.FOLDER_VARIABLE: str(ends),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace),
         "PYTHONUNBUFFERED": "1",
     }
-    if not has_gpu():
-        fixed |= {"DS_ACCELERATOR": "cpu"}
-        if config.topology.nodes == 1:
-            fixed |= {"GLOO_SOCKET_IFNAME": "lo"}
-    kept = {name: value for name, value in environment.items() if not name.startswith("PET_")}
-    return kept | fixed
+    return {**environment, **fixed} | ({} if has_gpu() else {"DS_ACCELERATOR": "cpu"})
 
 
 def has_gpu() -> bool:
@@ -145,7 +142,20 @@ def _threads(processes: int) -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or max(len(os.sched_getaffinity(0)) // processes, 1))
 
 
-def _train(config: RunConfig, config_path: Path, directory: Path, node: int, stop: threading.Event) -> Outcome:
+def train(config: RunConfig, config_path: Path, directory: Path, *, node: int, stop: threading.Event) -> Outcome:
+    """Start this pod's training processes, wait for them and conclude how they ended.
+
+    Args:
+        config: what to do.
+        config_path: file that holds it.
+        directory: of the run.
+        node: index of this pod.
+        stop: when it is set, the processes save and end.
+
+    Raises:
+        RunError: the address of the first node is not known.
+
+    """
     nodes = config.topology.nodes
     address = os.environ.get(MAIN_ADDRESS_VARIABLE, "127.0.0.1" if nodes == 1 else "")
     if not address:
@@ -173,7 +183,7 @@ def _finish(config_path: Path, directory: Path, stop: threading.Event) -> Outcom
         "--directory",
         str(directory),
     ]
-    tail, code = _run(command, {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}, stop, None)
+    tail, code = _run(command, _offline(os.environ), stop, None)
     try:
         return Outcome.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -213,8 +223,7 @@ def _run(
         command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    assert process.stdout is not None
-    reader = threading.Thread(target=_pass_on, args=(process.stdout, tail), daemon=True)
+    reader = threading.Thread(target=_pass_on, args=(process, tail), daemon=True)
     reader.start()
     told = False
     failed_at: float | None = None
@@ -232,8 +241,8 @@ def _run(
     return "".join(tail), process.returncode
 
 
-def _pass_on(source: IO[bytes], tail: deque[str]) -> None:
-    for line in source:
+def _pass_on(process: subprocess.Popen[bytes], tail: deque[str]) -> None:
+    for line in process.stdout or ():
         text = line.decode(errors="replace")
         tail.append(text)
         sys.stdout.write(text)

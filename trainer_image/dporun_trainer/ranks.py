@@ -56,26 +56,25 @@ def fold(ends: Iterable[RankEnd], ranks: Sequence[int], *, stopping: bool, log_t
         exit_code: of the process that started them.
 
     Returns:
-        Failed, with the first process that failed by itself (losing contact with another one is not by itself);
-        Preempted when the processes saved and stopped, or were killed while they were asked to; else Succeeded.
+        Failed with the first process that failed by itself, which losing contact with another one is not;
+        Preempted when they were asked to stop, here or in another pod; Failed when one died without a word, or they
+        lost contact with another pod's; else Succeeded.
 
     """
-    told = {end.rank: end for end in ends}
+    told = list(ends)
     failures = sorted(
-        (end for end in told.values() if end.failure is not None),
-        key=lambda end: (_reason(end) is FailureReason.RENDEZVOUS, end.at),
+        ((end.at, end.rank, end.failure) for end in told if end.failure is not None), key=lambda failure: failure[:2]
     )
-    preempted = [end for end in told.values() if end.state is OutcomeState.PREEMPTED]
-    silent = [rank for rank in ranks if rank not in told]
-    if failures and _reason(failures[0]) is not FailureReason.RENDEZVOUS:
-        return _failed(failures[0], log_tail)
-    if preempted and not stopping and not silent and not failures and exit_code == 0:
-        stopping = True
+    by_itself = [failure for failure in failures if failure[2].reason is not FailureReason.RENDEZVOUS]
+    preempted = [end for end in told if end.state is OutcomeState.PREEMPTED]
+    silent = sorted(set(ranks) - {end.rank for end in told})
+    if by_itself:
+        return _failed(by_itself[0], log_tail)
     if preempted or stopping:
         step = max((end.step for end in preempted if end.step is not None), default=None)
         saved = f"saved at step {step}" if step else "stopped before there was anything new to save"
         return Outcome(state=OutcomeState.PREEMPTED, message=f"Preempted: {saved}.", step=step)
-    if silent and not (failures and exit_code == 0):
+    if silent:
         return _outcome(_died(silent, log_tail, exit_code), log_tail)
     if failures:
         return _failed(failures[0], log_tail)
@@ -85,15 +84,10 @@ def fold(ends: Iterable[RankEnd], ranks: Sequence[int], *, stopping: bool, log_t
     return Outcome(state=OutcomeState.SUCCEEDED, message="Training finished.")
 
 
-def _reason(end: RankEnd) -> FailureReason | None:
-    return None if end.failure is None else end.failure.reason
-
-
-def _failed(end: RankEnd, log_tail: str) -> Outcome:
-    assert end.failure is not None
-    failure = end.failure.model_copy(update={"rank": end.rank})
-    if failure.log_tail is None:
-        failure = failure.model_copy(update={"log_tail": log_tail[-2048:] or None})
+def _failed(first: tuple[float, int, Failure], log_tail: str) -> Outcome:
+    _, rank, failure = first
+    own_words = failure.log_tail or log_tail[-2048:] or None
+    failure = failure.model_copy(update={"rank": rank, "log_tail": own_words})
     return Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
 
 

@@ -49,38 +49,45 @@ class Reporter(TrainerCallback):
             self._seconds_per_token = seconds / tokens
         self._mark = time.monotonic()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Say that training starts."""
         self._mark = time.monotonic()
         resumed = self._resumed.path.name if self._resumed else None
         self._tell(state, stage=Stage.TRAINING, resumed_from=resumed, detail=None)
         if resumed:
             log.info("going on from %s of %d steps", resumed, state.max_steps)
 
-    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_substep_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Show that training is alive."""
         self._tell_now_and_then(state)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Take note of how long a step took."""
         now = time.monotonic()
         self._step_seconds.append(now - self._mark)
         self._mark = now
         self._tell_now_and_then(state)
 
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_prediction_step(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Show that validation is alive."""
         self._evaluated += 1
         self._tell_now_and_then(state, detail=f"validating, batch {self._evaluated}")
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_evaluate(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Take note of how long a validation took."""
         now = time.monotonic()
         self._evaluation_seconds.append(now - self._mark)
         self._mark, self._evaluated = now, 0
         self._tell(state, detail=None)
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Name the best checkpoint."""
         best = checkpoints.best(checkpoints.complete(self._trainer.run.directory))
         self._tell(state, best_checkpoint=best.summary() if best else None)
         self._mark = time.monotonic()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+    def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Tell the newest values and what they mean."""
         run = self._trainer.run
         training_record.write_history(run.directory, state.log_history)
         self._tell(state, metrics=newest(state.log_history), health=diagnose(state.log_history, run.config))

@@ -25,7 +25,7 @@ def serve(directory: Path, port: int, *, host: str = "", heartbeat_limit: float 
 
     Args:
         directory: of the run.
-        port: to listen on; 0 for no server.
+        port: to listen on; 0 for no server, negative for any free one.
         host: address to listen on; every one when empty.
         heartbeat_limit: age in seconds of a snapshot after which /healthz answers 503.
 
@@ -45,7 +45,7 @@ def serve(directory: Path, port: int, *, host: str = "", heartbeat_limit: float 
         def answer(self) -> tuple[HTTPStatus, str, str]:
             return respond(self.path.partition("?")[0], progress.read(), time.time(), heartbeat_limit)
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    server = ThreadingHTTPServer((host, max(port, 0)), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, name="status server", daemon=True)
     thread.start()

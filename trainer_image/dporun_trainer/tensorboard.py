@@ -68,7 +68,7 @@ class Charts(TrainerCallback):
         self._validation = SummaryWriter(str(root / "validation"), purge_step=purge)
         self._train.add_custom_scalars(LAYOUT)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Mapping[str, Any], **_: Any) -> None:
         """Add a log entry's metrics to their charts."""
         if "train_runtime" in logs:
             return
@@ -82,7 +82,7 @@ class Charts(TrainerCallback):
             writer.add_scalar("memory/peak_gib", peak_memory() / 2**30, state.global_step)
         writer.flush()
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_evaluate(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Show how base and tuned model answer some validation prompts."""
         if self._answers is None:
             self._answers = Answers(self._trainer)
@@ -92,7 +92,7 @@ class Charts(TrainerCallback):
         self._validation.flush()
         self._reporter.answered(time.monotonic() - started, self._answers.tokens)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_end(self, *_: Any, **_named: Any) -> None:
         """Close the files."""
         self._train.close()
         self._validation.close()

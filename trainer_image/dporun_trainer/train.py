@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,27 +79,40 @@ class Attempt:
         self._stop = stop
         self._main = rank == 0
         self._progress = ProgressFile(directory / layout.PROGRESS)
-        self._trainer: RunTrainer | None = None
+        self.trainer: RunTrainer | None = None
 
     @property
     def step(self) -> int | None:
         """Optimizer steps made, earlier attempts included; None before training."""
-        return None if self._trainer is None else self._trainer.state.global_step or None
+        return None if self.trainer is None else self.trainer.state.global_step or None
 
-    def run(self) -> None:
-        """Load, train, and leave the best adapter in ``final``."""
-        from dporun_trainer import reporter, tensorboard, training_record  # noqa: PLC0415
+    def run(self, before: Callable[["RunTrainer"], None] | None = None) -> None:
+        """Load, train, and leave the best adapter in ``final``.
+
+        Args:
+            before: called with the trainer when it is ready to start.
+
+        Raises:
+            Preempted: the processes were asked to stop; there is a checkpoint if there was anything to save.
+            RunError: the run cannot go on.
+
+        """
+        from dporun_trainer import training_record  # noqa: PLC0415
         from dporun_trainer.build import build  # noqa: PLC0415
+        from dporun_trainer.reporter import Reporter  # noqa: PLC0415
+        from dporun_trainer.tensorboard import Charts  # noqa: PLC0415
 
         with self._alive(Stage.LOADING):
             prepared = Prepared.load(self._directory)
             trainer, checkpoint = build(self._config, prepared, self._directory, self._stop)
-            self._trainer = trainer
+            self.trainer = trainer
             if self._main:
                 training_record.begin(trainer, prepared, checkpoint)
-                telling = reporter.Reporter(trainer, self._progress, checkpoint)
-                trainer.add_callback(telling)
-                trainer.add_callback(tensorboard.Charts(trainer, telling, checkpoint))
+                reporter = Reporter(trainer, self._progress, checkpoint)
+                trainer.add_callback(reporter)
+                trainer.add_callback(Charts(trainer, reporter, checkpoint))
+            if before is not None:
+                before(trainer)
             trainer.accelerator.wait_for_everyone()
             trainer.stop_if_asked()
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
