@@ -49,13 +49,17 @@ class Seen:
 
     def drop(self, body: Body) -> None:
         """A Job or Pod is gone."""
-        children = self._children.get(_owner(body), {})
-        if (kept := children.get(_key(body))) and kept["metadata"]["uid"] == body["metadata"]["uid"]:
-            del children[_key(body)]
+        owner, key = _owner(body), _key(body)
+        children = self._children.get(owner, {})
+        if (kept := children.get(key)) and kept["metadata"]["uid"] == body["metadata"]["uid"]:
+            del children[key]
+        if not children:
+            self._children.pop(owner, None)
 
-    def children(self, uid: str) -> list[Body]:
-        """The Jobs and Pods of a run."""
-        return list(self._children.get(uid, {}).values())
+    def children(self, uid: str, namespace: str) -> list[Body]:
+        """The Jobs and Pods of a run. What bears its label in another namespace is not one of them."""
+        found = self._children.get(uid, {}).items()
+        return [body for (_, place, _), body in found if place == namespace]
 
     def relist(self, kind: str, found: Iterable[Body], *, before: int) -> None:
         """Replace the Jobs or the Pods by a fresh list.

@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -131,13 +132,12 @@ class Reconciler:
         return None
 
     async def _observe(self, run: Run) -> Observed:
-        children = self._seen.children(run.uid)
-        observed = Observed.of(children, source_uri=self._source(run))
+        observed = Observed.of(self._seen.children(run.uid, run.namespace), source_uri=self._source(run))
         pod = observed.training_pod()
         if pod is None or run.deleting:
             return observed
         progress = await self._ask(run.namespace, pod.name, pod.ip)
-        return Observed.of(self._seen.children(run.uid), source_uri=observed.source_uri, progress=progress)
+        return replace(observed, progress=progress)
 
     def _source(self, run: Run) -> str | None:
         """Archive of the run to start from."""
@@ -192,6 +192,8 @@ class Reconciler:
         """Write the status if it has changed, then tell of it; returns the run's newest resource version."""
         if status == run.status:
             return run.resource_version
+        if status.phase != run.status.phase:
+            log.info("%s/%s: %s: %s", run.namespace, run.name, status.phase, status.message)
         metadata = {"namespace": run.namespace, "name": run.name, "uid": run.uid}
         written = await self._apply_status(metadata, status)
         for event in events:

@@ -26,7 +26,7 @@ def why_not(draft: Draft) -> str | None:
         return "spec.archive is not set: the results stay on the volume"
     if not draft.get("attempt"):
         return "training never started: there is nothing to archive"
-    succeeded = draft.because(ConditionType.RUNNING) == "Completed"
+    succeeded = draft.because(ConditionType.RUNNING) == status.COMPLETED
     if archive.when is not ArchiveWhen.FINISHED and not succeeded:
         return f"archive.when is {archive.when}, and training did not succeed"
     verdict = draft.get("verdict")

@@ -138,7 +138,7 @@ class Pod:
             name=metadata["name"],
             component=metadata["labels"].get(names.COMPONENT, ""),
             attempt=_attempt(metadata["labels"]),
-            index=int(metadata["labels"].get(names.COMPLETION_INDEX, "0")),
+            index=_number(metadata["labels"].get(names.COMPLETION_INDEX), 0),
             phase=status.get("phase", "Pending"),
             created_at=parse_time(metadata.get("creationTimestamp")),
             scheduled=scheduled.get("status") == "True",
@@ -198,5 +198,9 @@ class Observed:
 
 
 def _attempt(labels: Mapping[str, str]) -> int:
-    text = labels.get(names.ATTEMPT, "1")
-    return int(text) if text.isdecimal() else 1
+    return _number(labels.get(names.ATTEMPT), 1)
+
+
+def _number(text: str | None, default: int) -> int:
+    """Read a label; anyone may have written it."""
+    return int(text) if text and text.isascii() and text.isdecimal() else default

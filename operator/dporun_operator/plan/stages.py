@@ -26,9 +26,6 @@ from dporun_operator.plan.observed import Job, Pod
 from dporun_operator.plan.text import duration, timestamp
 from dporun_trainer.contract.results import Failure, FailureReason, HealthState, Outcome, Progress, Stage
 
-COMPLETED = "Completed"
-"""Reason of Running once training is done."""
-
 HEARTBEAT_SECONDS = 60
 """A heartbeat that brings nothing new is written to the status no more often than this."""
 
@@ -198,9 +195,9 @@ def archive(draft: Draft) -> bool:
 def finish(draft: Draft) -> bool:
     """Close the run for good."""
     draft.update(completion_time=timestamp(draft.now))
-    draft.set(ConditionType.RUNNING, False, draft.because(ConditionType.RUNNING) or COMPLETED)
     if failed(draft):
-        draft.set(ConditionType.RUNNING, False, "Failed")
+        if not trained(draft):
+            draft.set(ConditionType.RUNNING, False, "Failed")
         draft.set(ConditionType.FINISHED, True, "Failed", messages.failed(draft.get("failure")))
         draft.tell(messages.failed(draft.get("failure")))
     else:
@@ -224,7 +221,7 @@ def failed(draft: Draft) -> bool:
 
 def trained(draft: Draft) -> bool:
     """Whether training, evaluation included, is done."""
-    return draft.because(ConditionType.RUNNING) == COMPLETED
+    return draft.because(ConditionType.RUNNING) == status.COMPLETED
 
 
 def _start(draft: Draft, attempt: int) -> None:
@@ -305,7 +302,7 @@ def _record(draft: Draft, outcome: Outcome) -> None:
 def _complete(draft: Draft, outcome: Outcome | None) -> None:
     draft.update(failure=None)
     draft.set(ConditionType.SCHEDULED, True, "Scheduled", "Every pod of the run has a node.")
-    draft.set(ConditionType.RUNNING, False, COMPLETED, outcome.message if outcome else "")
+    draft.set(ConditionType.RUNNING, False, status.COMPLETED, outcome.message if outcome else "")
     progress: ProgressStatus = draft.get("progress") or ProgressStatus()
     steps = max(progress.total_steps, outcome.step or 0) if outcome else progress.total_steps
     done = {"percent": 100.0, "step": steps, "total_steps": steps, "eta_seconds": None}

@@ -15,6 +15,9 @@ ARCHIVING = "Archiving"
 PREPARING = "Preparing"
 """Reasons of conditions that are False because the work is under way."""
 
+COMPLETED = "Completed"
+"""Reason of Running once training is done, evaluation included; it stays whatever becomes of the run then."""
+
 _PHASES: tuple[tuple[ConditionType, str | None, str | None, Phase], ...] = (
     # condition, status, reason, phase: the first row that fits decides
     (ConditionType.FINISHED, "True", "Succeeded", Phase.SUCCEEDED),
@@ -67,4 +70,4 @@ def summary(run: Run, values: Mapping[str, Any]) -> Summary:
 def short_model(uri: str) -> str:
     """Shorten a model's address to what tells models apart."""
     scheme, _, path = uri.partition("://")
-    return path if scheme == "hf" else path.rstrip("/").rsplit("/", 1)[-1]
+    return path if scheme == "hf" else "/".join(path.rstrip("/").split("/")[1:][-2:])

@@ -115,7 +115,7 @@ def test_an_older_version_of_a_child_does_not_replace_a_newer_one() -> None:
     seen = Seen()
     seen.child(version(job("train", state="complete"), 9))
     seen.child(version(job("train"), 8))
-    (kept,) = seen.children(UID)
+    (kept,) = seen.children(UID, "team-a")
     assert kept["status"]["conditions"]
 
 
@@ -125,7 +125,7 @@ def test_children_keep_only_what_decisions_need() -> None:
     body["metadata"]["managedFields"] = [{"manager": "kubelet"}]
     body["spec"] = {"containers": [{"name": "trainer", "image": "x" * 1000}]}
     seen.child(body)
-    (kept,) = seen.children(UID)
+    (kept,) = seen.children(UID, "team-a")
     assert set(kept["spec"]) == {"suspend"}
     assert "managedFields" not in kept["metadata"]
 
@@ -136,7 +136,7 @@ def test_a_successor_of_the_same_name_outlives_the_end_of_its_predecessor() -> N
     seen.child(old)
     seen.child(new)
     seen.drop(version(old, 6))
-    assert [child["metadata"]["uid"] for child in seen.children(UID)] == ["new"]
+    assert [child["metadata"]["uid"] for child in seen.children(UID, "team-a")] == ["new"]
 
 
 def test_a_relist_drops_what_went_away_unseen_and_keeps_what_came_meanwhile() -> None:
@@ -147,7 +147,7 @@ def test_a_relist_drops_what_went_away_unseen_and_keeps_what_came_meanwhile() ->
     newest = seen.newest_version()
     seen.child(version(job("train", 3), 9))
     seen.relist("Job", [version(job("train", 2), 6)], before=newest)
-    names = sorted(child["metadata"]["name"] for child in seen.children(UID))
+    names = sorted(child["metadata"]["name"] for child in seen.children(UID, "team-a"))
     assert names == ["demo-train-1-0-abcde", "demo-train-2", "demo-train-3"]
 
 
@@ -156,3 +156,16 @@ def test_a_run_is_found_by_its_name() -> None:
     seen.run(run_body(name="other"))
     assert seen.find("team-a", "other") is not None
     assert seen.find("team-b", "other") is None
+
+
+def test_a_pod_of_another_namespace_is_no_child_whatever_its_labels_say() -> None:
+    seen = Seen()
+    seen.child(version(pod("train"), 1, namespace="intruder"))
+    assert seen.children(UID, "team-a") == []
+
+
+def test_nothing_is_kept_of_runs_that_are_gone() -> None:
+    seen = Seen()
+    seen.child(version(pod("train"), 1))
+    seen.drop(version(pod("train"), 2))
+    assert seen.newest_version() == 0
