@@ -71,13 +71,16 @@ class Curves:
         """Read a log history.
 
         Values may be numbers or the strings with which JSON writers spell NaN and infinity; what is neither is
-        skipped. When steps go back (an attempt that resumed), the later attempt counts. An equal step does not
-        replace anything: that is the validation of the best checkpoint, loaded again at the end.
+        skipped. When steps go back (an attempt that resumed), the later attempt counts. A validation of the same step
+        once more does not: that is the best checkpoint, loaded again at the end.
         """
         points: dict[str, tuple[list[int], list[float]]] = {}
         epochs: dict[int, float] = {}
         for index, entry in enumerate(_thinned(history)):
-            step = int(number(entry.get("step")) or 0) if "step" in entry else index
+            place = number(entry.get("step", index))
+            if place is None or not math.isfinite(place):
+                continue
+            step = int(place)
             for key, raw in entry.items():
                 value = None if key == "step" else number(raw)
                 if value is None:
@@ -86,12 +89,13 @@ class Curves:
                     epochs[step] = value
                     continue
                 steps, values = points.setdefault(key, ([], []))
-                while steps and steps[-1] > step:
+                if steps and steps[-1] == step and key.startswith("eval_"):
+                    continue
+                while steps and steps[-1] >= step:
                     steps.pop()
                     values.pop()
-                if not steps or steps[-1] < step:
-                    steps.append(step)
-                    values.append(value)
+                steps.append(step)
+                values.append(value)
         return cls({key: Series(tuple(steps), tuple(values)) for key, (steps, values) in points.items()}, epochs)
 
 

@@ -1,5 +1,6 @@
 """The model card of a run's adapter, as the Hugging Face Hub reads it: README.md with metadata. Pure."""
 
+import json
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -81,9 +82,9 @@ def _usage(record: Record) -> str:
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained({base!r}, dtype="auto")
+base = AutoModelForCausalLM.from_pretrained({json.dumps(base)}, dtype="auto")
 model = PeftModel.from_pretrained(base, "final")
-tokenizer = AutoTokenizer.from_pretrained({base!r})
+tokenizer = AutoTokenizer.from_pretrained({json.dumps(base)})
 ```"""
 
 

@@ -32,12 +32,18 @@ class Settings:
     epochs: float | None = None
     per_device_batch_size: int | None = None
     gradient_accumulation_steps: int | None = None
+    processes: int | None = None
     max_grad_norm: float | None = None
     lora_rank: int | None = None
     lora_alpha: int | None = None
     lora_dropout: float | None = None
     label_smoothing: float | None = None
     loss: tuple[str, ...] | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Pairs per optimizer step that are known of; at least 1."""
+        return (self.per_device_batch_size or 1) * (self.gradient_accumulation_steps or 1) * (self.processes or 1)
 
     @classmethod
     def of(cls, config: RunConfig) -> "Settings":
@@ -48,6 +54,7 @@ class Settings:
             epochs=training.epochs,
             per_device_batch_size=training.per_device_batch_size,
             gradient_accumulation_steps=training.gradient_accumulation_steps,
+            processes=config.topology.world_size,
             max_grad_norm=training.max_grad_norm,
             lora_rank=lora.rank,
             lora_alpha=lora.alpha,

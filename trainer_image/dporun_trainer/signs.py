@@ -52,9 +52,11 @@ CONFUSED_MARGIN = -0.05
 """Reward margins below it are clearly negative; around 0 nothing has been learnt yet."""
 CONFUSED_ACCURACY = 0.45
 """Below it chosen wins clearly less often than by chance."""
+CONFUSED_AT_ONCE = -0.5
+"""A margin so negative needs no second validation."""
 
-SPIKE = 1.5
-"""A spike is worse than one and a half times the untrained loss,"""
+SPIKE = 2.0
+"""A spike is worse than twice the untrained loss (more for logs of few pairs, see ``Sight.noise``),"""
 SPIKE_SPREAD = 4.0
 """and above the median of the logs before it by this many times their upper spread (90th percentile to median).
 The spread, not the standard deviation, because losses of mostly learnt pairs have heavy tails."""
@@ -70,12 +72,14 @@ SWING_NOISE = 6.0
 """if it is also this many standard errors of the smoothed loss."""
 EVAL_SWING = 0.25
 """The same for the validation loss, which has no such noise."""
-SWINGS = 3
-"""Turns that make an oscillation."""
+SWINGS = 4
+"""Swings that make an oscillation: two up and two down."""
+PAIRS = 8
+"""Pairs per log for which SPIKE and SWING hold."""
 
 EXPLODING = 10.0
-"""Gradient norms of this many times both the early and the neighbouring ones. LoRA's own start-up (B is zero, so A has
-no gradient) and pairs that are still wrong make a factor of up to about five."""
+"""Gradient norms of this many times both the early ones and nine tenths of all recent ones. Early ones alone say little:
+they grow tenfold in healthy runs, too, as LoRA's B leaves zero and the pairs that are still wrong dominate."""
 NON_FINITE_GRADIENTS = 3
 """Non-finite gradient norms among the last LEVEL logs. A few at the start are fp16 finding its loss scale."""
 VANISHED = 1e-5
@@ -122,6 +126,17 @@ class Sight:
         return self.train.values[0] if self.train else math.log(2)
 
     @cached_property
+    def noise(self) -> float:
+        """Factor, at least 1, by which logs are noisier than those of PAIRS pairs.
+
+        The standard deviation of a mean over n pairs goes with 1/sqrt(n), and a single wrong pair has a loss of several
+        times ln 2. An unknown batch is taken to be as small as can be.
+        """
+        steps = self.train.steps
+        apart = (steps[-1] - steps[0]) // (len(steps) - 1) if len(steps) > 1 else 1
+        return math.sqrt(max(1.0, PAIRS / (self.settings.batch_size * max(apart, 1))))
+
+    @cached_property
     def level(self) -> float:
         """Training loss of the present."""
         return mean(self.train.values[-LEVEL:])
@@ -149,11 +164,10 @@ class Sight:
             after = step
         return Series(tuple(steps), tuple(values))
 
-    @property
-    def eval_improves(self) -> bool:
-        """Whether the newest validation loss is clearly the best so far."""
-        values = self.validation.values
-        return len(values) > 1 and values[-1] < (1 - STILL_IMPROVING) * min(values[:-1])
+    def eval_improves(self, *, within: int) -> bool:
+        """Whether one of the newest ``within`` validation losses is clearly better than all before them."""
+        before, newest = self.validation.values[:-within], self.validation.values[-within:]
+        return len(before) > 0 and min(newest) < (1 - STILL_IMPROVING) * min(before)
 
     def at(self, step: int) -> str:
         """Name a step, with its epoch where known."""
@@ -184,7 +198,7 @@ def exploding(sight: Sight) -> Evidence:
         return None
     early = quantile(gradients.values[:LEVEL], 0.5)
     recent = gradients.last(RECENT)
-    usual = quantile(recent.values, 0.5)
+    usual = quantile(recent.values, 0.9)
     large = recent.where([value > EXPLODING * early > 0 for value in recent.values])
     peaks = large.where([value > EXPLODING * usual for value in large.values])
     lasting = len(large.between(recent.steps[-LEVEL] - 1, _END)) > LEVEL // 2 and sight.level > sight.start
@@ -208,14 +222,18 @@ def spiking(sight: Sight) -> Evidence:
 
 
 def climbed(sight: Sight) -> Evidence:
-    """Loss above that of the untrained model, and staying there."""
-    recent = sight.train.last(2 * LEVEL)
-    if len(recent) < LEVEL:
+    """Loss climbing above that of the untrained model and staying there for a while."""
+    recent, width = sight.train.last(RECENT), 2 * LEVEL
+    worst: tuple[float, int] | None = None
+    for start in range(max(len(recent) - width, 0) + 1):
+        window = recent.values[start : start + width]
+        if len(window) >= LEVEL and quantile(window, 0.5) > sight.start and mean(window) > CLIMBED * sight.start:
+            worst = max(worst or (0.0, 0), (mean(window), start))
+    if worst is None:
         return None
-    level = mean(recent.values)
-    if level <= CLIMBED * sight.start or quantile(recent.values, 0.5) <= sight.start:
-        return None
-    return f"training loss is {_f(level)} on average since step {recent.steps[0]}, untrained it was {_f(sight.start)}"
+    level, start = worst
+    first, last = recent.steps[start], recent.steps[min(start + width, len(recent)) - 1]
+    return f"training loss was {_f(level)} on average from step {first} to {last}, untrained it was {_f(sight.start)}"
 
 
 def oscillating(sight: Sight) -> Evidence:
@@ -226,7 +244,7 @@ def oscillating(sight: Sight) -> Evidence:
         levels = [mean(block) for block in blocks]
         squares = [(value - level) ** 2 for block, level in zip(blocks, levels, strict=True) for value in block]
         noise = math.sqrt(math.fsum(squares) / (len(blocks) * (width - 1)) / width)
-        turns = _turns(levels, max(SWING * sight.start, SWING_NOISE * noise))
+        turns = _turns(levels, max(SWING * sight.noise * sight.start, SWING_NOISE * noise))
         if len(turns) > SWINGS:
             return f"training loss swings {_path(turns)} within the last {len(values)} logs"
     turns = _turns(sight.validation.values[-RECENT:], EVAL_SWING * sight.start)
@@ -239,7 +257,7 @@ def confused(sight: Sight) -> Evidence:
     accuracies = sight.curves["eval_rewards/accuracies"]
     accuracy = dict(zip(accuracies.steps, accuracies.values, strict=True))
     newest = margins.last(2)
-    if len(newest) == 2 or (newest and sight.finished):
+    if len(newest) == 2 or (newest and (sight.finished or newest.values[0] < CONFUSED_AT_ONCE)):
         wrong = (
             value < CONFUSED_MARGIN and accuracy.get(step, 0.0) < CONFUSED_ACCURACY
             for step, value in zip(newest.steps, newest.values, strict=True)
@@ -274,9 +292,11 @@ def eval_rising(sight: Sight) -> Evidence:
 
 
 def far_below(sight: Sight) -> Evidence:
-    """Training loss much lower than a validation loss that no longer improves, in two validations (or the only one)."""
+    """Training loss much lower than a validation loss that stays high or no longer improves, in two validations."""
     gaps = sight.gaps.last(2)
-    if sight.eval_improves or (len(gaps) < 2 and not (gaps and sight.finished)):
+    if len(gaps) < 2 and not (gaps and sight.finished):
+        return None
+    if sight.eval_improves(within=1) and sight.validation.values[-1] < HIGH_LOSS * sight.start:
         return None
     held_out = dict(zip(sight.validation.steps, sight.validation.values, strict=True))
     for step, gap in zip(gaps.steps, gaps.values, strict=True):
@@ -287,9 +307,9 @@ def far_below(sight: Sight) -> Evidence:
 
 
 def gap_growing(sight: Sight) -> Evidence:
-    """Gap between training and validation loss growing, validation after validation, without any improvement."""
+    """Gap between training and validation loss growing, validation after validation, without improvement."""
     gaps = sight.gaps.last(3)
-    if len(gaps) < 3 or sight.eval_improves or not gaps.values[0] < gaps.values[1] < gaps.values[2]:
+    if len(gaps) < 3 or sight.eval_improves(within=2) or not gaps.values[0] < gaps.values[1] < gaps.values[2]:
         return None
     if gaps.values[2] - max(gaps.values[0], 0) <= GROWN_GAP * sight.start:
         return None
@@ -374,7 +394,7 @@ def _spikes(sight: Sight) -> Series:
         before = train.values[max(0, index - BEFORE_SPIKE) : index]
         median = quantile(before, 0.5)
         usual = median + SPIKE_SPREAD * (quantile(before, 0.9) - median)
-        flags[index] = train.values[index] > max(SPIKE * sight.start, usual)
+        flags[index] = train.values[index] > max(SPIKE * sight.noise * sight.start, usual)
     return train.where(flags)
 
 

@@ -1,0 +1,30 @@
+"""The verdict: the specification's marks and the gates, as readable cases."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dporun_trainer.contract.config import Gates
+from dporun_trainer.contract.results import EvaluationSummary, Health
+from dporun_trainer.verdict import judge
+
+CASES = sorted((Path(__file__).parent / "cases/verdict").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_case(path: Path) -> None:
+    case = yaml.safe_load(path.read_text(encoding="utf-8"))
+    evaluation = EvaluationSummary.model_validate(case["evaluation"]) if "evaluation" in case else None
+    health = Health.model_validate(case["health"]) if "health" in case else None
+
+    verdict = judge(evaluation, Gates.model_validate(case.get("gates", {})), health)
+
+    expected = case["expect"]
+    assert (verdict.state, verdict.passed) == (expected["state"], expected["passed"]), verdict.reasons
+    if "reasons" in expected:
+        assert list(verdict.reasons) == expected["reasons"]
+    if "first" in expected:
+        assert verdict.reasons[0] == expected["first"]
+    if "last" in expected:
+        assert verdict.reasons[-1] == expected["last"]
