@@ -12,10 +12,14 @@ from dporun_operator.plan.observed import Observed
 from dporun_operator.plan.run import Manifest, Run
 from dporun_operator.plan.text import sentence, shorten, timestamp
 from dporun_operator.settings import Settings
-from dporun_trainer.contract.results import Failure
+from dporun_trainer.contract.results import Failure, FailureReason, HealthState
 
-WARNINGS = {"ImagePull", "ContainerConfig", "Unschedulable", "Retrying", "Preempted", "Refused", "Overfitting"}
-"""Reasons, besides those of failures, whose Events are warnings."""
+WARNINGS = {
+    "ImagePull", "ContainerConfig", "Unschedulable", "Retrying", "Preempted",
+    HealthState.OVERFITTING, HealthState.UNDERFITTING, HealthState.UNSTABLE, HealthState.CONFUSED,
+    *FailureReason,
+}  # fmt: skip
+"""Reasons whose Events are warnings."""
 QUIET = {"Pending", "NotNeeded", "InProgress", "Unknown"}
 """Reasons that only say that nothing has happened yet."""
 
@@ -141,16 +145,21 @@ class Draft:
 
 
 def _transitions(run: Run, conditions: Mapping[ConditionType, Condition]) -> list[Event]:
+    """Tell of every condition whose status or reason has changed; of one reason only once."""
     before = {condition.type: (condition.status, condition.reason) for condition in run.status.conditions}
-    failures = {str(reason) for reason in status.FAILURES}
-    return [
-        Event(
-            "Warning" if condition.reason in WARNINGS | failures else "Normal",
-            condition.reason,
-            shorten(condition.message or f"{condition.type} is {condition.status}", 1024),
-        )
+    changed = [
+        condition
         for kind in ConditionType
         if (condition := conditions.get(kind)) is not None
         and condition.reason not in QUIET
         and (condition.status, condition.reason) != before.get(kind)
+    ]
+    by_reason = {condition.reason: condition for condition in reversed(changed)}
+    return [
+        Event(
+            "Warning" if reason in WARNINGS else "Normal",
+            reason,
+            condition.message or f"{condition.type} is {condition.status}",
+        )
+        for reason, condition in reversed(by_reason.items())
     ]

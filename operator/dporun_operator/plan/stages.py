@@ -246,7 +246,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
         return
     if not pods or _explain_wait(draft, job, pods):
         return
-    _scheduled(draft, pods)
+    _scheduled(draft, job, pods)
     if not any(pod.main.running for pod in pods):
         return
     draft.set(ConditionType.RUNNING, True, "Training", f"Attempt {job.attempt} runs.")
@@ -289,7 +289,7 @@ def _health(draft: Draft, source: Progress | Outcome) -> None:
         return
     draft.update(health=health)
     known = None if health.state is HealthState.UNKNOWN else health.state is HealthState.ON_TRACK
-    draft.set(ConditionType.HEALTHY, known, health.state, "; ".join(health.evidence[:2]))
+    draft.set(ConditionType.HEALTHY, known, health.state, " ".join(health.evidence[:2]))
 
 
 def _record(draft: Draft, outcome: Outcome) -> None:
@@ -309,7 +309,7 @@ def _complete(draft: Draft, outcome: Outcome | None) -> None:
     draft.update(progress=progress.model_copy(update=done))
     verdict = draft.get("verdict")
     if verdict is not None:
-        draft.set(ConditionType.EVALUATED, True, "Evaluated", f"{verdict.state}: " + "; ".join(verdict.reasons[:3]))
+        draft.set(ConditionType.EVALUATED, True, "Evaluated", f"{verdict.state}: {' '.join(verdict.reasons[:3])}")
     elif draft.get("evaluation") is not None:
         draft.set(ConditionType.EVALUATED, True, "Evaluated")
     else:
@@ -354,7 +354,7 @@ def _explain_wait(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> bool:
         draft.set(ConditionType.SCHEDULED, False, "Unschedulable", stuck.message)
         draft.tell(stuck.message)
     else:
-        _scheduled(draft, pods)
+        _scheduled(draft, job, pods)
         draft.set(
             ConditionType.RUNNING, False, "Pending" if stuck.reason == "Starting" else stuck.reason, stuck.message
         )
@@ -364,8 +364,8 @@ def _explain_wait(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> bool:
     return True
 
 
-def _scheduled(draft: Draft, pods: tuple[Pod, ...]) -> None:
-    if all(pod.scheduled for pod in pods):
+def _scheduled(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
+    if job.component == Component.TRAIN and all(pod.scheduled for pod in pods):
         draft.set(ConditionType.SCHEDULED, True, "Scheduled", "Every pod of the run has a node.")
     else:
         draft.set(ConditionType.SCHEDULED, False, "Pending")

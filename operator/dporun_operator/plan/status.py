@@ -6,9 +6,7 @@ from typing import Any
 from dporun_operator.api.v1alpha1.status import Condition, ConditionType, Phase, ProgressStatus, Summary
 from dporun_operator.plan.run import Run
 from dporun_operator.plan.text import duration, number, shorten
-from dporun_trainer.contract.results import BestCheckpoint, EvaluationSummary, FailureReason, Metrics
-
-FAILURES = tuple(FailureReason)
+from dporun_trainer.contract.results import BestCheckpoint, EvaluationSummary, Metrics
 
 EVALUATING = "Evaluating"
 ARCHIVING = "Archiving"
