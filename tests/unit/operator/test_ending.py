@@ -1,0 +1,91 @@
+"""How an attempt ended, from whatever evidence is left."""
+
+from typing import Any
+
+import pytest
+
+from builders import a_run, job, pod
+from dporun_operator.plan import ending
+from dporun_operator.plan.observed import Job, Pod
+from dporun_trainer.contract.results import ExitCode, FailureReason, Outcome, OutcomeState
+
+SPEC = a_run().spec
+GONE = "Job has reached the specified backoff limit"
+
+
+def judge(*pods: dict[str, Any], state: str = "failed", message: str = GONE) -> ending.Ending:
+    return ending.of(Job.parse(job("train", state=state, message=message)), [Pod.parse(p) for p in pods], SPEC)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "message", "reason"),
+    [
+        ([{"exit_code": 64}], GONE, FailureReason.INVALID_SPEC),
+        ([{"exit_code": 65}], GONE, FailureReason.DATASET_INVALID),
+        ([{"exit_code": 66}], GONE, FailureReason.GPU_OUT_OF_MEMORY),
+        ([{"exit_code": 67}], GONE, FailureReason.NON_FINITE_LOSS),
+        ([{"exit_code": 1}], GONE, FailureReason.TRAINER_ERROR),
+        ([{"exit_code": 139}], GONE, FailureReason.TRAINER_ERROR),
+        ([{"exit_code": 137, "reason": "OOMKilled"}], GONE, FailureReason.HOST_OUT_OF_MEMORY),
+        ([{"pod_reason": "Evicted", "pod_message": "low on ephemeral-storage"}], GONE, FailureReason.DISK_FULL),
+        ([{"pod_reason": "Evicted", "pod_message": "low on memory"}], GONE, FailureReason.NODE_LOST),
+        ([], GONE, FailureReason.NODE_LOST),
+        ([], "failed with exit code 67 matching FailJob rule at index 0", FailureReason.NON_FINITE_LOSS),
+    ],
+)
+def test_a_failure_without_words(evidence: list[dict[str, Any]], message: str, reason: FailureReason) -> None:
+    end = judge(*(pod("train", state="failed", **e) for e in evidence), message=message)
+    assert end.failure is not None
+    assert end.failure.reason is reason
+    assert end.preempted is None
+    assert not end.succeeded
+
+
+@pytest.mark.parametrize(
+    ("evidence", "message"),
+    [
+        ([{"exit_code": 75}], GONE),
+        ([{"exit_code": 143, "disruption": "PreemptionByScheduler"}], GONE),
+        ([{"exit_code": 137, "disruption": "DeletionByPodGC"}], GONE),
+        ([], "Pod team-a/x has condition DisruptionTarget matching FailJob rule at index 1"),
+        ([], "Container trainer for pod team-a/x failed with exit code 75 matching FailJob rule at index 0"),
+        ([{"exit_code": 0, "message": Outcome(state=OutcomeState.PREEMPTED).to_json()}], GONE),
+    ],
+)
+def test_a_preemption(evidence: list[dict[str, Any]], message: str) -> None:
+    end = judge(*(pod("train", state="failed", **e) for e in evidence), message=message)
+    assert end.preempted
+    assert end.failure is None
+    assert not end.succeeded
+
+
+@pytest.mark.parametrize("said", [None, "", "done", "{}", '{"state": "Failed"}', "x" * 4096])
+def test_exit_code_0_is_no_success_without_the_words(said: str | None) -> None:
+    end = judge(pod("train", state="succeeded", message=said), state="complete")
+    assert not end.succeeded
+    assert end.failure is not None
+    assert end.failure.reason is FailureReason.TRAINER_ERROR
+
+
+def test_success() -> None:
+    said = Outcome(state=OutcomeState.SUCCEEDED, step=9).to_json()
+    end = judge(pod("train", state="succeeded", message=said), state="complete")
+    assert end.succeeded
+    assert end.outcome is not None
+    assert end.outcome.step == 9
+
+
+def test_every_exit_code_of_the_contract_that_is_told_has_a_reason() -> None:
+    for code in ExitCode:
+        if code not in {ExitCode.OK, ExitCode.PREEMPTED}:
+            end = judge(pod("train", state="failed", exit_code=code))
+            assert end.failure is not None
+            assert (end.failure.reason is FailureReason.TRAINER_ERROR) is (code is ExitCode.ERROR)
+
+
+@pytest.mark.parametrize(
+    ("batch", "steps", "hint"), [(4, 2, "perDeviceBatchSize: 2"), (3, 4, "Steps: 12"), (1, 4, "maxLength")]
+)
+def test_the_hint_for_a_full_gpu_keeps_the_effective_batch(batch: int, steps: int, hint: str) -> None:
+    spec = a_run({"training": {"perDeviceBatchSize": batch, "gradientAccumulationSteps": steps}}).spec
+    assert hint in str(ending.hint(FailureReason.GPU_OUT_OF_MEMORY, spec))
