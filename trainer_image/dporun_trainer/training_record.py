@@ -111,7 +111,7 @@ def describe(trainer: "RunTrainer", prepared: Prepared) -> dict[str, Any]:
             "device": run.machine.name,
         },
         "packages": package_versions(),
-        "requested": run.config.model_dump(mode="json", by_alias=True, exclude={"manifest"}),
+        "requested": run.config.model_dump(mode="json", by_alias=True),
     }
 
 
