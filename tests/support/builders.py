@@ -122,7 +122,7 @@ def pod(
     """A Pod: unschedulable, waiting (for ``reason``), running, succeeded or failed (with a termination message)."""
     born = stamp(at - timedelta(seconds=age))
     container: Body = {"name": "tensorboard" if component == "tensorboard" else "trainer", "ready": state == "running"}
-    conditions: list[Body] = [{"type": "PodScheduled", "status": "True"}]
+    conditions: list[Body] = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": born}]
     phase = {"running": "Running", "succeeded": "Succeeded", "failed": "Failed"}.get(state, "Pending")
     if state == "unschedulable":
         conditions = [

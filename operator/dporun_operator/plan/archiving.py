@@ -26,8 +26,7 @@ def why_not(draft: Draft) -> str | None:
         return "spec.archive is not set: the results stay on the volume"
     if not draft.get("attempt"):
         return "training never started: there is nothing to archive"
-    succeeded = draft.because(ConditionType.RUNNING) == status.COMPLETED
-    if archive.when is not ArchiveWhen.FINISHED and not succeeded:
+    if archive.when is not ArchiveWhen.FINISHED and not draft.trained:
         return f"archive.when is {archive.when}, and training did not succeed"
     verdict = draft.get("verdict")
     if archive.when is ArchiveWhen.PASSED and not (verdict and verdict.passed):

@@ -7,7 +7,7 @@ from dporun_operator import names
 from dporun_operator.api.v1alpha1.spec import DeletionPolicy
 from dporun_operator.api.v1alpha1.status import ConditionType
 from dporun_operator.names import Component
-from dporun_operator.plan import archiving, messages, run_config, stages, storage
+from dporun_operator.plan import archiving, messages, run_config, storage
 from dporun_operator.plan.draft import Draft
 
 
@@ -37,7 +37,7 @@ def _quiet(draft: Draft) -> bool:
     draft.delete("Deployment", names.tensorboard(run.name))
     if not jobs and not pods:
         return True
-    if not stages.trained(draft):
+    if not draft.trained:
         draft.set(ConditionType.RUNNING, False, "Deleting", "The pods save a checkpoint and stop.")
     draft.tell(messages.deleting("the pods save a checkpoint and stop"))
     return False

@@ -64,9 +64,20 @@ class Draft:
         condition = self._conditions.get(kind)
         return condition.reason if condition else None
 
-    def since(self, moment: datetime | None) -> float:
-        """Seconds since ``moment``; 0 where that is unknown."""
-        return 0.0 if moment is None else (self.now - moment).total_seconds()
+    @property
+    def failed(self) -> bool:
+        """Whether the run has failed for good."""
+        condition = self._conditions.get(ConditionType.SUCCEEDED)
+        return condition is not None and condition.status == "False"
+
+    @property
+    def trained(self) -> bool:
+        """Whether training, evaluation included, is done."""
+        return self.because(ConditionType.RUNNING) == status.COMPLETED
+
+    def after(self, moment: datetime | None, seconds: float) -> float:
+        """Seconds that are left until ``seconds`` after ``moment``; 0 when that is past or unknown."""
+        return 0.0 if moment is None else max(0.0, (moment + timedelta(seconds=seconds) - self.now).total_seconds())
 
     # What to do.
 
@@ -138,10 +149,6 @@ class Draft:
             release=self.release,
             requeue_seconds=self._requeue,
         )
-
-    def after(self, moment: datetime | None, seconds: float) -> float:
-        """Seconds that are left until ``seconds`` after ``moment``; 0 when that is past or unknown."""
-        return 0.0 if moment is None else max(0.0, (moment + timedelta(seconds=seconds) - self.now).total_seconds())
 
 
 def _transitions(run: Run, conditions: Mapping[ConditionType, Condition]) -> list[Event]:

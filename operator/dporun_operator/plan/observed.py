@@ -106,6 +106,7 @@ class Pod:
     phase: str
     created_at: datetime | None
     scheduled: bool
+    scheduled_at: datetime | None
     unschedulable: str | None
     """The scheduler's words, while it finds no node."""
     disruption: str | None
@@ -142,6 +143,7 @@ class Pod:
             phase=status.get("phase", "Pending"),
             created_at=parse_time(metadata.get("creationTimestamp")),
             scheduled=scheduled.get("status") == "True",
+            scheduled_at=parse_time(scheduled.get("lastTransitionTime")),
             unschedulable=scheduled.get("message", "no node fits") if waits else None,
             disruption=disruption.get("reason", "Disruption") if disruption.get("status") == "True" else None,
             reason=status.get("reason"),

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dporun_operator.api.v1alpha1 import DPORunSpec
+from dporun_operator.api.v1alpha1.status import ConditionType
+from dporun_operator.names import Component
 from dporun_operator.plan import ending
-from dporun_operator.plan.observed import Pod
+from dporun_operator.plan.draft import Draft
+from dporun_operator.plan.observed import Job, Pod
 from dporun_operator.plan.text import sentence, shorten
 from dporun_trainer.contract.results import Failure, FailureReason
 
@@ -35,7 +38,7 @@ def of(pods: Sequence[Pod], spec: DPORunSpec, *, now: datetime, image_pull_secon
             words = shorten(container.message or container.waiting or "", 512)
             if container.waiting in _IMAGE:
                 message = f"The image of pod {pod.name} cannot be pulled: {words}"
-                age = 0.0 if pod.created_at is None else (now - pod.created_at).total_seconds()
+                age = 0.0 if pod.scheduled_at is None else (now - pod.scheduled_at).total_seconds()
                 failure = Failure(
                     reason=FailureReason.IMAGE_PULL,
                     message=message,
@@ -52,3 +55,33 @@ def of(pods: Sequence[Pod], spec: DPORunSpec, *, now: datetime, image_pull_secon
         if not pod.ended and not pod.main.running and pod.main.exit_code is None:
             return Waiting(reason="Starting", message=f"Pod {pod.name} is starting.")
     return None
+
+
+def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> bool:
+    """Say what ``pods`` wait for; False when they do not wait."""
+    stuck = of(pods, draft.run.spec, now=draft.now, image_pull_seconds=draft.settings.image_pull_seconds)
+    if stuck is None:
+        return False
+    if stuck.failure:
+        draft.delete("Job", job.name)
+        draft.fail(stuck.failure)
+    elif stuck.reason == "Unschedulable":
+        draft.set(ConditionType.SCHEDULED, False, "Unschedulable", stuck.message)
+        draft.tell(stuck.message)
+    else:
+        mark_scheduled(draft, job, pods)
+        draft.set(
+            ConditionType.RUNNING, False, "Pending" if stuck.reason == "Starting" else stuck.reason, stuck.message
+        )
+        draft.tell(stuck.message)
+        if stuck.reason == "ImagePull":
+            draft.requeue(60)
+    return True
+
+
+def mark_scheduled(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
+    """Say whether the training pods have nodes; Scheduled is about them alone."""
+    if job.component == Component.TRAIN and all(pod.scheduled for pod in pods):
+        draft.set(ConditionType.SCHEDULED, True, "Scheduled", "Every pod of the run has a node.")
+    else:
+        draft.set(ConditionType.SCHEDULED, False, "Pending")
