@@ -1,7 +1,6 @@
 """Archiving runs, to a real S3 server and to a folder: complete, verified, repeatable; and nothing is lost."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dporun_trainer import checkpoints
+from dporun_trainer.__main__ import main
 from dporun_trainer.archive import archive, select
 from dporun_trainer.contract.config import ArchiveContent, RunConfig
 from dporun_trainer.contract.results import (
@@ -362,20 +362,14 @@ def test_selection_follows_include() -> None:
     assert select([".hidden", "final/x.part", "manifest.json", "progress.json"], everything, None) == []
 
 
-@pytest.mark.slow
-def test_command_writes_its_outcome(tmp_path: Path) -> None:
+def test_command_writes_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = a_run(str(tmp_path / "archive"))
     directory = results(tmp_path / config.run.directory)
     (tmp_path / "run.json").write_text(config.to_json())
     message = tmp_path / "termination-log"
     message.touch()
-    code = subprocess.run(
-        [sys.executable, "-m", "dporun_trainer", "archive", "--config", "run.json", "--root", "."],
-        cwd=tmp_path,
-        env={**os.environ, "DPORUN_TERMINATION_LOG": str(message)},
-        check=False,
-    ).returncode
-    assert code == ExitCode.OK
+    monkeypatch.setenv("DPORUN_TERMINATION_LOG", str(message))
+    assert main(["archive", "--config", str(tmp_path / "run.json"), "--root", str(tmp_path)]) == ExitCode.OK
     outcome = json.loads((directory / "archive_outcome.json").read_text())
     assert outcome == json.loads(message.read_text())
     assert outcome["archive"]["uri"] == f"{tmp_path}/archive/tone-1a2b3c4d"

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dporun_trainer.__main__ import main
 from dporun_trainer.archive import archive
 from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import DatasetSummary, ExitCode, FailureReason
@@ -96,16 +95,15 @@ def test_unfinished_archive_is_no_archive(archived: Path, tmp_path: Path) -> Non
         restore(str(archived), tmp_path / "back")
 
 
-@pytest.mark.slow
-def test_command(archived: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dporun_trainer", "restore", "--from", str(archived), "--to", "back"]
-    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "the run tone, every file as its manifest says" in done.stdout
+def test_command(archived: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["restore", "--from", str(archived), "--to", str(tmp_path / "back")]) == ExitCode.OK
+    assert "the run tone, every file as its manifest says" in capsys.readouterr().out
     shutil.rmtree(archived / "final")
-    failed = subprocess.run([*command[:-1], "other"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert failed.returncode == ExitCode.ARCHIVE_FAILED
-    assert "final" in failed.stderr
-    assert "Traceback" not in failed.stderr
+    code = main(["restore", "--from", str(archived), "--to", str(tmp_path / "other")])
+    assert code == ExitCode.ARCHIVE_FAILED
+    error = capsys.readouterr().err
+    assert "final" in error
+    assert "Traceback" not in error
 
 
 def resumed(uri: Path, **lora: Any) -> RunConfig:

@@ -44,6 +44,8 @@ class Fetcher:
             case S3Source(bucket, key):
                 store = S3Store(bucket, key, credentials)
                 files = {file.name: file for file in store.files()}
+                if not files:
+                    raise RunError(credentials.reason, f"{uri}: nothing there", hint="Check the path of the model.")
                 self._from_s3(store, [files[name] for name in wanted(list(files))], folder, "model")
                 return folder, None
             case HubSource() as repository:

@@ -15,7 +15,7 @@ from dporun_trainer.fetch import Fetcher
 from dporun_trainer.files import write_text
 from dporun_trainer.lint import Encoder
 from dporun_trainer.model import check_model, check_positions, load_tokenizer
-from dporun_trainer.prepared import Prepared
+from dporun_trainer.prepared import ModelFacts, Prepared
 from dporun_trainer.progress import ProgressFile
 from dporun_trainer.restore import fetch_adapter
 from dporun_trainer.sources import DATASET, MODEL
@@ -58,7 +58,7 @@ def prepare(config: RunConfig, directory: Path, *, claims: Path) -> Outcome:
     fetcher = Fetcher(claims, show)
     say(f"fetching the model from {config.model.uri}")
     model_path, revision = fetcher.model(config.model.uri, config.model.revision, directory / layout.INPUT_MODEL, MODEL)
-    model = check_model(model_path, config.lora)
+    model = _checked(config, model_path)
     say(f"{model.architecture} with {model.parameters:,} parameters ({model.dtype}) is fit for training")
     adapter = directory / layout.INPUT_ADAPTER if config.checkpoints.resume_from else None
     if adapter is not None:
@@ -139,6 +139,14 @@ def _begin(inputs: Path, key: str) -> None:
         shutil.rmtree(inputs, ignore_errors=True)
         write_text(mark, key)
     (inputs.parent / layout.PREPARED).unlink(missing_ok=True)
+
+
+def _checked(config: RunConfig, folder: Path) -> ModelFacts:
+    """Check the model; an error begins with the URI that the user knows, not only with the folder."""
+    try:
+        return check_model(folder, config.lora)
+    except RunError as error:
+        raise RunError(error.reason, f"{config.model.uri}: {error.message}", hint=error.hint) from error
 
 
 def _general(config: RunConfig, directory: Path, fetcher: Fetcher) -> Path | None:
