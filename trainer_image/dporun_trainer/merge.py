@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dporun_trainer.contract.results import FailureReason
@@ -119,14 +118,15 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
         shutil.rmtree(output, ignore_errors=True)
         partial.rename(output)
         sync_folder(output.parent)
-    except SafetensorError as error:
-        if "No space left" in str(error):
-            raise RunError(
-                FailureReason.DISK_FULL,
-                f"no space left on the volume while writing the merged model {output}",
-                hint="Set a larger spec.storage.size; the adapter in final/ is complete and kept.",
-            ) from error
-        raise
+    except Exception as error:
+        # Besides OSError: safetensors and tokenizers are written in Rust and have errors of their own.
+        if "No space left" not in str(error):
+            raise
+        raise RunError(
+            FailureReason.DISK_FULL,
+            f"no space left on the volume while writing the merged model {output}",
+            hint="Set a larger spec.storage.size; the adapter in final/ is complete and kept.",
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     log.info("merged model verified: logits differ by at most %.3g", result.max_abs_difference)
@@ -211,7 +211,7 @@ def _require_space(base: str | Path, folder: Path) -> None:
     if needed > free:
         raise RunError(
             FailureReason.DISK_FULL,
-            f"the merged model needs {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB left",
+            f"the merged model needs {needed / 1e6:,.1f} MB and {folder} has {free / 1e6:,.1f} MB left",
             hint="Set a larger spec.storage.size; the adapter in final/ is complete and kept.",
         )
 
