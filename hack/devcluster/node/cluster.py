@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,7 @@ def up(gpus: int) -> None:
         return
     tools.install_packages()
     binaries = tools.build()
-    parts = components(binaries, _s3_secret())
+    parts = components(binaries, _secret("s3"))
     _stop_leftovers()
     try:
         for folder in ("etcd", "s3", "volumes", "registry", "log/pods", "run/tmp"):
@@ -66,6 +67,8 @@ def up(gpus: int) -> None:
         _settle(binaries, gpus)
     except BaseException:
         say("stopping what was started")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # impatience must not leave half of it running
+            signal.signal(number, signal.SIG_IGN)
         down()
         raise
     say("the dev cluster is ready")
@@ -107,7 +110,7 @@ def exports() -> dict[str, str]:
         "AWS_ENDPOINT_URL_S3": settings.S3,
         "AWS_REGION": settings.S3_REGION,
         "AWS_ACCESS_KEY_ID": settings.S3_ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": _s3_secret(),
+        "AWS_SECRET_ACCESS_KEY": _secret("s3"),
         **image_names(),
     }
 
@@ -153,10 +156,6 @@ def _settle(binaries: Path, gpus: int) -> None:
         30,
         lambda: tail(processes.log("kube-controller-manager")),
     )
-
-
-def _s3_secret() -> str:
-    return _secret("s3")
 
 
 def _secret(name: str) -> str:
@@ -205,14 +204,10 @@ def _stop_leftovers() -> None:
     """Stops whatever of the cluster runs, whichever version of it, and however the last `up` or `down` ended."""
     if RUN.exists():
         binaries = tools.in_use()
-        parts = {part.name: part for part in components(binaries, "")}
-        order = [*reversed(parts)]
-        order.insert(order.index("containerd"), "")  # the pods end before the runtime that can end them
-        for name in order:
-            if name:
-                processes.stop(name, parts[name].grace_seconds)
-            elif processes.get("containerd"):
-                _remove_pods(binaries)
+        for part in reversed(components(binaries, "")):
+            if part.name == "containerd" and processes.get(part.name):
+                _remove_pods(binaries)  # with the runtime that can do it, and after the kubelet that would restart them
+            processes.stop(part.name, part.grace_seconds)
         leftovers.stop_shims(binaries / "containerd-shim-runc-v2")
     leftovers.remove_cgroup()
     leftovers.unmount()

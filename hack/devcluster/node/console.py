@@ -1,5 +1,6 @@
 """Commands, and what the person at the terminal sees of them: a line per step, and the log of what failed."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ class DevClusterError(Exception):
 
 
 def say(message: str) -> None:
-    """Prints a line of progress."""
-    print(f"{time.monotonic() - _START:6.1f} s  {message}", file=sys.stderr, flush=True)
+    """Prints a line of progress; whether anybody reads it makes no difference to the cluster."""
+    with contextlib.suppress(BrokenPipeError):
+        print(f"{time.monotonic() - _START:6.1f} s  {message}", file=sys.stderr, flush=True)
 
 
 def tail(log: Path, lines: int = 25) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import socket
 import subprocess
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def is_up() -> bool:
 
 
 def _exists(link: str) -> bool:
-    return Path("/sys/class/net", link).exists()
+    return link in (name for _, name in socket.if_nameindex())
 
 
 def _command(*argv: str, text: str = "") -> str:

@@ -27,7 +27,7 @@ IMAGE_REGISTRY = STATE / "registry"
 
 NODE = "dporun-dev"
 BRIDGE = "dporun0"
-CGROUP = "dporun-devcluster"
+CGROUP = STATE.name
 NFT_TABLE = "dporun_devcluster"
 
 # Every server listens on loopback or on the bridge, so that nothing is offered to the network outside this machine.
