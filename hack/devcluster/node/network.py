@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from node.console import DevClusterError
-from node.settings import ADDRESS, BRIDGE, NFT_TABLE, POD_CIDR
+from node.settings import ADDRESS, BRIDGE, NFT_TABLE, POD_CIDR, SERVICE_CIDR
 
 # Rules of our own table instead of the CNI plug-in's, so that one command takes them all away.
 _RULES = f"""
@@ -32,6 +32,8 @@ def up() -> None:
         _command("ip", "link", "add", BRIDGE, "type", "bridge")
         _command("ip", "address", "add", f"{ADDRESS}/{POD_CIDR.rpartition('/')[2]}", "dev", BRIDGE)
     _command("ip", "link", "set", BRIDGE, "up")
+    # Services are reached from the host even where it has no default route.
+    _command("ip", "route", "replace", SERVICE_CIDR, "dev", BRIDGE)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     _command("nft", "--file", "-", text=_RULES)
 
