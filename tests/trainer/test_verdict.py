@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dporun_trainer.contract.config import Gates
+from dporun_trainer.contract.config import Evaluation, Gates, GeneralQuestions
 from dporun_trainer.contract.results import EvaluationSummary, Health
-from dporun_trainer.verdict import judge
+from dporun_trainer.verdict import gates_in_force, judge
 
 CASES = sorted((Path(__file__).parent / "cases/verdict").glob("*.yaml"))
 
@@ -28,3 +28,10 @@ def test_case(path: Path) -> None:
         assert verdict.reasons[0] == expected["first"]
     if "last" in expected:
         assert verdict.reasons[-1] == expected["last"]
+
+
+def test_a_check_that_is_switched_off_has_no_gate() -> None:
+    asked = Evaluation()
+    assert gates_in_force(asked) == asked.gates
+    not_asked = Evaluation(general=GeneralQuestions(enabled=False))
+    assert gates_in_force(not_asked) == Gates(forgetting=None)

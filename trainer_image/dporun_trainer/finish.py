@@ -162,10 +162,10 @@ def _judged(config: RunConfig, directory: Path, evaluation: EvaluationSummary | 
     """Diagnose the curves, judge the result and write the report; quick, so always done anew."""
     from dporun_trainer.health import diagnose  # noqa: PLC0415  matplotlib, by the report
     from dporun_trainer.report import write_report  # noqa: PLC0415
-    from dporun_trainer.verdict import judge  # noqa: PLC0415
+    from dporun_trainer.verdict import gates_in_force, judge  # noqa: PLC0415
 
     health = diagnose(read_json(directory / layout.LOG_HISTORY), config)
-    verdict = judge(evaluation, config.evaluation.gates, health)
+    verdict = judge(evaluation, gates_in_force(config.evaluation), health)
     write_text(directory / layout.HEALTH, health.to_json(indent=2) + "\n")
     write_text(directory / layout.VERDICT, verdict.to_json(indent=2) + "\n")
     write_report(directory)

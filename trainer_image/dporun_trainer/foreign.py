@@ -20,6 +20,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "epochs": ("num_train_epochs", "epochs", "num_epochs"),
     "per_device_batch_size": ("per_device_train_batch_size", "perDeviceBatchSize", "train_batch_size"),
     "gradient_accumulation_steps": ("gradient_accumulation_steps", "gradientAccumulationSteps"),
+    "processes": ("world_size",),
     "max_grad_norm": ("max_grad_norm", "maxGradNorm"),
     "lora_rank": ("r", "rank", "lora_r"),
     "lora_alpha": ("lora_alpha", "alpha"),
@@ -27,7 +28,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "label_smoothing": ("label_smoothing", "labelSmoothing"),
 }
 """Field of Settings → what configurations of DPORun, TRL, PEFT and transformers' model cards call it."""
-_INTEGERS = {"per_device_batch_size", "gradient_accumulation_steps", "lora_rank", "lora_alpha"}
+_INTEGERS = {"per_device_batch_size", "gradient_accumulation_steps", "processes", "lora_rank", "lora_alpha"}
 
 
 @dataclass(frozen=True)

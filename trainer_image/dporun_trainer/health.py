@@ -10,7 +10,8 @@ from dporun_trainer.contract.results import Health, HealthState
 from dporun_trainer.curves import Curves
 from dporun_trainer.errors import shorten
 from dporun_trainer.remedies import Remedy, Seen, Settings
-from dporun_trainer.signs import Evidence, Sight
+from dporun_trainer.sight import Sight
+from dporun_trainer.signs import Evidence
 
 ENOUGH_LOGS = 10
 """Training logs before a run without signs is called healthy; a validation is enough as well."""

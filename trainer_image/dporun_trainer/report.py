@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from dporun_trainer import charts, remedies
 from dporun_trainer.contract import layout
+from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import HealthState, OutcomeState, Stage, VerdictState
 from dporun_trainer.files import write_text
 from dporun_trainer.model_card import model_card
@@ -68,7 +69,7 @@ def headline(record: Record) -> Headline:
     """Say in one sentence how a run went and what to do next."""
     verdict, health = record.verdict, record.health
     advice = next(iter(health.suggestions), None) if health else None
-    change = f"Change {remedies.describe(advice)} and run again." if advice and advice.proposed is not None else None
+    change = advice and (f"Change {remedies.describe(advice)} and run again." if advice.proposed else advice.reason)
     if record.outcome and record.outcome.state is OutcomeState.FAILED:
         failure = record.outcome.failure
         text = failure.message if failure else record.outcome.message
@@ -288,8 +289,20 @@ def _manifest(record: Record) -> str | None:
     if record.config.manifest:
         document: object = record.config.manifest
     else:
-        document = record.config.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"manifest"})
+        document = _as_manifest(record.config)
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _as_manifest(config: RunConfig) -> dict[str, object]:
+    """Write a configuration as a DPORun, for a run whose manifest was not recorded."""
+    sections = config.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True,
+        include={"model", "dataset", "dpo", "lora", "training", "checkpoints", "evaluation", "archive", "topology"},
+    )  # fmt: skip
+    if "topology" in sections:
+        sections["distributed"] = sections.pop("topology")
+    metadata = {"name": config.run.name}
+    return {"apiVersion": "dporun.io/v1alpha1", "kind": "DPORun", "metadata": metadata, "spec": sections}
 
 
 def _sentence(reasons: Sequence[str]) -> str:

@@ -12,21 +12,16 @@ before), and the log-probability of chosen responses falling while the margin ri
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
-from dporun_trainer.curves import Curves, Series, mean, quantile
-from dporun_trainer.remedies import Settings
+from dporun_trainer.curves import Series, mean, quantile
+from dporun_trainer.sight import END, LEVEL, Sight
 
 Evidence = str | None
 """Steps and values that show a sign; None where it is not there."""
 
-_END = 2**63
 
 RECENT = 200
 """Logs that count as the present; a whole run with the default logging interval has about 100."""
-LEVEL = 10
-"""Logs whose mean is called the level of a noisy curve; the noise of a mean of 10 is a third of one log's."""
 
 EVAL_RISE = 0.05
 """Share above its best by which a validation loss has risen: checkpoints of one run scatter by one or two percent."""
@@ -36,8 +31,6 @@ WIDE_GAP = 0.3
 """Distance from training to validation loss, in units of the untrained loss, that is no longer small (0.2 of ln 2)."""
 GROWN_GAP = 0.15
 """Growth of that distance over three validations, in the same unit."""
-STILL_IMPROVING = 0.02
-"""A validation loss that beats all before it by this share still improves: a gap alone is then no illness."""
 
 HIGH_LOSS = 0.95
 """A loss above this share of the untrained loss has hardly moved (0.66 where untrained is ln 2 = 0.69)."""
@@ -48,10 +41,10 @@ LEARNT_MARGIN = 1.0
 PATIENCE = 0.5
 """Share of the planned epochs before a high loss counts: warm-up and the first steps are always flat."""
 
-CONFUSED_MARGIN = -0.05
-"""Reward margins below it are clearly negative; around 0 nothing has been learnt yet."""
-CONFUSED_ACCURACY = 0.45
-"""Below it chosen wins clearly less often than by chance."""
+CONFUSED_MARGIN = -0.1
+"""A reward margin below it is clearly negative; around 0 nothing has been learnt, or nothing that generalises,"""
+CONFUSED_ACCURACY = 0.4
+"""and chosen wins clearly less often than by chance (one in twenty by luck with 60 pairs)."""
 CONFUSED_AT_ONCE = -0.5
 """A margin so negative needs no second validation."""
 
@@ -74,12 +67,10 @@ EVAL_SWING = 0.25
 """The same for the validation loss, which has no such noise."""
 SWINGS = 4
 """Swings that make an oscillation: two up and two down."""
-PAIRS = 8
-"""Pairs per log for which SPIKE and SWING hold."""
 
 EXPLODING = 10.0
-"""Gradient norms of this many times both the early ones and nine tenths of all recent ones. Early ones alone say little:
-they grow tenfold in healthy runs, too, as LoRA's B leaves zero and the pairs that are still wrong dominate."""
+"""Gradient norms of this many times both the early ones and nine tenths of all recent ones. Early ones alone say
+little: norms grow tenfold in healthy runs, too, as LoRA's B leaves zero and pairs that are still wrong dominate."""
 NON_FINITE_GRADIENTS = 3
 """Non-finite gradient norms among the last LEVEL logs. A few at the start are fp16 finding its loss scale."""
 VANISHED = 1e-5
@@ -88,91 +79,6 @@ VANISHED_SHARE = 1e-3
 """or a share of the early norm, while the loss is still high."""
 
 REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What the rules look at."""
-
-    curves: Curves
-    settings: Settings
-
-    @cached_property
-    def train(self) -> Series:
-        """Training loss, finite values."""
-        return self.curves["loss"].finite()
-
-    @cached_property
-    def validation(self) -> Series:
-        """Validation loss after the start, finite values."""
-        return self.curves["eval_loss"].finite().between(0, _END)
-
-    @cached_property
-    def gradients(self) -> Series:
-        """Gradient norms, finite values."""
-        return self.curves["grad_norm"].finite()
-
-    @cached_property
-    def start(self) -> float:
-        """Loss of the untrained model: ln 2 for the sigmoid loss, else what was measured first.
-
-        At the start both rewards are 0, so the sigmoid loss is -log sigmoid(0), whatever the label smoothing.
-        """
-        if self.settings.loss == ("sigmoid",):
-            return math.log(2)
-        untrained = self.curves["eval_loss"].finite()
-        if untrained.steps[:1] == (0,):
-            return untrained.values[0]
-        return self.train.values[0] if self.train else math.log(2)
-
-    @cached_property
-    def noise(self) -> float:
-        """Factor, at least 1, by which logs are noisier than those of PAIRS pairs.
-
-        The standard deviation of a mean over n pairs goes with 1/sqrt(n), and a single wrong pair has a loss of several
-        times ln 2. An unknown batch is taken to be as small as can be.
-        """
-        steps = self.train.steps
-        apart = (steps[-1] - steps[0]) // (len(steps) - 1) if len(steps) > 1 else 1
-        return math.sqrt(max(1.0, PAIRS / (self.settings.batch_size * max(apart, 1))))
-
-    @cached_property
-    def level(self) -> float:
-        """Training loss of the present."""
-        return mean(self.train.values[-LEVEL:])
-
-    @cached_property
-    def progress(self) -> float:
-        """Share of the planned epochs that is done; 1 when the plan is unknown, as of a finished foreign run."""
-        epochs, last = self.settings.epochs, self.curves.last_epoch
-        return 1.0 if not epochs or last is None else last / epochs
-
-    @property
-    def finished(self) -> bool:
-        """Whether no further validation is to come."""
-        return self.progress > 0.99
-
-    @cached_property
-    def gaps(self) -> Series:
-        """Validation loss minus the training loss of the logs before it, per validation."""
-        steps, values, after = [], [], 0
-        for step, value in zip(self.validation.steps, self.validation.values, strict=True):
-            before = self.train.between(after, step).values[-LEVEL:]
-            if before:
-                steps.append(step)
-                values.append(value - mean(before))
-            after = step
-        return Series(tuple(steps), tuple(values))
-
-    def eval_improves(self, *, within: int) -> bool:
-        """Whether one of the newest ``within`` validation losses is clearly better than all before them."""
-        before, newest = self.validation.values[:-within], self.validation.values[-within:]
-        return len(before) > 0 and min(newest) < (1 - STILL_IMPROVING) * min(before)
-
-    def at(self, step: int) -> str:
-        """Name a step, with its epoch where known."""
-        epoch = self.curves.epochs.get(step)
-        return f"step {step}" if epoch is None else f"step {step} (epoch {epoch:.3g})"
 
 
 def non_finite(sight: Sight) -> Evidence:
@@ -201,7 +107,7 @@ def exploding(sight: Sight) -> Evidence:
     usual = quantile(recent.values, 0.9)
     large = recent.where([value > EXPLODING * early > 0 for value in recent.values])
     peaks = large.where([value > EXPLODING * usual for value in large.values])
-    lasting = len(large.between(recent.steps[-LEVEL] - 1, _END)) > LEVEL // 2 and sight.level > sight.start
+    lasting = len(large.between(recent.steps[-LEVEL] - 1, END)) > LEVEL // 2 and sight.level > sight.start
     if len(peaks) < PEAKS and not lasting:
         return None
     top = max(large.values)
@@ -253,7 +159,7 @@ def oscillating(sight: Sight) -> Evidence:
 
 def confused(sight: Sight) -> Evidence:
     """Rewards: chosen < rejected, in two validations (or the only one), or all along in training."""
-    margins = _margins(sight, "eval_").between(0, _END)
+    margins = _margins(sight, "eval_").between(0, END)
     accuracies = sight.curves["eval_rewards/accuracies"]
     accuracy = dict(zip(accuracies.steps, accuracies.values, strict=True))
     newest = margins.last(2)
@@ -279,7 +185,7 @@ def eval_rising(sight: Sight) -> Evidence:
     if best is None:
         return None
     step, lowest = best
-    after = sight.validation.between(step, _END)
+    after = sight.validation.between(step, END)
     persists = len(after) >= 2 and min(after.values[-2:]) > (1 + EVAL_RISE) * lowest
     at_the_end = sight.finished and len(after) == 1 and after.values[0] > (1 + EVAL_RISE_ONCE) * lowest
     if not (persists or at_the_end):
@@ -334,7 +240,9 @@ def both_high(sight: Sight) -> Evidence:
     margins = _margins(sight, "eval_").values or _margins(sight, "").values
     if len(train) < LEVEL // 2 or sight.progress < PATIENCE or (margins and margins[-1] >= LEARNT_MARGIN):
         return None
-    high = HIGH_LOSS * sight.start
+    high, before = HIGH_LOSS * sight.start, train.values[-2 * LEVEL : -LEVEL]
+    if before and mean(before) - sight.level > (1 - FLAT_LOSS) * sight.start and not sight.finished:
+        return None  # it has begun to fall
     if sight.level < high or min(validation.values, default=math.inf) < high:
         return None
     held_out = f", validation loss {_f(validation.values[-1])}" if validation else ""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dporun_trainer.contract.config import Gates
+from dporun_trainer.contract.config import Evaluation, Gates
 from dporun_trainer.contract.results import EvaluationSummary, Health, HealthState, Verdict, VerdictState
 
 GOOD_ACCURACY, POOR_ACCURACY = 0.80, 0.70
@@ -51,6 +51,12 @@ def judge(evaluation: EvaluationSummary | None, gates: Gates, health: Health | N
         passed=not missed,
         reasons=(*(criterion.reason for criterion in criteria), *missed, *training),
     )
+
+
+def gates_in_force(evaluation: Evaluation) -> Gates:
+    """Gates of a run, without the one on a check that the run itself switched off."""
+    general = evaluation.enabled and evaluation.general.enabled
+    return evaluation.gates if general else evaluation.gates.model_copy(update={"forgetting": None})
 
 
 def _criteria(result: EvaluationSummary, gates: Gates) -> Iterator[_Criterion]:
