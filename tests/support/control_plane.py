@@ -64,8 +64,7 @@ def control_plane(folder: Path) -> Iterator[Path]:
                 _wait_until_ready(port, folder / f"{name}.log")
         crd = ROOT / "crds" / "dporuns.dporun.io.yaml"
         subprocess.run(["kubectl", "--kubeconfig", kubeconfig, "apply", "--server-side", "-f", crd], check=True)
-        established = ["wait", "--for=condition=Established", "crd/dporuns.dporun.io", "--timeout=30s"]
-        subprocess.run(["kubectl", "--kubeconfig", kubeconfig, *established], check=True)
+        _wait_until_served(kubeconfig)
         yield kubeconfig
 
 
@@ -109,3 +108,12 @@ def _wait_until_ready(port: int, log: Path) -> None:
         except OSError:
             time.sleep(0.2)
     raise AssertionError(f"the API server is not ready:\n{log.read_text(encoding='utf-8')[-3000:]}")
+
+
+def _wait_until_served(kubeconfig: Path) -> None:
+    """Wait for the CRD's resource; ``kubectl wait`` stumbles over a CRD that has no conditions yet."""
+    deadline = time.monotonic() + START_SECONDS
+    question = ["kubectl", "--kubeconfig", str(kubeconfig), "get", "dporuns", "--all-namespaces"]
+    while (answer := subprocess.run(question, capture_output=True, text=True, check=False)).returncode:
+        assert time.monotonic() < deadline, answer.stderr
+        time.sleep(0.2)
