@@ -119,7 +119,7 @@ def is_past(directory: Path, step: int) -> Callable[[], bool]:
 @pytest.mark.slow
 def test_stopped_and_resumed_with_two_processes(model: Path, tmp_path: Path) -> None:
     """SIGTERM reaches both processes; the next attempt ends as two processes in one attempt do."""
-    config = a_config("stopped", topology=TWO, training={"epochs": 20, "gradient_accumulation_steps": 1})
+    config = a_config("stopped", topology=TWO, training={"epochs": 6, "gradient_accumulation_steps": 2})
     directory = training.prepare(config, tmp_path, model)
     outcome = run(config, directory, when=is_past(directory, 3), then=lambda stop: stop.set())
     assert (outcome.state, exit_code(outcome)) == (OutcomeState.PREEMPTED, 75)
@@ -129,7 +129,7 @@ def test_stopped_and_resumed_with_two_processes(model: Path, tmp_path: Path) -> 
     assert {"rng_state_0.pth", "rng_state_1.pth", "ledger_0.json", "ledger_1.json"} <= newest.marker.files.keys()
     assert sum("optim_states" in name for name in newest.marker.files) == 2
 
-    other = a_config("whole", topology=TWO, training={"epochs": 20, "gradient_accumulation_steps": 1})
+    other = a_config("whole", topology=TWO, training={"epochs": 6, "gradient_accumulation_steps": 2})
     whole = training.prepare(other, tmp_path, model)
     for one, place in ((config, directory), (other, whole)):
         outcome = run(one, place, when=lambda: False, then=lambda _: None)

@@ -169,7 +169,7 @@ def test_every_training_field_reaches_the_trainer() -> None:
             "per_device_eval_batch_size": 8,
             "gradient_accumulation_steps": 5,
             "max_grad_norm": 0.7,
-            "warmup_steps": math.ceil(decided.plan.steps * 0.5),
+            "warmup_steps": 0.5,
             "lr_scheduler_type": "linear",
             "weight_decay": 0.02,
             "seed": 9,

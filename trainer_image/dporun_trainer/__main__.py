@@ -100,11 +100,11 @@ def _prepare(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _train(arguments: argparse.Namespace) -> ExitCode:
-    from dporun_trainer.launch import launch  # noqa: PLC0415
+    from dporun_trainer.launch import launch, outcome_file  # noqa: PLC0415
 
     return _conclude(
         arguments,
-        str(layout.OUTCOME),
+        outcome_file(os.environ),
         lambda config, directory: launch(config, arguments.config, directory, port=arguments.port),
     )
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dporun_trainer.errors import RunError
 from dporun_trainer.files import read_json
 from dporun_trainer.memory import Shape
 from dporun_trainer.prepared import Prepared
-from dporun_trainer.settings import Machine, Precision, Settings, decide, trainer_arguments
+from dporun_trainer.settings import Machine, Precision, Settings, decide, decide_plan, trainer_arguments
 from dporun_trainer.trainer import Run, RunTrainer
 
 _DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -74,6 +75,9 @@ def build(
         processing_class=tokenizer,
         peft_config=_lora(config),
     )
+    rows = {"train_rows": len(trainer.train_dataset), "validation_rows": len(trainer.eval_dataset)}
+    plan, steps_per_epoch = decide_plan(config, **rows)  # from the rows that are left, should TRL have dropped some
+    trainer.run = replace(trainer.run, settings=replace(settings, plan=plan, steps_per_epoch=steps_per_epoch))
     if prepared.adapter_path is not None:
         _start_from(trainer, Path(prepared.adapter_path), config)
     trainer.remove_callback(transformers.PrinterCallback)

@@ -23,8 +23,15 @@ _LOST_CONTACT = (
 )
 
 
-def explain_training(error: Exception, config: RunConfig, *, checkpointing: bool = False) -> Failure:
-    """Turn an error of training into a Failure; its traceback goes to standard error."""
+def explain_training(error: Exception, config: RunConfig, *, checkpointing: bool) -> Failure:
+    """Turn an error of training into a Failure; its traceback goes to standard error.
+
+    Args:
+        error: what ended training in this process.
+        config: of the run, for advice in its own values.
+        checkpointing: whether activations were recomputed already.
+
+    """
     known = _known(error, config, checkpointing)
     if known is None:
         return explain(error)

@@ -69,6 +69,12 @@ def launch(config: RunConfig, config_path: Path, directory: Path, *, port: int) 
         return _with_progress(outcome, progress, prepared)
 
 
+def outcome_file(environment: Mapping[str, str]) -> str:
+    """Name of the file for this pod's Outcome: node 0 tells that of the run, the others their own."""
+    node = environment.get(NODE_RANK_VARIABLE, "0")
+    return str(layout.OUTCOME) if node == "0" else f"{layout.OUTCOME.stem}-{node}{layout.OUTCOME.suffix}"
+
+
 def node_rank(environment: Mapping[str, str], config: RunConfig) -> int:
     """Index of this pod, as the Indexed Job gives it.
 

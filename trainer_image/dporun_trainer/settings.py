@@ -203,7 +203,7 @@ def trainer_arguments(config: RunConfig, settings: Settings, *, output_dir: str,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.lr_scheduler.value,
-        "warmup_steps": math.ceil(settings.plan.steps * training.warmup_ratio),
+        "warmup_steps": training.warmup_ratio,  # below 1 it is a share of all steps
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "seed": training.seed,

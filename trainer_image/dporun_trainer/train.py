@@ -65,7 +65,8 @@ def _run(config: RunConfig, directory: Path, stop: threading.Event, rank: int) -
     except Preempted:
         return RankEnd(rank=rank, state=OutcomeState.PREEMPTED, at=time.time(), step=attempt.step)
     except Exception as error:  # noqa: BLE001  the end file is where every error goes
-        failure = explain_training(error, config)
+        checkpointing = attempt.trainer is not None and attempt.trainer.run.settings.checkpointing
+        failure = explain_training(error, config, checkpointing=checkpointing)
         return RankEnd(rank=rank, state=OutcomeState.FAILED, at=time.time(), step=attempt.step, failure=failure)
     return RankEnd(rank=rank, state=OutcomeState.SUCCEEDED, at=time.time(), step=attempt.step)
 

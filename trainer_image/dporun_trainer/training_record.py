@@ -54,6 +54,7 @@ def describe(trainer: "RunTrainer", prepared: Prepared) -> dict[str, Any]:
     """What really runs: effective values, versions and fingerprints, in the words of the libraries."""
     run, arguments, model = trainer.run, trainer.args, trainer.model
     lora = model.peft_config["default"]
+    schedule = arguments.lr_scheduler_type.value
     return {
         "run": run.config.run.name,
         "model": run.config.model.uri,
@@ -91,8 +92,8 @@ def describe(trainer: "RunTrainer", prepared: Prepared) -> dict[str, Any]:
             "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
             "effective_batch_size": run.config.effective_batch_size,
             "learning_rate": arguments.learning_rate,
-            "lr_scheduler_type": arguments.lr_scheduler_type.value,
-            "warmup_steps": 0 if arguments.lr_scheduler_type == "constant" else arguments.warmup_steps,
+            "lr_scheduler_type": schedule,
+            "warmup_steps": 0 if schedule == "constant" else arguments.get_warmup_steps(run.settings.plan.steps),
             "optimizer": arguments.optim.value,
             "weight_decay": arguments.weight_decay,
             "max_grad_norm": arguments.max_grad_norm,
