@@ -1,6 +1,7 @@
 """``dporun run --local``: prepare, train and archive as the pods of a cluster would, one process after the other."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -22,11 +23,12 @@ from dporun_trainer.files import write_text
 
 CONFIG = "run.json"
 LOGS = "logs"
+LOCK = "lock"
 TICK_SECONDS = 0.25
 
 
 class OtherRunError(Exception):
-    """The folder holds results of a run with other settings."""
+    """The folder belongs to another run: one that is going on, or results with other settings."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class LocalRun:
         self._config = config
         self._root = root
         self._view = view
+        self._lock: int | None = None
         self.directory = root / config.run.directory
 
     def run(self) -> ExitCode:
@@ -59,28 +62,30 @@ class LocalRun:
             The exit code of the command that ended the run, as in a cluster.
 
         Raises:
-            OtherRunError: the folder holds results of a run with other settings.
+            OtherRunError: the folder belongs to another run.
             OSError: the folder cannot be written.
 
         """
-        old = self._stored()
-        if old is not None:
-            self._refuse_other(old)
-        write_text(self.directory / CONFIG, self._config.to_json(indent=2) + "\n")
-        if not self._done(TRAIN):
-            for step in (PREPARE, TRAIN):
-                code = self._execute(step)
-                if code is not ExitCode.OK:
-                    break
-            if code is ExitCode.PREEMPTED or not (self.directory / layout.OUTCOME).exists():
-                return code
-        else:
-            code = ExitCode.OK
+        with self._alone(), _Interrupts(self._view) as interrupts:
+            old = self._stored()
+            if old is not None:
+                self._refuse_other(old)
+            write_text(self.directory / CONFIG, self._config.to_json(indent=2) + "\n")
+            return self._run(interrupts, archived=old is not None and old.archive == self._config.archive)
+
+    def _run(self, interrupts: "_Interrupts", *, archived: bool) -> ExitCode:
+        code = ExitCode.OK
+        if self._done(TRAIN):
             self._view.note("finished before; the results are as they were")
-        archived = old is not None and old.archive == self._config.archive and self._done(ARCHIVE)
-        if archived or not self._to_be_archived():
+        else:
+            code = self._execute(PREPARE, interrupts)
+            if code is not ExitCode.OK:
+                return code
+            code = self._execute(TRAIN, interrupts)
+            archived = False
+        if code is ExitCode.PREEMPTED or not self._to_be_archived() or (archived and self._done(ARCHIVE)):
             return code
-        archive_code = self._execute(ARCHIVE)
+        archive_code = self._execute(ARCHIVE, interrupts)
         return code or archive_code
 
     def outcome(self, step: Step) -> Outcome | None:
@@ -126,7 +131,9 @@ class LocalRun:
             ArchiveWhen.PASSED: passed,
         }[archive.when]
 
-    def _execute(self, step: Step) -> ExitCode:
+    def _execute(self, step: Step, interrupts: "_Interrupts") -> ExitCode:
+        if interrupts.asked:
+            return ExitCode.PREEMPTED
         self._view.start(step.command)
         self.log(step).parent.mkdir(parents=True, exist_ok=True)
         (self.directory / step.outcome_file).unlink(missing_ok=True)
@@ -139,17 +146,32 @@ class LocalRun:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches this program alone, which passes it on as a preemption
+                pass_fds=() if self._lock is None else (self._lock,),
                 env=_environment(),
             )
-        with _preempting(process, self._view) as stop:
+        with interrupts.passed_to(process):
             while process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(TICK_SECONDS)
                 self._view.progress(self._progress(since=began))
-        outcome = self.outcome(step)
-        code = _exit_code(process.returncode, stopped=stop.asked > 0)
-        self._view.finish(step.command, code, outcome)
+        code = _exit_code(process.returncode, stopped=interrupts.asked > 0)
+        self._view.finish(step.command, code, self.outcome(step))
         return code
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of the run's directory.
+
+        The commands inherit it: one that outlives this program, because that was killed, keeps the directory to itself.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / LOCK).open("w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OtherRunError(f"a run is going on in {self.directory}; wait for its end, or stop it") from error
+            self._lock = file.fileno()
+            yield
 
     def _progress(self, *, since: float) -> Progress | None:
         try:
@@ -159,31 +181,44 @@ class LocalRun:
         return progress if progress.updated_at >= since else None
 
 
-@dataclass
-class _Stop:
-    asked: int = 0
+class _Interrupts:
+    """Passes SIGINT and SIGTERM on as what a preempted pod gets: SIGTERM first, SIGKILL when asked again."""
 
+    def __init__(self, view: View):
+        self.asked = 0
+        self._view = view
+        self._process: subprocess.Popen[bytes] | None = None
+        self._before: dict[int, Any] = {}
 
-@contextlib.contextmanager
-def _preempting(process: subprocess.Popen[bytes], view: View) -> Iterator[_Stop]:
-    """Pass SIGINT and SIGTERM on as what a preempted pod gets: SIGTERM first, SIGKILL when asked again."""
-    stop = _Stop()
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        stop.asked += 1
-        with contextlib.suppress(ProcessLookupError):
-            if stop.asked == 1:
-                process.terminate()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-        view.stopping()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def passed_to(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """Pass signals on to ``process``, one that came while it started included."""
+        self._process = process
+        if self.asked:
+            process.terminate()
+        try:
+            yield
+        finally:
+            self._process = None
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked += 1
+        self._view.stopping()
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if self.asked == 1:
+                self._process.terminate()
+            else:
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _exit_code(returncode: int, *, stopped: bool) -> ExitCode:

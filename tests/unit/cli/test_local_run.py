@@ -1,5 +1,6 @@
 """``dporun run --local`` with the real trainer: stopped, taken up again, archived; and what it refuses."""
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from dporun_trainer.contract.results import Outcome, OutcomeState
 from manifests import dporun
 from tiny_model import save_tiny_model, text_pairs, write_rows
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 SPEC: dict[str, Any] = {
     "model": {"uri": "s3://bucket/model"},
@@ -61,6 +62,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return Desk(folder)
 
 
+@slow
 @pytest.mark.timeout(900)
 def test_a_run_stops_on_interrupt_goes_on_and_ends_archived(desk: Desk) -> None:
     with subprocess.Popen(desk.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -100,6 +102,7 @@ def test_a_run_stops_on_interrupt_goes_on_and_ends_archived(desk: Desk) -> None:
     assert "holds a run with other settings (lora.rank: 2 → 4)" in other.stdout
 
 
+@slow
 @pytest.mark.timeout(300)
 def test_bad_data_ends_with_65_and_the_rows(desk: Desk) -> None:
     same = {"prompt": "hello", "chosen": "yes", "rejected": "yes"}
@@ -111,6 +114,7 @@ def test_bad_data_ends_with_65_and_the_rows(desk: Desk) -> None:
     assert not (desk.results / "bad-data" / "outcome.json").exists()
 
 
+@slow
 @pytest.mark.timeout(120)
 def test_a_bad_manifest_ends_with_64_and_starts_nothing(desk: Desk) -> None:
     result = desk.run("bad-manifest", training={"epochs": -1, "learnignRate": 1})
@@ -120,6 +124,7 @@ def test_a_bad_manifest_ends_with_64_and_starts_nothing(desk: Desk) -> None:
     assert not (desk.results / "bad-manifest").exists()
 
 
+@slow
 @pytest.mark.timeout(120)
 def test_the_other_commands(desk: Desk) -> None:
     def dporun_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -133,3 +138,14 @@ def test_the_other_commands(desk: Desk) -> None:
     assert dporun_cli("version").stdout.strip()
     examples = Path(__file__).parents[3] / "examples" / "unhealthy"
     assert "Overfitting" in dporun_cli("diagnose", str(examples / "overfit")).stdout
+
+
+def test_a_folder_in_which_a_run_goes_on_is_left_alone(desk: Desk) -> None:
+    directory = desk.results / "busy"
+    directory.mkdir(parents=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = desk.run("busy")
+    assert result.returncode == 64
+    assert f"a run is going on in {directory}" in result.stdout.replace("\n", "")
+    assert not (directory / "run.json").exists()
