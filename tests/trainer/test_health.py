@@ -19,8 +19,8 @@ from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import HealthState, Suggestion
 from dporun_trainer.curves import MAX_ENTRIES, Curves
 from dporun_trainer.foreign import read_run
-from dporun_trainer.health import diagnose, examine
-from dporun_trainer.remedies import Settings, describe, patch
+from dporun_trainer.health import RULES, diagnose, examine
+from dporun_trainer.remedies import RunValues, describe, patch
 
 CASES = sorted((Path(__file__).parent / "cases/health").glob("*.yaml"))
 UNHEALTHY = Path(__file__).parents[2] / "examples/unhealthy"
@@ -76,6 +76,15 @@ def test_case(path: Path) -> None:
         assert any(words in evidence for evidence in health.evidence), health.evidence
     if "changes" in expected:
         assert [describe(suggestion) for suggestion in health.suggestions] == expected["changes"]
+
+
+def test_every_warning_sign_has_a_case() -> None:
+    seen = {
+        evidence.split(":")[0]
+        for path in CASES
+        for evidence in yaml.safe_load(path.read_text(encoding="utf-8"))["expect"].get("evidence", [])
+    }
+    assert {rule.sign.split(":")[0] for rule in RULES} <= seen
 
 
 EXAMPLES = {
@@ -281,7 +290,7 @@ def test_a_foreign_run_is_found_and_read(
     assert f"read from {file}" in output
     assert "training.learningRate 0.001 → 0.0005" in output
     assert "training.epochs 10 → 1" in output
-    assert read_run(tmp_path).settings == Settings(
+    assert read_run(tmp_path).settings == RunValues(
         learning_rate=0.001, epochs=10, lora_rank=8, lora_alpha=16, lora_dropout=0
     )
 
@@ -310,7 +319,7 @@ def test_a_run_that_left_only_tensorboard_logs_is_read(tmp_path: Path) -> None:
     for key in ("loss", "eval_loss", "grad_norm", "eval_rewards/margins"):
         assert read[key].steps == written[key].steps
         assert read[key].values == pytest.approx(written[key].values)
-    assert examine(read, Settings()).state is HealthState.OVERFITTING
+    assert examine(read, RunValues()).state is HealthState.OVERFITTING
 
 
 def test_nothing_to_diagnose_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def test_data_checkpoints_and_reproduction(run: Path) -> None:
     assert "train: 2 rows repeat earlier rows" in words
     assert "Step 150 won: its validation loss of 0.05" in words
     assert "Dataset fingerprintabababab" in words
-    assert "learningRate: 0.001" in words
+    assert "maxLength: 128" in words
     assert "trl 1.16.0" in words
 
 

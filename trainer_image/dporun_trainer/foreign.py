@@ -11,7 +11,7 @@ from dporun_trainer.contract import layout
 from dporun_trainer.contract.results import FailureReason
 from dporun_trainer.curves import number
 from dporun_trainer.errors import RunError
-from dporun_trainer.remedies import Settings
+from dporun_trainer.remedies import RunValues
 
 History = list[dict[str, Any]]
 
@@ -27,7 +27,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "lora_dropout": ("lora_dropout", "dropout"),
     "label_smoothing": ("label_smoothing", "labelSmoothing"),
 }
-"""Field of Settings → what configurations of DPORun, TRL, PEFT and transformers' model cards call it."""
+"""Field of RunValues → what configurations of DPORun, TRL, PEFT and transformers' model cards call it."""
 _INTEGERS = {"per_device_batch_size", "gradient_accumulation_steps", "processes", "lora_rank", "lora_alpha"}
 
 
@@ -38,7 +38,7 @@ class Run:
     history: History
     source: Path
     """File or folder the history was read from."""
-    settings: Settings
+    settings: RunValues
 
 
 def read_run(directory: Path) -> Run:
@@ -132,7 +132,7 @@ def _epoch(epochs: Mapping[int, float], step: int) -> dict[str, float]:
     return {"epoch": epochs[step]} if step in epochs else {}
 
 
-def _settings(directory: Path, places: Sequence[Path]) -> Settings:
+def _settings(directory: Path, places: Sequence[Path]) -> RunValues:
     """Collect settings from every file that tells some; what comes first counts."""
     documents = [
         document
@@ -150,7 +150,7 @@ def _settings(directory: Path, places: Sequence[Path]) -> Settings:
         values["epochs"] = None  # max_steps overrides it
     losses = [value for document in documents for value in _find(document, ("loss_type", "loss"))]
     loss = next((value for value in losses if isinstance(value, (str, list))), None)
-    return Settings(**values, loss=None if loss is None else (loss,) if isinstance(loss, str) else tuple(loss))
+    return RunValues(**values, loss=None if loss is None else (loss,) if isinstance(loss, str) else tuple(loss))
 
 
 def _find(document: object, keys: Sequence[str]) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import Health, HealthState
 from dporun_trainer.curves import Curves
 from dporun_trainer.errors import shorten
-from dporun_trainer.remedies import Remedy, Seen, Settings
+from dporun_trainer.remedies import Remedy, RunValues, Seen
 from dporun_trainer.sight import Sight
 from dporun_trainer.signs import Evidence
 
@@ -40,10 +40,10 @@ def diagnose(history: Sequence[Mapping[str, Any]], config: RunConfig | None = No
         is seen; Unknown while there is too little history.
 
     """
-    return examine(Curves.of(history), Settings() if config is None else Settings.of(config))
+    return examine(Curves.of(history), RunValues() if config is None else RunValues.of(config))
 
 
-def examine(curves: Curves, settings: Settings) -> Health:
+def examine(curves: Curves, settings: RunValues) -> Health:
     """Apply the rules to curves; see diagnose."""
     sight = Sight(curves, settings)
     findings = [(rule, evidence) for rule in RULES if (evidence := rule.evidence(sight))]

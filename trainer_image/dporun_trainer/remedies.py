@@ -25,7 +25,7 @@ CLIP_NORM = 1.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunValues:
     """A run's values, in the units of the manifest; None is unknown (a foreign run that does not tell)."""
 
     learning_rate: float | None = None
@@ -46,7 +46,7 @@ class Settings:
         return (self.per_device_batch_size or 1) * (self.gradient_accumulation_steps or 1) * (self.processes or 1)
 
     @classmethod
-    def of(cls, config: RunConfig) -> "Settings":
+    def of(cls, config: RunConfig) -> "RunValues":
         """Take a run's values from its configuration."""
         training, lora = config.training, config.lora
         return cls(
@@ -76,10 +76,10 @@ class Seen:
     """Step at which the trouble began."""
 
 
-Remedy = Callable[[Settings, Seen], Suggestion | None]
+Remedy = Callable[[RunValues, Seen], Suggestion | None]
 
 
-def prescribe(remedies: Iterable[Remedy], settings: Settings, seen: Seen) -> tuple[Suggestion, ...]:
+def prescribe(remedies: Iterable[Remedy], settings: RunValues, seen: Seen) -> tuple[Suggestion, ...]:
     """Collect what the remedies suggest: one change per field, in their order."""
     changes: dict[str, Suggestion] = {}
     for remedy in remedies:
@@ -118,20 +118,20 @@ def describe(suggestion: Suggestion) -> str:
     return f"{name} {_show(suggestion.current)} → {_show(suggestion.proposed)}"
 
 
-def gentler_learning_rate(settings: Settings, _seen: Seen) -> Suggestion:
+def gentler_learning_rate(settings: RunValues, _seen: Seen) -> Suggestion:
     """At most half the learning rate."""
     rate = settings.learning_rate
     return _learning_rate(rate, rate and _rung_at_most(rate / 2), "Smaller steps fit the training data less closely.")
 
 
-def much_gentler_learning_rate(settings: Settings, _seen: Seen) -> Suggestion:
+def much_gentler_learning_rate(settings: RunValues, _seen: Seen) -> Suggestion:
     """At most a fifth of the learning rate."""
     rate = settings.learning_rate
     proposed = rate and min(_rung_at_most(rate / 5), MAX_LEARNING_RATE)
     return _learning_rate(rate, proposed, "The steps are too large: the loss jumps instead of falling.")
 
 
-def bolder_learning_rate(settings: Settings, seen: Seen) -> Suggestion | None:
+def bolder_learning_rate(settings: RunValues, seen: Seen) -> Suggestion | None:
     """At least twice the learning rate, ten times where nothing moved."""
     rate = settings.learning_rate
     if rate is None:
@@ -141,7 +141,7 @@ def bolder_learning_rate(settings: Settings, seen: Seen) -> Suggestion | None:
     return _learning_rate(rate, proposed, reason) if proposed > rate else None
 
 
-def fewer_epochs(settings: Settings, seen: Seen) -> Suggestion | None:
+def fewer_epochs(settings: RunValues, seen: Seen) -> Suggestion | None:
     """As many epochs as the best checkpoint had."""
     if seen.best_epoch is None:
         return None
@@ -152,7 +152,7 @@ def fewer_epochs(settings: Settings, seen: Seen) -> Suggestion | None:
     return Suggestion(path="spec.training.epochs", current=settings.epochs, proposed=proposed, reason=reason)
 
 
-def more_epochs(settings: Settings, _seen: Seen) -> Suggestion | None:
+def more_epochs(settings: RunValues, _seen: Seen) -> Suggestion | None:
     """Twice the epochs."""
     if settings.epochs is None:
         return Suggestion(path="spec.training.epochs", reason="More passes over the data give it time to learn.")
@@ -167,7 +167,7 @@ def more_epochs(settings: Settings, _seen: Seen) -> Suggestion | None:
     )
 
 
-def more_dropout(settings: Settings, _seen: Seen) -> Suggestion | None:
+def more_dropout(settings: RunValues, _seen: Seen) -> Suggestion | None:
     """The next higher LoRA dropout."""
     current = settings.lora_dropout
     proposed = next((dropout for dropout in DROPOUTS if dropout > (current or 0.0) + 1e-9), None)
@@ -179,7 +179,7 @@ def more_dropout(settings: Settings, _seen: Seen) -> Suggestion | None:
     return Suggestion(path="spec.lora.dropout", current=current, proposed=proposed, reason=reason)
 
 
-def higher_rank(settings: Settings, _seen: Seen) -> Suggestion | None:
+def higher_rank(settings: RunValues, _seen: Seen) -> Suggestion | None:
     """Twice the LoRA rank."""
     rank = settings.lora_rank
     if rank is not None and rank * 2 > MAX_RANK:
@@ -188,7 +188,7 @@ def higher_rank(settings: Settings, _seen: Seen) -> Suggestion | None:
     return Suggestion(path="spec.lora.rank", current=rank, proposed=rank and rank * 2, reason=reason)
 
 
-def alpha_of_higher_rank(settings: Settings, seen: Seen) -> Suggestion | None:
+def alpha_of_higher_rank(settings: RunValues, seen: Seen) -> Suggestion | None:
     """Keep alpha / rank, which scales the adapter, when the rank doubles."""
     if settings.lora_alpha is None or settings.lora_rank is None or higher_rank(settings, seen) is None:
         return None
@@ -200,7 +200,7 @@ def alpha_of_higher_rank(settings: Settings, seen: Seen) -> Suggestion | None:
     )
 
 
-def clip_gradients(settings: Settings, _seen: Seen) -> Suggestion | None:
+def clip_gradients(settings: RunValues, _seen: Seen) -> Suggestion | None:
     """Clip gradients at 1.0, or at half of a lower norm."""
     current = settings.max_grad_norm
     clipped = current is not None and 0 < current <= CLIP_NORM
@@ -209,7 +209,7 @@ def clip_gradients(settings: Settings, _seen: Seen) -> Suggestion | None:
     return Suggestion(path="spec.training.maxGradNorm", current=current, proposed=proposed, reason=reason)
 
 
-def smaller_batch(settings: Settings, _seen: Seen) -> Suggestion | None:
+def smaller_batch(settings: RunValues, _seen: Seen) -> Suggestion | None:
     """Half the batch per device, or half the accumulation where that is 1 already."""
     size, accumulation = settings.per_device_batch_size, settings.gradient_accumulation_steps
     reason = "A smaller batch narrows down which rows do the damage."
@@ -222,7 +222,7 @@ def smaller_batch(settings: Settings, _seen: Seen) -> Suggestion | None:
     return Suggestion(path=path, current=accumulation, proposed=accumulation // 2, reason=reason)
 
 
-def smooth_labels(settings: Settings, _seen: Seen) -> Suggestion | None:
+def smooth_labels(settings: RunValues, _seen: Seen) -> Suggestion | None:
     """Expect a tenth of the labels to be flipped."""
     if settings.label_smoothing:
         return None
@@ -230,27 +230,27 @@ def smooth_labels(settings: Settings, _seen: Seen) -> Suggestion | None:
     return Suggestion(path="spec.dpo.labelSmoothing", current=settings.label_smoothing, proposed=0.1, reason=reason)
 
 
-def more_data(_settings: Settings, _seen: Seen) -> Suggestion:
+def more_data(_settings: RunValues, _seen: Seen) -> Suggestion:
     """Get more training data."""
     return Suggestion(
         path="dataset", reason="Get more training data: more different pairs cannot be memorised as easily."
     )
 
 
-def check_quality(_settings: Settings, _seen: Seen) -> Suggestion:
+def check_quality(_settings: RunValues, _seen: Seen) -> Suggestion:
     """Check data quality."""
     reason = "Check data quality: are chosen and rejected really different, and is chosen clearly the better one?"
     return Suggestion(path="dataset", reason=reason)
 
 
-def check_rows(_settings: Settings, seen: Seen) -> Suggestion:
+def check_rows(_settings: RunValues, seen: Seen) -> Suggestion:
     """Check for bad data points."""
     where = "" if seen.onset is None else f" The trouble began at step {seen.onset}."
     reason = f"Check for bad data points: empty, garbled or very long responses.{where}"
     return Suggestion(path="dataset", reason=reason)
 
 
-def check_labels(_settings: Settings, _seen: Seen) -> Suggestion:
+def check_labels(_settings: RunValues, _seen: Seen) -> Suggestion:
     """Check which answer is called the chosen one."""
     reason = (
         "Check the labels: are chosen and rejected swapped in the training or the validation data, or do similar "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dporun_trainer.curves import Curves, Series, mean
-from dporun_trainer.remedies import Settings
+from dporun_trainer.remedies import RunValues
 
 LEVEL = 10
 """Logs whose mean is called the level of a noisy curve; the noise of a mean of 10 is a third of one log's."""
@@ -22,7 +22,7 @@ class Sight:
     """What the rules look at."""
 
     curves: Curves
-    settings: Settings
+    settings: RunValues
 
     @cached_property
     def train(self) -> Series:

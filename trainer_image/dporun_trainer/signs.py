@@ -129,11 +129,11 @@ def spiking(sight: Sight) -> Evidence:
 
 def climbed(sight: Sight) -> Evidence:
     """Loss climbing above that of the untrained model and staying there for a while."""
-    recent, width = sight.train.last(RECENT), 2 * LEVEL
+    recent, width, limit = sight.train.last(RECENT), 2 * LEVEL, (1 + (CLIMBED - 1) * sight.noise) * sight.start
     worst: tuple[float, int] | None = None
     for start in range(max(len(recent) - width, 0) + 1):
         window = recent.values[start : start + width]
-        if len(window) >= LEVEL and quantile(window, 0.5) > sight.start and mean(window) > CLIMBED * sight.start:
+        if len(window) >= LEVEL and quantile(window, 0.5) > sight.start and mean(window) > limit:
             worst = max(worst or (0.0, 0), (mean(window), start))
     if worst is None:
         return None
@@ -243,7 +243,7 @@ def both_high(sight: Sight) -> Evidence:
     high, before = HIGH_LOSS * sight.start, train.values[-2 * LEVEL : -LEVEL]
     if before and mean(before) - sight.level > (1 - FLAT_LOSS) * sight.start and not sight.finished:
         return None  # it has begun to fall
-    if sight.level < high or min(validation.values, default=math.inf) < high:
+    if min([sight.level, quantile(train.values[-2 * LEVEL :], 0.5), *validation.values]) < high:
         return None
     held_out = f", validation loss {_f(validation.values[-1])}" if validation else ""
     where = sight.at(train.steps[-1])
