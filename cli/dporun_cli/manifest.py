@@ -159,7 +159,8 @@ def _explain(error: ErrorDetails, schema: Schema) -> str:
             return str(context["error"])
         case "json_invalid":
             return "is not an object"
-    text = error["msg"].replace("Input should", "must").replace("must be a valid", "must be a")
+    text = error["msg"].replace("Input should be a valid integer", "must be a whole number")
+    text = text.replace("Input should be a valid", "must be a").replace("Input should", "must")
     return text.replace("Tuple should", "must").replace("Dictionary should", "must") + _given(error)
 
 

@@ -1,15 +1,20 @@
 """The models of the API: what may change, and rules that are the same in CEL and in Python."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import pytest
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from dporun_operator.api.v1alpha1 import DPORunSpec, DPORunStatus
 from dporun_operator.api.v1alpha1.rules import Ruled
+from dporun_operator.api.v1alpha1.spec import PATTERN_HELP
 from dporun_trainer.contract.base import Document
 from manifests import dporun
+
+REFUSED = sorted((Path(__file__).parents[2] / "controlplane" / "cases" / "refused").glob("*.yaml"))
 
 
 def spec(**changes: Any) -> DPORunSpec:
@@ -71,6 +76,16 @@ def test_every_broken_rule_is_named() -> None:
     (error,) = caught.value.errors()
     assert "not both" in error["msg"]
     assert "must not be the training data" in error["msg"]
+
+
+def test_every_rule_and_pattern_has_a_case_for_both_languages() -> None:
+    """The cases run against the API server, and offline; so CEL and Python cannot drift apart unseen."""
+    cases = [yaml.safe_load(path.read_text()) for path in REFUSED]
+    messages = {rule.message for kind in every_ruled() for rule in kind.rules} | set(PATTERN_HELP.values())
+    for message in messages:
+        assert any(message.startswith(case["offline"].partition(": ")[2].partition(", not ")[0]) for case in cases), (
+            message
+        )
 
 
 def test_a_path_may_hold_dots_but_no_parent() -> None:
