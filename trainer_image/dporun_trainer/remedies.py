@@ -128,7 +128,7 @@ def much_gentler_learning_rate(settings: RunValues, _seen: Seen) -> Suggestion:
     """At most a fifth of the learning rate."""
     rate = settings.learning_rate
     proposed = rate and min(_rung_at_most(rate / 5), MAX_LEARNING_RATE)
-    return _learning_rate(rate, proposed, "The steps are too large: the loss jumps instead of falling.")
+    return _learning_rate(rate, proposed, "Lower it: the steps are too large, so the loss jumps instead of falling.")
 
 
 def bolder_learning_rate(settings: RunValues, seen: Seen) -> Suggestion | None:
