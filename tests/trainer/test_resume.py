@@ -157,7 +157,7 @@ def test_tensorboard_shows_one_continuous_run(stopped: Path, uninterrupted: Path
 
     (stopped / "checkpoint-6" / "COMPLETE").unlink()  # so that steps 5 and 6 are made, and written, a second time
     attempt(a_config(training=EVERY_THREE), stopped)
-    for run, tags in (("train", ("loss", "learning_rate", "rewards/margin")), ("validation", ("loss",))):
+    for run, tags in (("train", ("loss", "optimizer/learning_rate", "rewards/margin")), ("validation", ("loss",))):
         ours, theirs = (EventAccumulator(str(one / "runs" / run)).Reload() for one in (stopped, uninterrupted))
         for tag in tags:
             shown = [(event.step, event.value) for event in ours.Scalars(tag)]

@@ -1,5 +1,6 @@
 """Callbacks of the training loop: when to validate and save, when to stop, and what to tell."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -78,7 +79,8 @@ class Stopping(TrainerCallback):
 
 def validations_without_gain(history: list[dict[str, Any]]) -> int:
     """Count the validations since the one with the lowest loss."""
-    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    seen = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    losses = [loss if math.isfinite(loss) else math.inf for loss in seen]
     return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
 

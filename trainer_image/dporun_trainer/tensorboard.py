@@ -26,18 +26,18 @@ SAMPLE_TOKENS = 64
 
 CHARTS = {
     "loss": "loss",
-    "learning_rate": "learning_rate",
-    "grad_norm": "gradient_norm",
+    "learning_rate": "optimizer/learning_rate",
+    "grad_norm": "optimizer/gradient_norm",
     "rewards/chosen": "rewards/chosen",
     "rewards/rejected": "rewards/rejected",
     "rewards/margins": "rewards/margin",
     "rewards/accuracies": "rewards/accuracy",
-    "logps/chosen": "log_probabilities/chosen",
-    "logps/rejected": "log_probabilities/rejected",
+    "logps/chosen": "tokens/log_probability_chosen",
+    "logps/rejected": "tokens/log_probability_rejected",
     "entropy": "tokens/entropy",
     "mean_token_accuracy": "tokens/accuracy",
 }
-"""Tag of each metric of TRL that gets a chart."""
+"""Tag of each metric of TRL that gets a chart. TensorBoard's first page sorts them by name: loss comes first."""
 
 LAYOUT = {
     "DPO": {
@@ -45,10 +45,10 @@ LAYOUT = {
         "Rewards: chosen and rejected": ["Multiline", ["^rewards/chosen$", "^rewards/rejected$"]],
         "Reward margin": ["Multiline", ["^rewards/margin$"]],
         "Reward accuracy": ["Multiline", ["^rewards/accuracy$"]],
-        "Learning rate": ["Multiline", ["^learning_rate$"]],
-        "Gradient norm": ["Multiline", ["^gradient_norm$"]],
-        "Preference pairs per second": ["Multiline", ["^throughput/pairs_per_second$"]],
-        "Memory (GiB)": ["Multiline", ["^memory/peak_gib$"]],
+        "Learning rate": ["Multiline", ["^optimizer/learning_rate$"]],
+        "Gradient norm": ["Multiline", ["^optimizer/gradient_norm$"]],
+        "Preference pairs per second": ["Multiline", ["^system/pairs_per_second$"]],
+        "Memory (GiB)": ["Multiline", ["^system/peak_memory_gib$"]],
     }
 }
 """Charts of the Custom Scalars page, in the order in which a person looks at them."""
@@ -78,8 +78,8 @@ class Charts(TrainerCallback):
             writer.add_scalar(tag, value, state.global_step)
         if not validation:
             if self._reporter.samples_per_second is not None:
-                writer.add_scalar("throughput/pairs_per_second", self._reporter.samples_per_second, state.global_step)
-            writer.add_scalar("memory/peak_gib", peak_memory() / 2**30, state.global_step)
+                writer.add_scalar("system/pairs_per_second", self._reporter.samples_per_second, state.global_step)
+            writer.add_scalar("system/peak_memory_gib", peak_memory() / 2**30, state.global_step)
         writer.flush()
 
     def on_evaluate(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
