@@ -7,7 +7,7 @@ from dporun_operator.plan.draft import Draft
 from dporun_operator.plan.observed import Job
 from dporun_operator.plan.text import duration, sentence, shorten
 from dporun_trainer.contract.config import ArchiveWhen
-from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.contract.results import FailureReason, Outcome
 
 SKIPPED = "Skipped"
 """Reason of Archived when nothing is to be archived."""
@@ -20,7 +20,7 @@ def wanted(draft: Draft) -> bool:
 
 
 def why_not(draft: Draft) -> str | None:
-    """Say why the run is not to be archived; None when it is."""
+    """Say why the run is not to be archived; None when it is, or when only its verdict on the volume can tell."""
     archive = draft.run.spec.archive
     if archive is None:
         return "spec.archive is not set: the results stay on the volume"
@@ -28,9 +28,6 @@ def why_not(draft: Draft) -> str | None:
         return "training never started: there is nothing to archive"
     if archive.when is not ArchiveWhen.FINISHED and not draft.trained:
         return f"archive.when is {archive.when}, and training did not succeed"
-    verdict = draft.get("verdict")
-    if archive.when is ArchiveWhen.PASSED and not (verdict and verdict.passed):
-        return "archive.when is Passed, and the run did not reach every gate"
     return None
 
 
@@ -66,12 +63,7 @@ def pursue(draft: Draft, *, tries: int | None, prune_only: bool = False) -> bool
     if not retries.settled(draft, job, pods):
         return None
     end = ending.of(job, pods, draft.run.spec)
-    if end.succeeded and (prune_only or (end.outcome and end.outcome.archive)):
-        if end.outcome and end.outcome.archive:
-            result = end.outcome.archive
-            values = result.model_dump(include={"uri", "manifest_sha256", "files", "bytes"})
-            draft.update(archive=ArchiveStatus(state=ArchiveState.SUCCEEDED, attempts=attempt, **values))
-            draft.set(ConditionType.ARCHIVED, True, ARCHIVED, f"{result.files} files are in {result.uri}.")
+    if end.succeeded and end.outcome and (prune_only or _conclude(draft, end.outcome, attempt)):
         return True
     problem = _problem(end)
     if tries is not None and attempt >= tries:
@@ -80,6 +72,21 @@ def pursue(draft: Draft, *, tries: int | None, prune_only: bool = False) -> bool
         return False
     _try_again(draft, job, attempt, problem, prune_only=prune_only)
     return None
+
+
+def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
+    """Record what a Job that ended well has archived; False when that is nothing, and it should be something."""
+    archive = draft.run.spec.archive
+    result = outcome.archive
+    if result is not None:
+        values = result.model_dump(include={"uri", "manifest_sha256", "files", "bytes"})
+        draft.update(archive=ArchiveStatus(state=ArchiveState.SUCCEEDED, attempts=attempt, **values))
+        draft.set(ConditionType.ARCHIVED, True, ARCHIVED, f"{result.files} files are in {result.uri}.")
+        return True
+    if archive is not None and archive.when is not ArchiveWhen.FINISHED:
+        skip(draft, outcome.message)
+        return True
+    return False
 
 
 def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only: bool) -> None:
