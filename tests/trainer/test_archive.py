@@ -22,6 +22,8 @@ from dporun_trainer.contract.results import (
     FailureReason,
     Outcome,
     OutcomeState,
+    Progress,
+    Stage,
     Verdict,
     VerdictState,
 )  # fmt: skip
@@ -29,6 +31,7 @@ from dporun_trainer.errors import RunError
 from dporun_trainer.files import sha256, write_text
 from dporun_trainer.folder import FolderStore
 from dporun_trainer.manifest import Manifest
+from dporun_trainer.progress import ProgressFile
 from run_directory import ODD_NAME, a_checkpoint, a_run, results
 from s3_server import S3Server
 
@@ -306,6 +309,34 @@ def test_full_disk_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("dporun_trainer.archive.write_text", full)
     assert archived(a_run(str(tmp_path / "archive")), directory).files
     assert left(directory) == ["checkpoint-20"]
+
+
+def test_checkpoints_that_cannot_be_deleted_do_not_undo_an_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    directory = results(tmp_path / "run")
+    monkeypatch.setattr(checkpoints, "discard", refuse)
+    outcome = archive(a_run(str(tmp_path / "archive")), directory)
+    assert outcome.archive
+    assert "could not be deleted" in outcome.message
+
+
+def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Progress] = []
+    update = ProgressFile.update
+
+    def look(self: ProgressFile, **changes: Any) -> None:
+        update(self, **changes)
+        seen.append(self.read())
+
+    monkeypatch.setattr(ProgressFile, "update", look)
+    archive(a_run(str(tmp_path / "archive")), results(tmp_path / "run"))
+    assert {progress.stage for progress in seen[:-1]} == {Stage.ARCHIVING}
+    assert any((progress.detail or "").startswith("archived 11/11 files, ") for progress in seen)
+    assert seen[-1].stage is Stage.DONE
 
 
 def test_prune_only_and_no_archive_upload_nothing(tmp_path: Path) -> None:

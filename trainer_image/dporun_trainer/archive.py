@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -21,12 +21,14 @@ from dporun_trainer.contract.results import (
     FailureReason,
     Outcome,
     OutcomeState,
+    Stage,
     Verdict,
 )  # fmt: skip
-from dporun_trainer.errors import RunError
+from dporun_trainer.errors import RunError, shorten
 from dporun_trainer.files import write_text
 from dporun_trainer.manifest import BaseModel, Manifest, ManifestFile
 from dporun_trainer.prepared import Prepared
+from dporun_trainer.progress import ProgressFile
 from dporun_trainer.restore import open_store
 from dporun_trainer.s3 import WORKERS
 from dporun_trainer.transfer import Content, Meter, Store, size
@@ -126,13 +128,15 @@ def _upload(config: RunConfig, target: ArchiveTarget, directory: Path, store: St
         for name in select(list(_walk(directory)), target.include, best.path.name if best else None)
         if not name.startswith(layout.CHECKPOINT_PREFIX) or name.partition("/")[0] in whole
     ]
-    contents = {name: Content.of(directory / name) for name in names}
+    say = _teller(directory)
+    contents = _read(directory, names, say)
     store.clean()
-    _send(store, directory, contents)
+    _send(store, directory, contents, say)
     files = {name: ManifestFile(path=name, bytes=c.length, sha256=c.sha256) for name, c in contents.items()}
     files = _archived_before(store, stored, files) | files
     data = _manifest(config, directory, files, before, best.summary() if best else None)
     _commit(config, directory, store, data, before)
+    ProgressFile(directory / layout.PROGRESS).update(stage=Stage.DONE, detail=None)
     return ArchiveResult(
         uri=store.uri,
         manifest_sha256=hashlib.sha256(data).hexdigest(),
@@ -141,9 +145,21 @@ def _upload(config: RunConfig, target: ArchiveTarget, directory: Path, store: St
     )
 
 
-def _send(store: Store, directory: Path, contents: dict[str, Content]) -> None:
+def _read(directory: Path, names: list[str], say: Callable[[str], None]) -> dict[str, Content]:
+    """Compute the checksums of files."""
+    sizes = {name: (directory / name).stat().st_size for name in names}
+    meter = Meter("read", len(sizes), sum(sizes.values()), say)
+    contents = {}
+    for name, length in sizes.items():
+        contents[name] = Content.of(directory / name)
+        meter.add(length)
+        meter.file()
+    return contents
+
+
+def _send(store: Store, directory: Path, contents: dict[str, Content], say: Callable[[str], None]) -> None:
     """Store files until each is verified to be there; small ones side by side, large ones in parallel parts."""
-    meter = Meter("archived", len(contents), sum(content.length for content in contents.values()))
+    meter = Meter("archived", len(contents), sum(content.length for content in contents.values()), say)
 
     def send(name: str) -> None:
         content = contents[name]
@@ -280,12 +296,22 @@ def _walk(directory: Path) -> Iterator[str]:
 def _prune(directory: Path, ended: Outcome | None) -> str:
     """Delete intermediate checkpoints; the best stays, and the newest of a run that might go on."""
     running = ended is None or ended.state is not OutcomeState.SUCCEEDED
-    gone = checkpoints.prune(directory, running=running)
-    if checkpoints.complete(directory):
-        for path in checkpoints.torn(directory):
-            checkpoints.discard(path)
-            gone.append(path)
+    try:
+        gone = checkpoints.prune(directory, running=running)
+        if checkpoints.complete(directory):
+            for path in checkpoints.torn(directory):
+                checkpoints.discard(path)
+                gone.append(path)
+    except OSError as error:  # no reason to call an archive that is complete a failure
+        log.warning("cannot delete intermediate checkpoints: %s", error)
+        return f"intermediate checkpoints could not be deleted ({error})"
     return f"{len(gone)} intermediate checkpoints deleted" if gone else "no intermediate checkpoints to delete"
+
+
+def _teller(directory: Path) -> Callable[[str], None]:
+    """What puts lines of progress into the run's progress file."""
+    progress = ProgressFile(directory / layout.PROGRESS)
+    return lambda line: progress.update(stage=Stage.ARCHIVING, detail=shorten(line, 256))
 
 
 def _unwanted(when: ArchiveWhen, ended: Outcome | None, verdict: Verdict | None) -> str | None:
@@ -321,4 +347,4 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _done(message: str, result: ArchiveResult | None = None) -> Outcome:
-    return Outcome(state=OutcomeState.SUCCEEDED, message=message[:1024], archive=result)
+    return Outcome(state=OutcomeState.SUCCEEDED, message=shorten(message, 1024), archive=result)
