@@ -13,6 +13,7 @@ import yaml
 from dporun_trainer.__main__ import main
 from dporun_trainer.charts import CHARTS, draw, ticks
 from dporun_trainer.contract import layout
+from dporun_trainer.contract.config import Gates
 from dporun_trainer.contract.results import EvaluationSummary, Failure, FailureReason, Outcome, OutcomeState
 from dporun_trainer.curves import Curves
 from dporun_trainer.health import diagnose
@@ -262,3 +263,13 @@ def test_the_next_action_of_a_poor_result_is_a_change_of_the_manifest(tmp_path: 
     words = page(directory).words
     assert "Needs improvement gates not passed Overfitting" in words
     assert re.search(rf"Next Change training.epochs {config['training']['epochs']} → \d+ and run again.", words)
+
+
+def test_a_small_margin_of_a_run_that_was_still_learning_asks_for_more_epochs(tmp_path: Path) -> None:
+    directory = finished_run(tmp_path / "short")
+    metrics = json.loads((directory / layout.EVALUATION_METRICS).read_text(encoding="utf-8")) | {"reward_margin": 0.5}
+    (directory / layout.EVALUATION_METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+    verdict = judge(EvaluationSummary(**{key: metrics[key] for key in EvaluationSummary.model_fields}), Gates())
+    (directory / layout.VERDICT).write_text(verdict.to_json(), encoding="utf-8")
+    write_report(directory)
+    assert "Next It was still learning: change training.epochs 2 → 4 and run again." in page(directory).words

@@ -19,6 +19,7 @@ from dporun_trainer.files import write_text
 from dporun_trainer.model_card import model_card
 from dporun_trainer.poster import write_poster
 from dporun_trainer.record import Record, read_record
+from dporun_trainer.verdict import GOOD_MARGIN
 
 DASH = "\N{EN DASH}"
 SHOWN_EXAMPLES = 12
@@ -70,6 +71,7 @@ def headline(record: Record) -> Headline:
     verdict, health = record.verdict, record.health
     advice = next(iter(health.suggestions), None) if health else None
     change = advice and (f"Change {remedies.describe(advice)} and run again." if advice.proposed else advice.reason)
+    change = change or _train_longer(record)
     if record.outcome and record.outcome.state is OutcomeState.FAILED:
         failure = record.outcome.failure
         text = failure.message if failure else record.outcome.message
@@ -90,6 +92,17 @@ def headline(record: Record) -> Headline:
         case _:
             action = change or "Read the answers below, worst first, and look for what the data does not teach."
             return Headline("poor", "Needs improvement", _sentence(verdict.reasons), action)
+
+
+def _train_longer(record: Record) -> str | None:
+    """Advise more epochs when a small margin is all that is wrong: the last checkpoint was the best."""
+    margin, validations = record.metrics.get("reward_margin"), record.curves["eval_loss"].steps
+    if record.config is None or margin is None or margin >= GOOD_MARGIN:
+        return None
+    if record.best is None or not validations or record.best.step != validations[-1]:
+        return None
+    longer = remedies.more_epochs(remedies.RunValues.of(record.config), remedies.Seen())
+    return f"It was still learning: change {remedies.describe(longer)} and run again." if longer else None
 
 
 def render(record: Record, head: Headline) -> str:
