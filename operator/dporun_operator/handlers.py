@@ -60,8 +60,7 @@ class Operator:
         self.loop = Loop(self.reconciler, self.seen, resync_seconds=self.settings.resync_seconds)
         if self.settings.port:
             await self._serve()
-        await self._wait_for_api()
-        await self._list()
+        await self._list_until_it_works()
         self._resync = asyncio.create_task(self._resync_for_ever(), name="resync")
 
     async def stop(self, **_: Any) -> None:
@@ -92,16 +91,13 @@ class Operator:
         self.loop.drop(uid)
         self.reconciler.forget(uid)
 
-    async def _wait_for_api(self) -> None:
-        """Wait until the CustomResourceDefinition is served: kopf looks for it only once."""
+    async def _list_until_it_works(self) -> None:
+        """Wait until the CustomResourceDefinition is served, as kopf looks for it only once."""
         for delay in CappedBackoffs():
             try:
-                for namespace in self.settings.namespaces or (None,):
-                    await self.cluster.list(names.KIND, namespace=namespace)
+                await self._list()
             except ApiError as error:
-                log.warning(
-                    "cannot list %s, is the CRD installed? Trying again in %.0f s: %s", names.PLURAL, delay, error
-                )
+                log.warning("cannot list %s; trying again in %.0f s: %s", names.PLURAL, delay, error)
                 await asyncio.sleep(delay)
             else:
                 return
