@@ -215,7 +215,8 @@ class Lint:
             "eos": "a doubled EOS token at the end of chosen",
         }
         found = [f"{text}: {self._share(name)}" for name, text in texts.items() if self._tallies[name].count]
-        found += [f"{text}: {self._share(text)}" for text in self._tallies if text not in texts and self._tallies[text].count]
+        remarks = [name for name, tally in self._tallies.items() if name not in texts and tally.count]
+        found += [f"{remark}: {self._share(remark)}" for remark in remarks]
         return found + self._length_bias()
 
     def _share(self, name: str) -> str:
