@@ -25,7 +25,7 @@ def show_result(console: Console, directory: Path, trained: Outcome, archived: O
         gates = "every gate passed" if trained.verdict.passed else "not every gate passed"
         console.print(Text.assemble((words, f"bold {VERDICT_STYLE[trained.verdict.state]}"), f": {gates}"))
         for reason in trained.verdict.reasons:
-            console.print(f"  • {reason}", markup=False, soft_wrap=True)
+            console.print(f"  • {reason}", markup=False, soft_wrap=not console.is_terminal)
     table = Table.grid(padding=(0, 2))
     for name, value in _numbers(trained):
         table.add_row(Text(name, style="dim"), value)

@@ -1,5 +1,8 @@
 """What a person sees while a run goes on: a live display on a terminal, plain lines elsewhere."""
 
+import os
+import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -229,5 +232,22 @@ def shown(console: Console, title: str) -> Iterator[View]:
         yield PlainView(console)
         return
     view = LiveView(title)
-    with Live(view, console=console, refresh_per_second=8):
+    with _undisturbed(), Live(view, console=console, refresh_per_second=8):
         yield view
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep the terminal from echoing Ctrl-C into the display and from dropping what was being drawn just then."""
+    terminal = sys.stdin.fileno() if sys.stdin.isatty() else None
+    if terminal is None or os.tcgetpgrp(terminal) != os.getpgrp():
+        yield
+        return
+    before = termios.tcgetattr(terminal)
+    quiet = termios.tcgetattr(terminal)
+    quiet[3] = (quiet[3] & ~termios.ECHOCTL) | termios.NOFLSH
+    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)

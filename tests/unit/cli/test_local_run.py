@@ -110,7 +110,7 @@ def test_bad_data_ends_with_65_and_the_rows(desk: Desk) -> None:
     result = desk.run("bad-data", dataset={"train": "s3://bucket/bad.jsonl", "validationFraction": 0.5})
     assert result.returncode == 65, result.stdout
     assert "prepare: failed (DatasetInvalid)" in result.stdout
-    assert "identical" in result.stdout
+    assert "(row 5 of bad.jsonl)" in " ".join(result.stdout.replace("│", " ").split())
     assert not (desk.results / "bad-data" / "outcome.json").exists()
 
 
