@@ -141,7 +141,9 @@ def test_stopped_and_resumed_with_two_processes(model: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_run_and_loses_nothing(model: Path, tmp_path: Path) -> None:
-    config = a_config("killed", topology=TWO, training={"epochs": 500, "gradient_accumulation_steps": 1})
+    """One of two processes is killed; until then, they learned what one process learns with the same global batch."""
+    one_epoch = {"epochs": 500, "gradient_accumulation_steps": 1}
+    config = a_config("killed", topology=TWO, lora={"dropout": 0.0}, training=one_epoch)
     directory = training.prepare(config, tmp_path, model)
     outcome = run(
         config,
@@ -158,3 +160,14 @@ def test_a_killed_process_ends_the_run_and_loses_nothing(model: Path, tmp_path: 
     while workers(directory):
         assert time.monotonic() < deadline, "a training process was left behind"
         time.sleep(0.1)
+
+    from dporun_trainer.trainer import Preempted
+
+    alone = a_config("alone", lora={"dropout": 0.0}, training={"epochs": 500})
+    place = training.prepare(alone, tmp_path, model)
+    with training.single_process(), pytest.raises(Preempted):
+        training.attempt(alone, place, on_trainer=training.stop_at_step(5))
+    both = [[entry for entry in training.history(one)[:5] if "loss" in entry] for one in (directory, place)]
+    for two, single in zip(*both, strict=True):
+        for name in ("loss", "grad_norm", "rewards/margins", "learning_rate"):
+            assert two[name] == pytest.approx(single[name], rel=1e-4, abs=1e-6), name
