@@ -340,3 +340,31 @@ def test_conservative_dpo_is_what_trl_computes(model: Path, tmp_path: Path) -> N
     x = last["eval_rewards/margins"]
     expected = 0.8 * math.log1p(math.exp(-x)) + 0.2 * math.log1p(math.exp(x))
     assert last["eval_loss"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"topology": {"deepspeed": {"zero_stage": 1}}},
+        {"topology": {"deepspeed": {"offload_optimizer": True}}},
+        {"training": {"gradient_checkpointing": "always"}},
+        {"dpo": {"precompute_ref_log_probs": "never"}},
+    ],
+    ids=["stage 1", "offloaded optimizer", "checkpointing", "no precomputing"],
+)
+def test_how_it_is_computed_does_not_change_the_result(
+    full: tuple[Path, Any], model: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    config = a_config("other", lora=NO_DROPOUT, **change)
+    directory = training.prepare(config, tmp_path, model)
+    attempt(config, directory)
+    assert training.adapter_difference(directory / "final", full[0] / "final") < 1e-5
+
+
+def test_bfloat16_trains(model: Path, tmp_path: Path) -> None:
+    config = a_config("bf16", lora=NO_DROPOUT, training={"precision": "bf16"})
+    directory = training.prepare(config, tmp_path, model)
+    attempt(config, directory)
+    assert json.loads((directory / "training_config.json").read_text())["training"]["precision"] == "bf16"
+    losses = [entry["loss"] for entry in training.history(directory) if "loss" in entry]
+    assert losses[-1] < losses[0]
