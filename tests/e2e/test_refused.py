@@ -41,7 +41,7 @@ def test_bad_data_fails_before_training(workspace: Workspace, s3: Any) -> None:
     failure = status()["failure"]
     assert failure["reason"] == "DatasetInvalid"
     assert failure["exitCode"] == 65
-    assert "identical" in failure["message"]
+    assert "the same in chosen and rejected (rows 1, 2, 3" in failure["message"]
     jobs = kubectl(
         "get", "jobs", "--namespace", workspace.namespace, "--selector", "dporun.io/run=bad-data", "-o", "name"
     )

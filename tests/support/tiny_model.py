@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-WORDS = (
+_TEXT = (
     "apple banana cherry delta echo foxtrot golf hotel india juliet kilo lima red green blue one two three the is a of "
     "what which color fruit letter please answer question yes no good bad"
-).split()
+)
+WORDS = tuple(_TEXT.split())
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
