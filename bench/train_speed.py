@@ -25,7 +25,7 @@ from trl import DPOConfig, DPOTrainer
 
 import tiny_model
 import training
-from dporun_trainer.train import Attempt
+from dporun_trainer.training.train import Attempt
 
 EPOCHS = 2
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from dporun_trainer.checkpoints import Marker, mark_complete
 from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import Outcome, OutcomeState
 from dporun_trainer.files import write_text
+from dporun_trainer.training.checkpoints import Marker, mark_complete
 
 ODD_NAME = "events.out.ünï çødé 日本.1"
 

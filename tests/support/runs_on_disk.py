@@ -10,9 +10,9 @@ import yaml
 from dporun_trainer.contract import layout
 from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import DatasetSummary, EvaluationSummary, Progress, Stage
-from dporun_trainer.health import diagnose
+from dporun_trainer.diagnosis.health import diagnose
+from dporun_trainer.diagnosis.verdict import judge
 from dporun_trainer.prepared import DataFacts, Lengths, LintReport, ModelFacts, Prepared
-from dporun_trainer.verdict import judge
 
 HEALTHY = Path(__file__).parents[2] / "examples/unhealthy/healthy"
 

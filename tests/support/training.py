@@ -127,7 +127,7 @@ def attempt(
     ``on_trainer`` gets the trainer before it starts, and the event that asks it to stop. What the attempt raises,
     Preempted as well, is raised here.
     """
-    from dporun_trainer.train import Attempt
+    from dporun_trainer.training.train import Attempt
 
     stop = threading.Event()
     made = Attempt(config, directory, stop, rank)

@@ -8,7 +8,7 @@ import pytest
 
 import hub_server
 import s3_server
-from dporun_trainer.sources import ARCHIVE, Credentials
+from dporun_trainer.stores.sources import ARCHIVE, Credentials
 from tiny_model import save_tiny_model
 
 

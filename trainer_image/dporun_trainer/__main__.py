@@ -90,7 +90,7 @@ def _conclude(arguments: argparse.Namespace, file: str, command: Callable[[RunCo
 
 
 def _prepare(arguments: argparse.Namespace) -> ExitCode:
-    from dporun_trainer.prepare import prepare  # noqa: PLC0415
+    from dporun_trainer.inputs.prepare import prepare  # noqa: PLC0415
 
     return _conclude(
         arguments,
@@ -100,7 +100,7 @@ def _prepare(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _train(arguments: argparse.Namespace) -> ExitCode:
-    from dporun_trainer.launch import launch, outcome_file  # noqa: PLC0415
+    from dporun_trainer.training.launch import launch, outcome_file  # noqa: PLC0415
 
     return _conclude(
         arguments,
@@ -110,7 +110,7 @@ def _train(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _archive(arguments: argparse.Namespace) -> ExitCode:
-    from dporun_trainer.archive import archive  # noqa: PLC0415
+    from dporun_trainer.archiving.archive import archive  # noqa: PLC0415
 
     return _conclude(
         arguments,
@@ -120,7 +120,7 @@ def _archive(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    from dporun_trainer.restore import restore  # noqa: PLC0415
+    from dporun_trainer.archiving.restore import restore  # noqa: PLC0415
 
     def run() -> int:
         manifest = restore(
@@ -171,10 +171,10 @@ def _add_merge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from dporun_trainer import assess  # noqa: PLC0415
-    from dporun_trainer.evaluate import Options  # noqa: PLC0415
-    from dporun_trainer.forgetting import load_questions  # noqa: PLC0415
-    from dporun_trainer.policy import load_policy  # noqa: PLC0415
+    from dporun_trainer.evaluation import assess  # noqa: PLC0415
+    from dporun_trainer.evaluation.evaluate import Options  # noqa: PLC0415
+    from dporun_trainer.evaluation.forgetting import load_questions  # noqa: PLC0415
+    from dporun_trainer.evaluation.policy import load_policy  # noqa: PLC0415
 
     def run() -> int:
         run_of_model = assess.recorded_dpo(arguments.model)
@@ -199,8 +199,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from dporun_trainer.forgetting import load_questions  # noqa: PLC0415
-    from dporun_trainer.merge import merge  # noqa: PLC0415
+    from dporun_trainer.evaluation.forgetting import load_questions  # noqa: PLC0415
+    from dporun_trainer.evaluation.merge import merge  # noqa: PLC0415
 
     def run() -> int:
         prompts = [question.question for question in load_questions()]
@@ -231,13 +231,13 @@ _DIAGNOSE_EXIT_CODES = (
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
-    from dporun_trainer.diagnose import diagnose  # noqa: PLC0415
+    from dporun_trainer.diagnosis.diagnose import diagnose  # noqa: PLC0415
 
     return _explained(lambda: diagnose(arguments.directory, form=arguments.form))
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from dporun_trainer.report import write_report  # noqa: PLC0415
+    from dporun_trainer.reporting.report import write_report  # noqa: PLC0415
 
     def run() -> int:
         write_report(arguments.directory)

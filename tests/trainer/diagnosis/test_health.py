@@ -1,0 +1,350 @@
+"""The diagnosis: readable cases, real ill runs, and healthy noise that must not be called ill."""
+
+import itertools
+import json
+import math
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dporun_trainer.__main__ import main
+from dporun_trainer.contract.config import RunConfig
+from dporun_trainer.contract.results import HealthState, Suggestion
+from dporun_trainer.diagnosis import diagnose as command
+from dporun_trainer.diagnosis.foreign import read_run
+from dporun_trainer.diagnosis.health import RULES, diagnose, examine
+from dporun_trainer.diagnosis.remedies import RunValues, describe, patch
+from dporun_trainer.reporting.curves import MAX_ENTRIES, Curves
+
+CASES = sorted((Path(__file__).parents[1] / "cases/health").glob("*.yaml"))
+UNHEALTHY = Path(__file__).parents[3] / "examples/unhealthy"
+Entry = dict[str, Any]
+
+
+def values(column: list[object]) -> list[object]:
+    """Expand a case's column: ``0.69..0.5 x10`` is ten values on a line, ``0.69 x10`` ten equal ones."""
+    expanded: list[object] = []
+    for item in column:
+        pattern = re.fullmatch(r"([^ ]+?)(?:\.\.([^ ]+))? x(\d+)", str(item))
+        if pattern is None:
+            expanded.append(item)
+            continue
+        first, last, count = pattern[1], pattern[2] or pattern[1], int(pattern[3])
+        if first in {"NaN", "Infinity"}:
+            expanded += [first] * count
+            continue
+        step = (float(last) - float(first)) / max(count - 1, 1)
+        expanded += [float(first) + index * step for index in range(count)]
+    return expanded
+
+
+def history(case: dict[str, Any]) -> list[Entry]:
+    """Build the log history that a case describes: one training log per step."""
+    columns = {key: values(column) for key, column in case["train"].items()}
+    entries: list[Entry] = []
+    for index in range(max(map(len, columns.values()))):
+        step = index + 1
+        place = {"step": step, "epoch": step / case["stepsPerEpoch"]}
+        entries.append(place | {key: column[index] for key, column in columns.items() if index < len(column)})
+        if step in case.get("validation", {}):
+            entries.append(place | {f"eval_{key}": value for key, value in case["validation"][step].items()})
+    return entries
+
+
+def run_config(**sections: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {"run": {"name": "case"}, "model": {"uri": "hf://a/b"}, "dataset": {"train": "train.jsonl"}, **sections}
+    )
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_case(path: Path) -> None:
+    case = yaml.safe_load(path.read_text(encoding="utf-8"))
+    sections = {key: case[key] for key in ("dpo", "lora", "training") if key in case}
+
+    health = diagnose(history(case), run_config(**sections))
+
+    expected = case["expect"]
+    assert health.state == expected["state"], health.evidence
+    for words in expected.get("evidence", []):
+        assert any(words in evidence for evidence in health.evidence), health.evidence
+    if "changes" in expected:
+        assert [describe(suggestion) for suggestion in health.suggestions] == expected["changes"]
+
+
+def test_every_warning_sign_has_a_case() -> None:
+    seen = {
+        evidence.split(":")[0]
+        for path in CASES
+        for evidence in yaml.safe_load(path.read_text(encoding="utf-8"))["expect"].get("evidence", [])
+    }
+    assert {rule.sign.split(":")[0] for rule in RULES} <= seen
+
+
+EXAMPLES = {
+    "healthy": (HealthState.ON_TRACK, []),
+    "overfit": (
+        HealthState.OVERFITTING,
+        ["training.epochs 10 → 1", "training.learningRate 0.001 → 0.0005", "lora.dropout 0 → 0.05", "dataset"],
+    ),
+    "underfit": (
+        HealthState.UNDERFITTING,
+        [
+            "training.learningRate 1e-06 → 1e-05",
+            "training.epochs 2 → 4",
+            "lora.rank 16 → 32",
+            "lora.alpha 32 → 64",
+            "dataset",
+        ],
+    ),
+    "diverge": (
+        HealthState.UNSTABLE,
+        [
+            "training.learningRate 0.1 → 0.0005",
+            "training.maxGradNorm 1000 → 1",
+            "training.perDeviceBatchSize 4 → 2",
+            "dataset",
+        ],
+    ),
+    "confuse": (
+        HealthState.CONFUSED,
+        ["dataset", "dpo.labelSmoothing 0 → 0.1", "training.learningRate 0.002 → 0.001"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_run_that_was_really_trained_is_named_rightly(name: str) -> None:
+    run = read_run(UNHEALTHY / name)
+    health = examine(Curves.of(run.history), run.settings)
+    state, changes = EXAMPLES[name]
+    assert health.state is state
+    assert [describe(suggestion) for suggestion in health.suggestions] == changes
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_asked_at_every_log_the_diagnosis_does_not_flicker(name: str) -> None:
+    run = read_run(UNHEALTHY / name)
+    live = [examine(Curves.of(run.history[:end]), run.settings).state for end in range(len(run.history) + 1)]
+    transitions = [state for state, _ in itertools.groupby(live)]
+    assert transitions[0] is HealthState.UNKNOWN
+    assert transitions[-1] is EXAMPLES[name][0]
+    assert len(transitions) == len(set(transitions)) <= 3
+
+
+@st.composite
+def healthy_runs(draw: st.DrawFn) -> list[Entry]:
+    """Log histories of healthy DPO runs: losses of real pairs, averaged over small batches."""
+    seed = draw(st.integers(0, 2**32))
+    batch = draw(st.sampled_from([2, 4, 8, 32]))
+    epochs = draw(st.integers(1, 4))
+    per_epoch = draw(st.integers(20, 80))
+    final_margin = draw(st.floats(1.5, 6))
+    wrong_labels = draw(st.floats(0, 0.15))
+    memorised = draw(st.floats(1, 1.3))
+    noise = random.Random(seed)
+    entries: list[Entry] = []
+    for step in range(1, epochs * per_epoch + 1):
+        epoch = step / per_epoch
+        learnt = final_margin * (1 - math.exp(-2.5 * step / (epochs * per_epoch)))
+        seen = memorised ** int((step - 1) / per_epoch)
+        margins = [
+            (-0.4 if noise.random() < wrong_labels else 1.0) * noise.gauss(learnt * seen, 0.6 * learnt)
+            for _ in range(batch)
+        ]
+        losses = [math.log1p(math.exp(-margin)) for margin in margins]
+        scale = sum(1 / (1 + math.exp(margin)) for margin in margins) / batch
+        entries.append(
+            {
+                "step": step,
+                "epoch": epoch,
+                "batch": batch,
+                "loss": sum(losses) / batch,
+                "grad_norm": scale * noise.lognormvariate(0, 0.4),
+                "rewards/margins": sum(margins) / batch,
+            }
+        )
+        if step % per_epoch == 0:
+            held_out = 0.9 * learnt
+            entries.append(
+                {
+                    "step": step,
+                    "epoch": epoch,
+                    "eval_loss": (math.log1p(math.exp(-held_out)) + 0.06) * noise.uniform(0.99, 1.01),
+                    "eval_rewards/margins": held_out,
+                    "eval_rewards/accuracies": 0.8,
+                }
+            )
+    return entries
+
+
+@settings(max_examples=60, deadline=None)
+@given(healthy_runs())
+def test_healthy_noise_is_not_called_ill(entries: list[Entry]) -> None:
+    config = run_config(
+        training={
+            "epochs": entries[-1]["epoch"],
+            "perDeviceBatchSize": entries[0]["batch"],
+            "gradientAccumulationSteps": 1,
+        }
+    )
+    for end in range(0, len(entries) + 1, 40):
+        health = diagnose(entries[:end], config)
+        assert health.state in {HealthState.ON_TRACK, HealthState.UNKNOWN}, health.evidence
+    assert diagnose(entries, config).state is HealthState.ON_TRACK
+
+
+@settings(max_examples=25, deadline=None)
+@given(healthy_runs(), st.data())
+def test_any_loss_that_is_not_a_number_is_unstable(entries: list[Entry], data: st.DataObject) -> None:
+    broken = data.draw(st.sampled_from([entry for entry in entries if "loss" in entry]))
+    broken["loss"] = data.draw(st.sampled_from([math.nan, math.inf, "NaN", "Infinity"]))
+    health = diagnose(entries)
+    assert health.state is HealthState.UNSTABLE
+    assert f"step {broken['step']} " in health.evidence[0]
+
+
+KEYS = st.sampled_from(["step", "epoch", "loss", "eval_loss", "grad_norm", "rewards/margins", "eval_rewards/margins"])
+ANYTHING = st.one_of(st.none(), st.floats(), st.integers(-5, 1000), st.booleans(), st.text(max_size=4))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.dictionaries(KEYS, ANYTHING), max_size=40))
+def test_no_history_whatever_breaks_it(entries: list[Entry]) -> None:
+    diagnose(entries)
+
+
+def test_a_resumed_run_counts_what_the_later_attempt_saw() -> None:
+    attempt = [{"step": step, "loss": 0.5} for step in range(1, 31)]
+    crashed = [*attempt[:20], *({"step": step, "loss": math.nan} for step in range(21, 26)), *attempt[20:]]
+    assert diagnose(crashed) == diagnose(attempt)
+
+
+def test_the_validation_of_the_reloaded_best_checkpoint_does_not_hide_the_last_one() -> None:
+    case = yaml.safe_load((CASES[0].parent / "overfitting.yaml").read_text(encoding="utf-8"))
+    entries = history(case)
+    entries.append({"step": 40, "epoch": 4.0, "eval_loss": 0.41})
+    assert diagnose(entries, run_config(training={"epochs": 4})).state is HealthState.OVERFITTING
+
+
+def test_a_long_history_is_thinned_but_keeps_validations_and_broken_losses() -> None:
+    entries: list[Entry] = [{"step": step, "loss": 0.5} for step in range(1, 20 * MAX_ENTRIES)]
+    entries[777]["loss"] = "NaN"
+    entries[1001] = {"step": 1002, "eval_loss": 0.6}
+    curves = Curves.of(entries)
+    assert len(curves["loss"]) <= 1.1 * MAX_ENTRIES
+    assert curves["loss"].steps[-1] == entries[-1]["step"]
+    assert curves["eval_loss"].steps == (1002,)
+    assert diagnose(entries).state is HealthState.UNSTABLE
+
+
+def test_values_that_a_foreign_run_does_not_tell_are_suggested_in_words() -> None:
+    health = diagnose([{"step": step, "epoch": step / 20, "loss": 0.693} for step in range(1, 41)])
+    assert health.state is HealthState.UNDERFITTING
+    rate = health.suggestions[0]
+    assert (rate.path, rate.current, rate.proposed) == ("spec.training.learningRate", None, None)
+    assert rate.reason
+
+
+def test_the_patch_is_yaml_that_changes_only_what_is_suggested() -> None:
+    suggestions = (
+        Suggestion(path="spec.training.learningRate", current=5e-5, proposed=2e-5, reason="Smaller steps."),
+        Suggestion(path="spec.training.epochs", current=4.0, proposed=2, reason="Best was epoch 2."),
+        Suggestion(path="spec.lora.dropout", current=0.05, proposed=0.1, reason="Harder to memorise."),
+        Suggestion(path="dataset", reason="Get more training data."),
+    )
+    text = patch(suggestions)
+    assert yaml.safe_load(text) == {"spec": {"training": {"learningRate": 2e-5, "epochs": 2}, "lora": {"dropout": 0.1}}}
+    assert "# training.learningRate 5e-05 → 2e-05" in text
+    assert "Get more training data." in text
+
+
+@pytest.mark.parametrize(
+    ("file", "wrap"),
+    [
+        ("log_history.json", lambda entries: entries),
+        ("trainer_state.json", lambda entries: {"log_history": entries}),
+        ("checkpoint-200/trainer_state.json", lambda entries: {"log_history": entries}),
+    ],
+)
+def test_a_foreign_run_is_found_and_read(
+    tmp_path: Path, file: str, wrap: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = json.loads((UNHEALTHY / "overfit/log_history.json").read_text(encoding="utf-8"))
+    (tmp_path / "checkpoint-8").mkdir()
+    (tmp_path / "checkpoint-8/trainer_state.json").write_text(json.dumps({"log_history": entries[:9]}))
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(wrap(entries)))
+    (tmp_path / "README.md").write_text("### Training hyperparameters\n- learning_rate: 0.001\n- num_epochs: 10\n")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}))
+
+    assert main(["diagnose", str(tmp_path)]) == command.EXIT_CODES[HealthState.OVERFITTING] == 10
+
+    output = capsys.readouterr().out
+    assert f"read from {file}" in output
+    assert "training.learningRate 0.001 → 0.0005" in output
+    assert "training.epochs 10 → 1" in output
+    assert read_run(tmp_path).settings == RunValues(
+        learning_rate=0.001, epochs=10, lora_rank=8, lora_alpha=16, lora_dropout=0
+    )
+
+
+def test_a_run_that_left_only_tensorboard_logs_is_read(tmp_path: Path) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    entries = json.loads((UNHEALTHY / "overfit/log_history.json").read_text(encoding="utf-8"))
+    half = len(entries) // 2
+    attempts = {"b": entries[: half + 6], "a": entries[half:]}  # the second attempt, a, repeats steps
+    for wall_time, (name, part) in enumerate(attempts.items(), start=1):
+        writer = EventFileWriter(str(tmp_path / "runs" / name))
+        for entry in part:
+            side = "eval/" if "eval_loss" in entry else "train/"
+            for key in entry.keys() - {"step"}:
+                tag = "train/epoch" if key == "epoch" else side + key.removeprefix("eval_")
+                value = Summary.Value(tag=tag, simple_value=entry[key])
+                writer.add_event(Event(wall_time=wall_time, step=entry["step"], summary=Summary(value=[value])))
+        writer.close()
+
+    read = Curves.of(read_run(tmp_path).history)
+
+    written = Curves.of(entries)
+    for key in ("loss", "eval_loss", "grad_norm", "eval_rewards/margins"):
+        assert read[key].steps == written[key].steps
+        assert read[key].values == pytest.approx(written[key].values)
+    assert examine(read, RunValues()).state is HealthState.OVERFITTING
+
+
+def test_nothing_to_diagnose_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.safetensors").touch()
+    assert main(["diagnose", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert f"no training history in {tmp_path}" in error
+    assert "Give the output folder of a training run" in error
+
+
+def test_the_parent_of_runs_names_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diagnose", str(UNHEALTHY)]) == 1
+    assert "Runs lie below it: confuse, diverge, healthy, overfit, underfit." in capsys.readouterr().err
+
+
+def test_a_torn_history_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log_history.json").write_text('[{"loss": 0.5},')
+    assert main(["diagnose", str(tmp_path)]) == 1
+    assert f"cannot read {tmp_path / 'log_history.json'}" in capsys.readouterr().err
+
+
+def test_output_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diagnose", str(UNHEALTHY / "underfit"), "--json"]) == 11
+    assert json.loads(capsys.readouterr().out)["state"] == "Underfitting"
+    assert main(["diagnose", str(UNHEALTHY / "underfit"), "--patch"]) == 11
+    changes = yaml.safe_load(capsys.readouterr().out)
+    assert changes["spec"]["training"] == {"learningRate": 1e-5, "epochs": 4}
+    assert main(["diagnose", str(UNHEALTHY / "healthy")]) == 0

@@ -1,0 +1,90 @@
+"""Greedy answers in batches."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapters import save_random_adapter
+from dporun_trainer.evaluation.generate import answers_of_both, end_tokens, generate
+from dporun_trainer.evaluation.policy import Policy, load_policy
+from dporun_trainer.evaluation.scoring import encode_prompt
+from tiny_model import chat_pairs, save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    torch.set_num_threads(1)
+    folder: Path = tmp_path_factory.mktemp("models")
+    base = save_tiny_model(folder / "base")
+    return load_policy(save_random_adapter(base, folder / "adapter", scale=0.3), base=base)
+
+
+@pytest.fixture(scope="module")
+def prompts(policy: Policy) -> list[list[int]]:
+    found = [encode_prompt(row["prompt"], policy.tokenizer) for row in chat_pairs(7)]
+    assert len({len(prompt) for prompt in found}) > 2
+    return found
+
+
+def test_a_batch_gives_what_one_prompt_at_a_time_gives(policy: Policy, prompts: list[list[int]]) -> None:
+    alone = answers_of_both(policy, prompts, max_new_tokens=12, batch_size=1)
+    together = answers_of_both(policy, prompts, max_new_tokens=12, batch_size=4)
+    assert together == alone
+    assert [both.base for both in together] != [both.tuned for both in together]
+
+
+def test_base_answers_are_those_of_the_base_model_alone(policy: Policy, prompts: list[list[int]]) -> None:
+    whole = load_policy(Path(policy.source), base=policy.model.peft_config["default"].base_model_name_or_path)
+    bare = whole.model.unload()
+    both = answers_of_both(policy, prompts, max_new_tokens=8)
+    assert [answers.base for answers in both] == generate(bare, policy.tokenizer, prompts, max_new_tokens=8)
+
+
+def test_answers_are_cut_at_max_new_tokens_or_end_with_eos(policy: Policy, prompts: list[list[int]]) -> None:
+    for both in answers_of_both(policy, prompts, max_new_tokens=5):
+        for answer in both:
+            ends = end_tokens(policy.model, policy.tokenizer)
+            assert answer.finished == (answer.tokens[-1] in ends)
+            assert answer.finished or len(answer.tokens) == 5
+            assert not set(answer.tokens[:-1]) & ends
+
+
+def test_generation_stops_at_every_end_token_the_model_names(policy: Policy, prompts: list[list[int]]) -> None:
+    usual = generate(policy.model, policy.tokenizer, prompts[:1], max_new_tokens=6)[0]
+    third = usual.tokens[2]
+    first = usual.tokens.index(third)
+    configured = policy.model.generation_config.eos_token_id
+    policy.model.generation_config.eos_token_id = [configured, third]
+    try:
+        stopped = generate(policy.model, policy.tokenizer, prompts[:1], max_new_tokens=6)[0]
+    finally:
+        policy.model.generation_config.eos_token_id = configured
+    assert stopped.finished
+    assert stopped.tokens == usual.tokens[: first + 1]
+
+
+def test_penalties_and_sampling_of_the_models_own_config_are_off(policy: Policy, prompts: list[list[int]]) -> None:
+    plain = generate(policy.model, policy.tokenizer, prompts, max_new_tokens=10)
+    own = policy.model.generation_config
+    own.repetition_penalty, own.do_sample, own.temperature, own.no_repeat_ngram_size = 5.0, True, 9.0, 2
+    try:
+        assert generate(policy.model, policy.tokenizer, prompts, max_new_tokens=10) == plain
+    finally:
+        own.repetition_penalty, own.do_sample, own.temperature, own.no_repeat_ngram_size = 1.0, False, 1.0, 0
+
+
+def test_a_prompt_without_room_for_an_answer_loses_its_beginning(policy: Policy) -> None:
+    limit = policy.max_positions
+    assert limit == 512
+    long = encode_prompt("what is apple please " * 200, policy.tokenizer)
+    assert len(long) > limit
+    answer = answers_of_both(policy, [long], max_new_tokens=4)[0].tuned
+    assert answer == answers_of_both(policy, [long[-(limit - 4) :]], max_new_tokens=4)[0].tuned
+
+
+def test_progress_and_no_prompts(policy: Policy, prompts: list[list[int]]) -> None:
+    told: list[tuple[int, int]] = []
+    answers_of_both(policy, prompts, max_new_tokens=2, batch_size=4, on_progress=lambda *at: told.append(at))
+    assert told == [(4, 14), (7, 14), (11, 14), (14, 14)]
+    assert answers_of_both(policy, [], max_new_tokens=2) == []

@@ -1,0 +1,203 @@
+"""A merged model is the adapted one, whole and verified, or not there."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from adapters import save_random_adapter
+from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.errors import RunError
+from dporun_trainer.evaluation import merge as merging
+from dporun_trainer.evaluation.merge import Merge, is_merged, merge
+from dporun_trainer.evaluation.policy import load_policy
+from tiny_model import save_tiny_model
+
+PROMPTS = ["what is apple", "please answer the question", "one two three", "good bad yes no"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return save_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_adapter(base, tmp_path_factory.mktemp("adapter"))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "run/merged"
+    assert not list(tmp_path.rglob("*.partial")), "nothing half done may stay"
+
+
+def logits(model: Any, tokenizer: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.cat([model(**tokenizer(text, return_tensors="pt")).logits[0] for text in PROMPTS])
+
+
+def test_the_merged_model_gives_the_adapters_logits(base: Path, adapter: Path, output: Path) -> None:
+    result = merge(adapter, output, prompts=PROMPTS)
+    policy = load_policy(adapter)
+    merged = AutoModelForCausalLM.from_pretrained(output)
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    difference = (logits(merged, tokenizer) - logits(policy.model, policy.tokenizer)).abs().max()
+    assert float(difference) == pytest.approx(result.max_abs_difference, abs=1e-5)
+    assert difference < 1e-5
+    assert result.effect > 0.1, "an adapter that does nothing would prove nothing"
+    assert (result.prompts, result.dtype, result.base) == (4, "float32", str(base.resolve()))
+    assert tokenizer.chat_template == policy.tokenizer.chat_template
+    assert (output / "generation_config.json").is_file()
+    assert json.loads((output / "merge.json").read_text())["max_abs_difference"] == result.max_abs_difference
+
+
+def test_a_merged_model_can_be_evaluated_alone_as_it_records_its_base(base: Path, adapter: Path, output: Path) -> None:
+    merge(adapter, output, prompts=PROMPTS)
+    policy = load_policy(output)
+    assert policy.reference is not None
+    expected = AutoModelForCausalLM.from_pretrained(base)
+    assert torch.equal(logits(policy.reference, policy.tokenizer), logits(expected, policy.tokenizer))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_bases_own_dtype_is_kept(base: Path, tmp_path: Path, output: Path, dtype: torch.dtype) -> None:
+    small = tmp_path / "small"
+    AutoModelForCausalLM.from_pretrained(base, dtype=dtype).save_pretrained(small)
+    AutoTokenizer.from_pretrained(base).save_pretrained(small)
+    result = merge(save_random_adapter(small, tmp_path / "adapter"), output, prompts=PROMPTS)
+    assert AutoModelForCausalLM.from_pretrained(output, dtype="auto").dtype is dtype
+    assert 0 < result.difference < result.tolerance < result.effect
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_merge_that_leaves_the_adapter_out_is_refused(
+    base: Path, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    stored = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(base, dtype=dtype).save_pretrained(stored)
+    AutoTokenizer.from_pretrained(base).save_pretrained(stored)
+    adapter = save_random_adapter(stored, tmp_path / "adapter")
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self, **_: self.unload())
+    with pytest.raises(RunError, match="the merged model is not the adapted one") as caught:
+        merge(adapter, output, prompts=PROMPTS)
+    assert "final/ is intact" in str(caught.value.hint)
+    assert not output.exists()
+
+
+def test_weights_damaged_on_the_way_to_the_disk_are_noticed(
+    adapter: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = PreTrainedModel.save_pretrained
+
+    def damaged(self: Any, *arguments: Any, **options: Any) -> None:
+        with torch.no_grad():
+            self.get_output_embeddings().weight[7, 3] += 1.0
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", damaged)
+    with pytest.raises(RunError, match="not the adapted one"):
+        merge(adapter, output, prompts=PROMPTS)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("difference", "effect", "faithful"),
+    [
+        (1e-7, 0.1, True),
+        (2e-5, 0.1, False),  # beyond rounding
+        (9e-6, 1.2e-5, False),  # within rounding, but nearer to the base than to the adapter
+        (9e-6, 9e-6, True),  # an adapter too weak to tell apart
+        (float("nan"), 0.1, False),
+    ],
+)
+def test_what_counts_as_faithful(difference: float, effect: float, faithful: bool) -> None:
+    assert Merge("base", "0" * 64, "float32", 4, 0.0, difference, effect, 1e-5).faithful is faithful
+
+
+def test_an_adapter_that_is_not_a_number_is_an_error(base: Path, tmp_path: Path, output: Path) -> None:
+    broken = save_random_adapter(base, tmp_path / "adapter", scale=float("inf"))
+    with pytest.raises(RunError) as caught:
+        merge(broken, output, prompts=PROMPTS)
+    assert caught.value.reason in {FailureReason.NON_FINITE_LOSS, FailureReason.TRAINER_ERROR}
+    assert not output.exists()
+
+
+def test_large_models_are_sharded(adapter: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "_MAX_SHARD_SIZE", "50KB")
+    merge(adapter, output, prompts=PROMPTS)
+    assert len(list(output.glob("model-*-of-*.safetensors"))) > 1
+    assert (output / "model.safetensors.index.json").is_file()
+
+
+def test_an_earlier_merge_is_replaced_and_another_folder_is_not(base: Path, adapter: Path, output: Path) -> None:
+    other = save_random_adapter(base, output.parent / "other", seed=9)
+    merge(other, output, prompts=PROMPTS)
+    assert is_merged(output, other)
+    assert not is_merged(output, adapter)
+    merge(adapter, output, prompts=PROMPTS)
+    assert is_merged(output, adapter)
+    precious = output.parent / "precious"
+    precious.mkdir()
+    (precious / "file").touch()
+    with pytest.raises(RunError, match="is not empty"):
+        merge(adapter, precious, prompts=PROMPTS)
+    assert (precious / "file").exists()
+
+
+def test_what_an_interrupted_merge_left_is_swept_away(adapter: Path, output: Path) -> None:
+    left = output.with_name(".merged.partial")
+    left.mkdir(parents=True)
+    (left / "model-00009-of-00009.safetensors").write_bytes(b"torn")
+    merge(adapter, output, prompts=PROMPTS)
+    assert [path.name for path in output.glob("*.safetensors")] == ["model.safetensors"]
+
+
+def test_a_volume_without_room_is_noticed_before_anything_is_written(
+    adapter: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(output.parent.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(RunError, match=r"the merged model needs 0\.\d MB and .* has 0\.0 MB left") as caught:
+        merge(adapter, output, prompts=PROMPTS)
+    assert caught.value.reason is FailureReason.DISK_FULL
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_nothing_half(
+    adapter: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: Any, folder: Path, **_: Any) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
+    with pytest.raises(RunError, match="no space left on the volume") as caught:
+        merge(adapter, output, prompts=PROMPTS)
+    assert caught.value.reason is FailureReason.DISK_FULL
+    assert not output.exists()
+
+
+def test_a_sampling_config_that_transformers_refuses_to_save_is_made_valid(
+    base: Path, tmp_path: Path, output: Path
+) -> None:
+    odd = Path(shutil.copytree(base, tmp_path / "odd"))
+    config = json.loads((odd / "generation_config.json").read_text())
+    (odd / "generation_config.json").write_text(json.dumps(config | {"temperature": 0.6, "do_sample": False}))
+    merge(save_random_adapter(odd, tmp_path / "adapter"), output, prompts=PROMPTS)
+    saved = json.loads((output / "generation_config.json").read_text())
+    assert (saved["temperature"], saved["do_sample"]) == (0.6, True)
+
+
+def test_only_adapters_can_be_merged(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is a whole model"):
+        merge(base, tmp_path / "merged", prompts=PROMPTS)
+    with pytest.raises(RunError, match="is not a folder"):
+        merge(tmp_path / "nowhere", tmp_path / "merged", prompts=PROMPTS)

@@ -1,0 +1,194 @@
+"""Rewards: against TRL, against a direct formula, and the same however they are computed."""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adapters import save_random_adapter
+from dporun_trainer.evaluation.policy import Policy, load_policy
+from dporun_trainer.evaluation.scoring import EncodedPair, Reward, encode_pair, encode_prompt, rewards
+from dporun_trainer.inputs.data import Pair
+from tiny_model import chat_pairs, save_tiny_model, text_pairs
+
+BETA = 0.3
+LONG = {"prompt": "please " * 60, "chosen": " yes", "rejected": " no"}
+ROWS = {"chat": chat_pairs(9), "text": [*text_pairs(9, seed=3), LONG]}
+MAX_LENGTH = {"chat": 36, "text": 22}
+"""Cuts some of the responses, and fits every prompt but the long one."""
+
+
+@dataclass(frozen=True)
+class Models:
+    base: Path
+    adapter: Path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("models")
+    base = save_tiny_model(folder / "base")
+    return Models(base, save_random_adapter(base, folder / "adapter"))
+
+
+@pytest.fixture(scope="module")
+def policy(models: Models) -> Policy:
+    return load_policy(models.adapter, base=models.base)
+
+
+def encoded(policy: Policy, kind: str) -> list[EncodedPair]:
+    pairs = [Pair(row["prompt"], row["chosen"], row["rejected"]) for row in ROWS[kind]]
+    found = [encode_pair(pair, policy.tokenizer, max_length=MAX_LENGTH[kind]) for pair in pairs]
+    return [tokens for tokens in found if tokens is not None]
+
+
+def values(results: list[Reward]) -> list[float]:
+    return [value for result in results for value in (result.chosen, result.rejected)]
+
+
+@pytest.fixture(scope="module", params=["chat", "text"])
+def trl(request: pytest.FixtureRequest, models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """TRL's trainer with our adapter, and the rewards it logs for each pair at batch size 1."""
+    from datasets import Dataset
+    from peft import LoraConfig, set_peft_model_state_dict
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    class Recording(DPOTrainer):  # type: ignore[misc]
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            self.seen = {name: list(found) for name, found in self._metrics["eval"].items()}
+            super().log(logs, start_time)
+
+    data = Dataset.from_list(ROWS[request.param])
+    arguments = DPOConfig(
+        output_dir=str(tmp_path_factory.mktemp("trl")),
+        per_device_eval_batch_size=1,
+        beta=BETA,
+        max_length=MAX_LENGTH[request.param],
+        bf16=False,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = Recording(
+        model=AutoModelForCausalLM.from_pretrained(models.base),
+        args=arguments,
+        train_dataset=data,
+        eval_dataset=data,
+        processing_class=AutoTokenizer.from_pretrained(models.base),
+        peft_config=LoraConfig.from_pretrained(models.adapter),
+    )
+    set_peft_model_state_dict(trainer.model, load_file(models.adapter / "adapter_model.safetensors"))
+    trainer.evaluate()
+    return request.param, trainer
+
+
+def test_tokens_are_those_of_trl(trl: Any, policy: Policy) -> None:
+    kind, trainer = trl
+    ours = encoded(policy, kind)
+    theirs = list(trainer.eval_dataset)
+    assert len(ours) == len(theirs) == 9, "a prompt that fills max_length is left out"
+    cut = 0
+    for mine, row in zip(ours, theirs, strict=True):
+        for side, tokens in (("chosen", mine.chosen), ("rejected", mine.rejected)):
+            batch = trainer.data_collator([{name: row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}])
+            index = 0 if side == "chosen" else 1
+            attended = batch["attention_mask"][index].bool()
+            assert list(tokens.prompt + tokens.completion) == batch["input_ids"][index][attended].tolist()
+            assert len(tokens.completion) == int(batch["completion_mask"][index].sum())
+            cut += len(tokens) < len(row["prompt_ids"]) + len(row[f"{side}_ids"])
+    assert cut, "the case must have a response that is cut"
+
+
+def test_rewards_are_those_that_trl_logs(trl: Any, policy: Policy) -> None:
+    kind, trainer = trl
+    ours = rewards(policy, encoded(policy, kind), beta=BETA, batch_size=4)
+    assert [r.chosen for r in ours] == pytest.approx(trainer.seen["rewards/chosen"], abs=1e-5)
+    assert [r.rejected for r in ours] == pytest.approx(trainer.seen["rewards/rejected"], abs=1e-5)
+    assert [r.chosen_logps.tuned.total for r in ours] == pytest.approx(trainer.seen["logps/chosen"], abs=1e-4)
+    assert max(abs(value) for value in values(ours)) > 0.05, "an adapter that does nothing would prove nothing"
+
+
+def test_rewards_are_the_direct_formula_in_float64(policy: Policy, models: Models) -> None:
+    exact = load_policy(models.adapter, base=models.base)
+    exact.model.double()
+
+    def log_prob(model: Any, prompt: tuple[int, ...], completion: tuple[int, ...]) -> float:
+        logits = model(input_ids=torch.tensor([prompt + completion])).logits[0]
+        logps = torch.log_softmax(logits, -1)
+        start = len(prompt)
+        return sum(float(logps[start + k - 1, token]) for k, token in enumerate(completion))
+
+    examples = encoded(policy, "chat")
+    ours = rewards(policy, examples, beta=BETA, batch_size=3)
+    with torch.no_grad():
+        for example, reward in zip(examples, ours, strict=True):
+            for tokens, value in ((example.chosen, reward.chosen), (example.rejected, reward.rejected)):
+                tuned = log_prob(exact.model, tokens.prompt, tokens.completion)
+                with exact.model.disable_adapter():
+                    base = log_prob(exact.model, tokens.prompt, tokens.completion)
+                assert value == pytest.approx(BETA * (tuned - base), abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_rewards_do_not_depend_on_batch_size(policy: Policy, batch_size: int) -> None:
+    examples = encoded(policy, "chat")
+    expected = values(rewards(policy, examples, beta=BETA, batch_size=3))
+    assert values(rewards(policy, examples, beta=BETA, batch_size=batch_size)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_rewards_do_not_depend_on_order(policy: Policy) -> None:
+    examples = encoded(policy, "text")
+    forwards = rewards(policy, examples, beta=BETA, batch_size=4)
+    backwards = rewards(policy, examples[::-1], beta=BETA, batch_size=4)
+    assert values(forwards) == pytest.approx(values(backwards[::-1]), abs=1e-5)
+
+
+def _shard(models: Models, rank: int, world_size: int) -> list[Reward]:
+    torch.set_num_threads(1)
+    policy = load_policy(models.adapter, base=models.base)
+    return rewards(policy, encoded(policy, "chat")[rank::world_size], beta=BETA, batch_size=2)
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_does(policy: Policy, models: Models) -> None:
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as processes:
+        first, second = processes.map(_shard, [models] * 2, [0, 1], [2, 2])
+    together: list[Reward] = [None] * (len(first) + len(second))  # type: ignore[list-item]
+    together[0::2], together[1::2] = first, second
+    alone = rewards(policy, encoded(policy, "chat"), beta=BETA)
+    assert values(together) == pytest.approx(values(alone), abs=1e-5)
+    mean = math.fsum(reward.margin for reward in together) / len(together)
+    assert mean == pytest.approx(math.fsum(reward.margin for reward in alone) / len(alone), abs=1e-6)
+
+
+def test_progress_counts_pairs(policy: Policy) -> None:
+    told: list[tuple[int, int]] = []
+    rewards(policy, encoded(policy, "chat"), beta=BETA, batch_size=3, on_progress=lambda *at: told.append(at))
+    assert told[-1] == (9, 9)
+    assert sorted(told) == told
+
+
+def test_text_responses_end_with_one_eos(policy: Policy) -> None:
+    end = policy.tokenizer.eos_token
+    plain = encode_pair(Pair("what is apple", " a fruit", " no"), policy.tokenizer, max_length=None)
+    ended = encode_pair(Pair("what is apple", f" a fruit{end}", " no"), policy.tokenizer, max_length=None)
+    assert plain == ended
+    assert plain is not None
+    assert plain.chosen.completion.count(policy.tokenizer.eos_token_id) == 1
+
+
+def test_a_prompt_whose_last_token_merges_with_the_response_begins_where_they_part(policy: Policy) -> None:
+    pair = Pair("what is app", "le", "ricot")
+    tokens = encode_pair(pair, policy.tokenizer, max_length=None)
+    assert tokens is not None
+    assert len(tokens.chosen.prompt) < len(encode_prompt(pair.prompt, policy.tokenizer))
+    assert tokens.chosen.prompt == tokens.rejected.prompt

@@ -1,0 +1,68 @@
+"""Properties of pairs and of the choice of held-out prompts; examples are in cases/data (test_dataset.py)."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dporun_trainer.inputs.data import Pair, RowError, Tally, held_out, prompt_digest, to_pair
+from dporun_trainer.inputs.rows import Row
+
+texts = st.text(max_size=30)
+messages = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": texts}), max_size=4
+)
+values = st.none() | texts | messages | st.integers() | st.lists(st.integers())
+
+
+@given(st.fixed_dictionaries({}, optional={"prompt": values, "chosen": values, "rejected": values, "x": values}))
+def test_any_row_is_a_pair_or_an_error(columns: dict[str, object]) -> None:
+    try:
+        pair = to_pair(Row("f", 1, columns))
+    except RowError:
+        return
+    assert pair.conversational == all(isinstance(text, list) for text in (pair.prompt, pair.chosen, pair.rejected))
+    assert pair.chosen != pair.rejected
+    again = to_pair(Row("f", 1, json.loads(pair.line())))
+    assert again.line() == pair.line(), "what was written is read as the same"
+
+
+@given(prompt=st.text(min_size=1), chosen=texts, rejected=texts)
+def test_implicit_prompt_loses_no_text(prompt: str, chosen: str, rejected: str) -> None:
+    try:
+        pair = to_pair(Row("f", 1, {"chosen": prompt + chosen, "rejected": prompt + rejected}))
+    except RowError:
+        return
+    assert pair.implicit
+    assert f"{pair.prompt}{pair.chosen}" == prompt + chosen
+    assert f"{pair.prompt}{pair.rejected}" == prompt + rejected
+
+
+@given(
+    prompts=st.sets(texts, min_size=2, max_size=50),
+    fraction=st.floats(0.001, 0.999),
+    seed=st.integers(0, 2**32 - 1),
+    order=st.randoms(use_true_random=False),
+)
+def test_held_out_is_a_part_whatever_the_order(prompts: set[str], fraction: float, seed: int, order: object) -> None:
+    digests = [prompt_digest(prompt) for prompt in sorted(prompts)]
+    chosen = held_out(digests, fraction, seed)
+    order.shuffle(digests)  # type: ignore[attr-defined]
+    assert held_out(digests, fraction, seed) == chosen
+    assert 1 <= len(chosen) < len(prompts)
+    assert abs(len(chosen) - fraction * len(prompts)) <= 1
+
+
+def test_tally_names_the_first_rows() -> None:
+    tally = Tally()
+    for number in range(1, 8):
+        tally.add("a.jsonl", number)
+    assert str(tally) == "rows 1, 2, 3, 4, 5 and 2 more of a.jsonl"
+    shards = Tally()
+    shards.add("a.parquet", 3)
+    shards.add("b.parquet", 1)
+    assert str(shards) == "rows 3 of a.parquet, 1 of b.parquet"
+
+
+def test_line_is_canonical() -> None:
+    assert Pair("é", "b", "c").line() == '{"prompt":"é","chosen":"b","rejected":"c"}'

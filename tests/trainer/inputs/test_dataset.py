@@ -1,0 +1,171 @@
+"""Rows in, train.jsonl and validation.jsonl out, and what is said about them: cases/data/*.yaml."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dporun_trainer.contract.results import ExitCode, FailureReason
+from dporun_trainer.errors import RunError
+from dporun_trainer.inputs.dataset import Dataset, Source, build
+from dporun_trainer.inputs.lint import Encoder
+from dporun_trainer.inputs.model import load_tokenizer
+from tiny_model import chat_pairs, text_pairs, write_rows
+
+CASES = sorted((Path(__file__).parents[1] / "cases" / "data").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tiny_model: Path) -> Path:
+    return tiny_model
+
+
+def built(
+    folder: Path, encoder: Encoder, rows: list[Any], validation: list[Any] | None = None, **options: Any
+) -> Dataset:
+    train = write_rows(folder / "train.jsonl", rows)
+    other = None if validation is None else write_rows(folder / "validation.jsonl", validation)
+    return build(
+        Source("file://train.jsonl", [(train, train.name)]),
+        Source("file://validation.jsonl", [(other, other.name)]) if other else None,
+        encoder,
+        train_path=folder / "out" / "train.jsonl",
+        validation_path=folder / "out" / "validation.jsonl",
+        **{"max_length": 64, "fraction": 0.1, "seed": 42} | options,
+    )
+
+
+def written(folder: Path, side: str = "train") -> list[Any]:
+    return [json.loads(line) for line in (folder / "out" / f"{side}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_case(path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+    case = yaml.safe_load(path.read_text())
+    tokenizer = load_tokenizer(tokenizer_folder)
+    if "chat_template" in case:
+        tokenizer.chat_template = case["chat_template"]
+    if "bos" in case:
+        from tokenizers.processors import TemplateProcessing
+
+        tokenizer.bos_token = case["bos"]
+        bos = (case["bos"], tokenizer.bos_token_id)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos[0]} $A", special_tokens=[bos])
+    rows = case["rows"]
+    if "repeat" in case:
+        rows = [row | {"prompt": f"{row['prompt']} {n}"} for n in range(case["repeat"]) for row in rows]
+    validation = case.get("validation", text_pairs(25) if isinstance(rows[0].get("prompt", ""), str) else None)
+    if "written" in case or validation is None:
+        validation = rows
+
+    def run() -> Dataset:
+        return built(tmp_path, Encoder(tokenizer), rows, validation, max_length=case["max_length"])
+
+    if "errors" in case:
+        with pytest.raises(RunError) as raised:
+            run()
+        assert raised.value.exit_code is ExitCode.DATA_INVALID
+        for text in case["errors"]:
+            assert text in raised.value.message
+        return
+    dataset = run()
+    assert dataset.train_rows == case["kept"] == dataset.lint.train.kept
+    for text in case.get("warnings", []):
+        assert any(text in warning for warning in dataset.warnings), dataset.warnings
+    if "leaked" in case:
+        assert dataset.lint.leaked_prompts == case["leaked"]
+    if "written" in case:
+        assert written(tmp_path) == case["written"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model: Path) -> Encoder:
+    return Encoder(load_tokenizer(tiny_model))
+
+
+def test_good_rows_have_no_warnings_and_their_lengths_are_measured(encoder: Encoder, tmp_path: Path) -> None:
+    dataset = built(tmp_path, encoder, chat_pairs(60), chat_pairs(25, seed=1))
+    assert dataset.warnings == ()
+    assert dataset.lint.train.conversational
+    prompt, total = dataset.lint.train.prompt, dataset.lint.train.total
+    assert prompt
+    assert total
+    assert 0 < prompt.p50 <= prompt.p90 <= prompt.p99 <= prompt.maximum < total.maximum == dataset.longest
+
+
+def test_tokens_are_those_of_trl(encoder: Encoder, tiny_model: Path) -> None:
+    """The lint measures what training will see, so it must tokenize exactly as TRL does."""
+    from trl.data_utils import _tokenize
+
+    from dporun_trainer.inputs.data import Pair
+
+    tokenizer = load_tokenizer(tiny_model)
+    for rows in (chat_pairs(5), text_pairs(5)):
+        pairs = [Pair(**row) for row in rows]
+        encoded = encoder.encode([encoder.texts(pair) for pair in pairs], conversational=pairs[0].conversational)
+        for pair, tokens in zip(pairs, encoded, strict=True):
+            end = "" if pair.conversational else tokenizer.eos_token
+            generation = {"add_generation_prompt": True} if pair.conversational else {}
+            assert list(tokens.prompt) == _tokenize(tokenizer, pair.prompt, **generation)["input_ids"]
+            response = pair.chosen + end if isinstance(pair.chosen, str) else pair.chosen
+            assert list(tokens.chosen) == _tokenize(tokenizer, pair.prompt + response)["input_ids"]
+
+
+def test_split_keeps_all_rows_of_a_prompt_on_one_side(encoder: Encoder, tmp_path: Path) -> None:
+    rows = [row | {"chosen": f"{row['chosen']} {n}"} for row in text_pairs(40) for n in range(3)]
+    dataset = built(tmp_path, encoder, rows, fraction=0.25)
+    train, held = written(tmp_path), written(tmp_path, "validation")
+    assert (dataset.train_rows, dataset.validation_rows) == (90, 30) == (len(train), len(held))
+    assert not {row["prompt"] for row in train} & {row["prompt"] for row in held}
+    assert sorted(map(json.dumps, train + held)) == sorted(map(json.dumps, rows))
+
+
+def test_split_does_not_depend_on_the_order_of_rows_but_on_the_seed(encoder: Encoder, tmp_path: Path) -> None:
+    rows = text_pairs(40)
+
+    def held(name: str, rows: list[Any], seed: int) -> set[str]:
+        built(tmp_path / name, encoder, rows, seed=seed)
+        return {row["prompt"] for row in written(tmp_path / name, "validation")}
+
+    assert held("a", rows, 1) == held("b", rows[::-1], 1) != held("c", rows, 2)
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.001, 1), (0.999, 4)])
+def test_split_leaves_a_row_on_each_side(encoder: Encoder, tmp_path: Path, fraction: float, expected: int) -> None:
+    assert built(tmp_path, encoder, text_pairs(5), fraction=fraction).validation_rows == expected
+
+
+def test_one_prompt_cannot_be_split(encoder: Encoder, tmp_path: Path) -> None:
+    rows = [{"prompt": "what is red", "chosen": f"color {n}", "rejected": "fruit"} for n in range(5)]
+    with pytest.raises(RunError, match="all rows have the same prompt") as raised:
+        built(tmp_path, encoder, rows)
+    assert "dataset.validation" in str(raised.value.hint)
+
+
+def test_fingerprint_follows_rows_and_their_order(encoder: Encoder, tmp_path: Path) -> None:
+    rows, other = text_pairs(10), text_pairs(5, seed=1)
+    prints = {
+        built(tmp_path / "a", encoder, rows, other).fingerprint,
+        built(tmp_path / "b", encoder, rows, other).fingerprint,
+        built(tmp_path / "c", encoder, rows[::-1], other).fingerprint,
+        built(tmp_path / "d", encoder, rows[1:], other).fingerprint,
+    }
+    assert len(prints) == 3
+
+
+def test_empty_file_and_too_short_max_length_are_errors(encoder: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="has no rows"):
+        built(tmp_path, encoder, [])
+    with pytest.raises(RunError, match=r"every prompt is longer than dpo\.maxLength \(4 tokens\)"):
+        built(tmp_path, encoder, text_pairs(5), max_length=4)
+
+
+def test_messages_need_a_chat_template(tiny_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.chat_template = None
+    with pytest.raises(RunError, match="no chat template") as raised:
+        built(tmp_path, Encoder(tokenizer), chat_pairs(5))
+    assert raised.value.reason is FailureReason.MODEL_INVALID
+    assert built(tmp_path, Encoder(tokenizer), text_pairs(5)).train_rows

@@ -1,0 +1,78 @@
+"""The model card: metadata that the Hub reads, and the measured numbers."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.config import Dataset, Model
+from dporun_trainer.reporting.model_card import model_card
+from dporun_trainer.reporting.record import Record, read_record
+from runs_on_disk import finished_run
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    return read_record(finished_run(tmp_path_factory.mktemp("runs") / "polite"))
+
+
+def from_hub(record: Record) -> Record:
+    """The same run, with model and data from the Hub."""
+    assert record.config is not None
+    config = record.config.model_copy(
+        update={
+            "model": Model(uri="hf://Qwen/Qwen2.5-0.5B-Instruct"),
+            "dataset": Dataset(train="hf://owner/pairs?split=train", validation="hf://owner/pairs?split=test"),
+        }
+    )
+    return dataclasses.replace(record, config=config)
+
+
+def test_the_hub_can_read_the_metadata(record: Record) -> None:
+    card = ModelCard(model_card(from_hub(record)))
+    assert card.data.base_model == "Qwen/Qwen2.5-0.5B-Instruct"
+    assert card.data.library_name == "peft"
+    assert card.data.datasets == ["owner/pairs"]
+    assert {"trl", "dpo"} <= set(card.data.tags)
+    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert values == {
+        "accuracy": 0.92,
+        "reward_margin": 3.68,
+        "avg_chosen_reward": 2.45,
+        "avg_rejected_reward": -1.23,
+        "forgetting": 0.034,
+    }
+
+
+def test_a_model_from_elsewhere_is_not_taken_for_one_on_the_hub(record: Record) -> None:
+    card = ModelCard(model_card(record))
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+    assert "LoRA adapter for examples/tiny/model" in card.text
+
+
+def test_it_says_how_good_and_how_to_use_it(record: Record) -> None:
+    text = model_card(from_hub(record))
+    assert "**Good** (all gates passed)" in text
+    assert "| Share of pairs whose chosen response gets the higher reward | 0.92 |" in text
+    assert 'AutoModelForCausalLM.from_pretrained("Qwen/Qwen2.5-0.5B-Instruct"' in text
+    assert "- warning: train: 2 rows repeat earlier rows" in text
+    assert "LoRA rank 16, alpha 32, dropout 0.05" in text
+    assert "## Limits" in text
+
+
+def test_a_run_that_was_not_evaluated_claims_nothing(tmp_path: Path) -> None:
+    card = ModelCard(model_card(read_record(tmp_path)))
+    assert card.data.eval_results is None
+    assert "The model was not evaluated." in card.text
+
+
+def test_words_of_the_data_are_no_markup(record: Record) -> None:
+    assert record.prepared is not None
+    dataset = record.prepared.dataset.model_copy(update={"warnings": ("row 3: <img src=x>\n# [title](http://a)",)})
+    prepared = record.prepared.model_copy(update={"dataset": dataset})
+    text = model_card(dataclasses.replace(record, prepared=prepared))
+    assert r"- warning: row 3: \<img src=x\> # \[title\](http://a)" in text
+    assert layout.MODEL_CARD.name == "README.md"

@@ -1,0 +1,275 @@
+"""The report: from the files of a run's directory, whichever are there."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dporun_trainer.__main__ import main
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.config import Gates
+from dporun_trainer.contract.results import EvaluationSummary, Failure, FailureReason, Outcome, OutcomeState
+from dporun_trainer.diagnosis.health import diagnose
+from dporun_trainer.diagnosis.verdict import judge
+from dporun_trainer.reporting.charts import CHARTS, draw, ticks
+from dporun_trainer.reporting.curves import Curves
+from dporun_trainer.reporting.report import differences, write_report
+from runs_on_disk import finished_run
+
+UNHEALTHY = Path(__file__).parents[3] / "examples/unhealthy"
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with attributes, and the text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._hidden = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        self._hidden += tag == "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag == "style"
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text += data
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def page(directory: Path) -> Page:
+    return Page((directory / layout.REPORT_HTML).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = finished_run(tmp_path_factory.mktemp("runs") / "polite-1a2b3c4d", answer=EVIL)
+    write_report(directory)
+    return directory
+
+
+def test_the_verdict_comes_first_with_evidence_and_the_next_action(run: Path) -> None:
+    words = page(run).words
+    order = [
+        "Good gates passed OnTrack",
+        "Accuracy of 92 % (95 % interval 85 % to 97 %) on 60 validation pairs is good (above 80 %).",
+        "Reward margin of 3.68 is good",
+        "Next Use it: final/ is the adapter, merged/ the whole model.",
+        "Training was healthy",
+        "Curves",
+        "Checkpoints",
+        "Answers: base, tuned, chosen",
+        "General knowledge",
+        "Data",
+        "Reproduce",
+    ]
+    start = words.index("Good gates passed")  # after the links
+    positions = [words.index(part, start) for part in order]
+    assert positions == sorted(positions)
+
+
+def test_all_curves_are_drawn_with_the_best_checkpoint_marked(run: Path) -> None:
+    html = (run / layout.REPORT_HTML).read_text(encoding="utf-8")
+    pictures = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    assert len(pictures) == len(CHARTS)
+    assert all('class="best"' in picture for picture in pictures)
+    for title in ("Loss", "Rewards", "Reward margin", "Reward accuracy", "Log-probabilities", "Gradient norm"):
+        assert any(f'aria-label="{title}: ' in picture for picture in pictures)
+
+
+def test_the_page_loads_nothing_and_runs_nothing(run: Path) -> None:
+    shown = page(run)
+    assert not {tag for tag, _ in shown.tags} & {"script", "img", "link", "iframe", "object", "embed"}
+    for _, attributes in shown.tags:
+        assert not {name for name in attributes if name.startswith("on") or name in {"src", "srcset"}}
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in (run / layout.REPORT_HTML).read_text(encoding="utf-8")
+
+
+def test_answers_of_models_are_text_never_markup(run: Path) -> None:
+    html = (run / layout.REPORT_HTML).read_text(encoding="utf-8")
+    assert EVIL not in html
+    assert EVIL in page(run).text.replace("\n", "")
+
+
+def test_regressions_come_first_the_worst_margin_at_the_top(run: Path) -> None:
+    words = page(run).words
+    assert words.index("What is worse still?") < words.index("What is worse?") < words.index("What is equal?")
+    assert words.index("What is equal?") < words.index("What is better?")
+    assert "2 worse" in words
+
+
+def test_differences_are_marked_and_escaped() -> None:
+    base, tuned = differences("The answer is <b>4</b> I think.", "Certainly! The answer is <b>5</b> I think.")
+    assert base == "The answer is <del>&lt;b&gt;4&lt;/b&gt;</del> I think."
+    assert tuned == "<ins>Certainly! </ins>The answer is <ins>&lt;b&gt;5&lt;/b&gt;</ins> I think."
+    assert differences("<one> thing", "quite another matter") == ("&lt;one&gt; thing", "quite another matter")
+
+
+def test_data_checkpoints_and_reproduction(run: Path) -> None:
+    words = page(run).words
+    assert "train: 2 rows repeat earlier rows" in words
+    assert "Step 150 won: its validation loss of 0.05" in words
+    assert "Dataset fingerprintabababab" in words
+    assert "maxLength: 128" in words
+    assert "trl 1.16.0" in words
+
+
+def test_the_same_files_give_the_same_report(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / run.name
+    shutil.copytree(run, copy)
+    for path in (layout.REPORT_HTML, layout.REPORT_PNG, layout.MODEL_CARD):
+        (copy / path).unlink()
+    write_report(copy)
+    for path in (layout.REPORT_HTML, layout.REPORT_PNG, layout.MODEL_CARD):
+        assert (copy / path).read_bytes() == (run / path).read_bytes()
+
+
+def test_the_picture_is_a_picture(run: Path) -> None:
+    from matplotlib import image
+
+    pixels = image.imread(run / layout.REPORT_PNG)
+    assert pixels.shape == (864, 1200, 4)
+    assert len({tuple(pixel) for pixel in pixels[::6, ::6].reshape(-1, 4).tolist()}) > 20
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        "evaluation",
+        "inputs",
+        "health.json",
+        "verdict.json",
+        "log_history.json",
+        "training_config.json",
+        "progress.json",
+    ],
+)
+def test_any_file_may_be_absent(run: Path, tmp_path: Path, absent: str) -> None:
+    copy = tmp_path / run.name
+    shutil.copytree(run, copy)
+    gone = copy / absent
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    write_report(copy)
+    assert "Reproduce" in page(copy).words
+
+
+@pytest.mark.parametrize("torn", ["log_history.json", "evaluation/comparison_results.json", "inputs/prepared.json"])
+def test_a_broken_file_is_named(run: Path, tmp_path: Path, torn: str) -> None:
+    copy = tmp_path / run.name
+    shutil.copytree(run, copy)
+    (copy / torn).write_text('{"half": ', encoding="utf-8")
+    write_report(copy)
+    assert f"{torn} cannot be read" in page(copy).words
+
+
+def test_an_empty_directory_gives_a_report_that_says_so(tmp_path: Path) -> None:
+    write_report(tmp_path)
+    words = page(tmp_path).words
+    assert "Not finished There is no result yet." in words
+    assert "Training wrote no log" in words
+
+
+def test_a_failed_run_says_what_happened_and_what_to_do(tmp_path: Path) -> None:
+    shutil.copy(UNHEALTHY / "diverge/log_history.json", tmp_path)
+    history = json.loads((tmp_path / "log_history.json").read_text(encoding="utf-8"))
+    (tmp_path / layout.HEALTH).write_text(diagnose(history).to_json(), encoding="utf-8")
+    failure = Failure(
+        reason=FailureReason.NON_FINITE_LOSS,
+        message="the loss was not a number for 3 steps, since step 34",
+        hint="Lower spec.training.learningRate.",
+        log_tail="step 33 loss 12.1\nstep 34 loss nan <b>",
+    )
+    outcome = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+    (tmp_path / layout.OUTCOME).write_text(outcome.to_json(), encoding="utf-8")
+
+    write_report(tmp_path)
+
+    words = page(tmp_path).words
+    assert "Failed" in words.split("Curves")[1]
+    assert "the loss was not a number for 3 steps, since step 34" in words
+    assert "Next Lower spec.training.learningRate." in words
+    assert "step 34 loss nan <b>" in words
+    assert "Training was unstable" in words
+
+
+def test_values_that_are_not_numbers_are_marked_in_the_curve() -> None:
+    history: list[dict[str, Any]] = [{"step": step, "loss": 0.5} for step in range(1, 9)]
+    history[4]["loss"] = "NaN"
+    picture = draw(CHARTS[0], Curves.of(history), None)
+    assert picture is not None
+    assert "training: not a number at step 5" in picture
+    assert "nan" not in picture.lower().replace("not a number", "")
+
+
+def test_a_curve_of_many_points_stays_small() -> None:
+    history = [{"step": step, "loss": 1 / step} for step in range(1, 5000)]
+    picture = draw(CHARTS[0], Curves.of(history), None)
+    assert picture is not None
+    assert len(picture) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (-3.2, 4.1, [-3, -2, -1, 0, 1, 2, 3, 4]),
+        (7, 7, [7]),
+        (0, 1e-5, [0, 2e-6, 4e-6, 6e-6, 8e-6, 1e-5]),
+    ],
+)
+def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high, 5) == pytest.approx(expected)
+
+
+def test_the_command_writes_the_report(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / run.name
+    shutil.copytree(run, copy)
+    (copy / layout.REPORT_HTML).unlink()
+    assert main(["report", str(copy)]) == 0
+    assert capsys.readouterr().out.strip() == str(copy / layout.REPORT_HTML)
+    assert (copy / layout.REPORT_HTML).is_file()
+    assert main(["report", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere is not a folder" in capsys.readouterr().err
+
+
+def test_the_next_action_of_a_poor_result_is_a_change_of_the_manifest(tmp_path: Path) -> None:
+    directory = finished_run(tmp_path / "overfit", source=UNHEALTHY / "overfit")
+    config = yaml.safe_load((UNHEALTHY / "overfit/dporun.yaml").read_text(encoding="utf-8"))["spec"]
+    evaluation = EvaluationSummary(
+        accuracy=0.5, avg_chosen_reward=0.1, avg_rejected_reward=0.2, reward_margin=-0.1, examples=60
+    )
+    from dporun_trainer.reporting.record import read_record
+
+    record = read_record(directory)
+    assert record.config is not None
+    verdict = judge(evaluation, record.config.evaluation.gates, record.health)
+    (directory / layout.VERDICT).write_text(verdict.to_json(), encoding="utf-8")
+    write_report(directory)
+    words = page(directory).words
+    assert "Needs improvement gates not passed Overfitting" in words
+    assert re.search(rf"Next Change training.epochs {config['training']['epochs']} → \d+ and run again.", words)
+
+
+def test_a_small_margin_of_a_run_that_was_still_learning_asks_for_more_epochs(tmp_path: Path) -> None:
+    directory = finished_run(tmp_path / "short")
+    metrics = json.loads((directory / layout.EVALUATION_METRICS).read_text(encoding="utf-8")) | {"reward_margin": 0.5}
+    (directory / layout.EVALUATION_METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+    verdict = judge(EvaluationSummary(**{key: metrics[key] for key in EvaluationSummary.model_fields}), Gates())
+    (directory / layout.VERDICT).write_text(verdict.to_json(), encoding="utf-8")
+    write_report(directory)
+    assert "Next It was still learning: change training.epochs 2 → 4 and run again." in page(directory).words

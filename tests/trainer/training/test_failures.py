@@ -1,0 +1,42 @@
+import errno
+
+import pytest
+
+from dporun_trainer.contract.config import RunConfig
+from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.errors import RunError
+from training import a_config
+
+EIGHT = a_config(training={"per_device_batch_size": 8, "gradient_accumulation_steps": 1})
+
+
+def explained(error: Exception, config: RunConfig = EIGHT) -> tuple[FailureReason, int | None, str]:
+    from dporun_trainer.training.failures import explain_training
+
+    failure = explain_training(error, config, checkpointing=False)
+    return failure.reason, failure.exit_code, failure.hint or ""
+
+
+def test_gpu_out_of_memory_proposes_a_smaller_batch_of_the_same_effect() -> None:
+    import torch
+
+    reason, code, hint = explained(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"))
+    assert (reason, code) == (FailureReason.GPU_OUT_OF_MEMORY, 66)
+    assert "perDeviceBatchSize: 4" in hint
+    assert "gradientAccumulationSteps: 2" in hint
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), FailureReason.HOST_OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FailureReason.HOST_OUT_OF_MEMORY),
+        (RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]"), FailureReason.RENDEZVOUS),
+        (Exception("Current loss scale already at minimum - cannot decrease"), FailureReason.NON_FINITE_LOSS),
+        (OSError(errno.ENOSPC, "No space left on device"), FailureReason.DISK_FULL),
+        (RunError(FailureReason.MODEL_INVALID, "no weights"), FailureReason.MODEL_INVALID),
+        (KeyError("surprise"), FailureReason.TRAINER_ERROR),
+    ],
+)
+def test_reasons(error: Exception, reason: FailureReason) -> None:
+    assert explained(error)[0] is reason

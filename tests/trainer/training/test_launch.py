@@ -1,0 +1,177 @@
+"""The launcher and two real training processes under ZeRO-2; no GPU, gloo."""
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import tiny_model
+import training
+from dporun_trainer.contract.config import RunConfig
+from dporun_trainer.contract.results import FailureReason, Outcome, OutcomeState
+from dporun_trainer.errors import RunError
+from dporun_trainer.outcome import exit_code
+from dporun_trainer.progress import ProgressFile
+from dporun_trainer.training import checkpoints, launch
+from training import a_config
+
+TWO = {"processes_per_node": 2}
+
+
+def words_after(command: list[str], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
+def test_the_command_names_every_flag() -> None:
+    config = a_config(topology={"nodes": 2, "processes_per_node": 4, "deepspeed": {"zero_stage": 1}})
+    command = launch.accelerate_command(
+        config, Path("run.json"), Path("results"), node=1, address="run-0.run", port=29500
+    )
+    flags = {
+        "--num_processes": "8",
+        "--num_machines": "2",
+        "--machine_rank": "1",
+        "--main_process_ip": "run-0.run",
+        "--main_process_port": "29500",
+        "--zero_stage": "1",
+        "--deepspeed_multinode_launcher": "standard",
+        "--module": "dporun_trainer.training.train",
+        "--config": "run.json",
+        "--directory": "results",
+    }
+    assert {flag: words_after(command, flag) for flag in flags} == flags
+
+
+def test_the_environment_keeps_the_processes_offline_and_leaves_time_to_save() -> None:
+    environment = {"PET_NNODES": "7", "HOME": "/home/trainer"}
+    made = launch.training_environment(a_config(grace_period_seconds=120), environment, Path("ends"))
+    assert made["HF_HUB_OFFLINE"] == made["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert "PET_NNODES" not in made
+    assert made["HOME"] == "/home/trainer"
+    assert 60 <= int(made["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < 120
+
+
+@pytest.mark.parametrize("index", ["2", "-1", "x"])
+def test_a_pod_that_is_none_of_the_nodes_is_refused(index: str) -> None:
+    with pytest.raises(RunError, match="JOB_COMPLETION_INDEX"):
+        launch.node_rank({"JOB_COMPLETION_INDEX": index}, a_config(topology={"nodes": 2}))
+
+
+def test_several_nodes_need_the_address_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DPORUN_MAIN_ADDRESS", raising=False)
+    with pytest.raises(RunError, match="DPORUN_MAIN_ADDRESS"):
+        launch.train(a_config(topology={"nodes": 2}), tmp_path, tmp_path, node=0, stop=threading.Event())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def run(
+    config: RunConfig, directory: Path, *, when: Callable[[], bool], then: Callable[[threading.Event], None]
+) -> Outcome:
+    """Train with real processes and do something ``then``, once, ``when`` a condition holds."""
+    stop, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            if when():
+                then(stop)
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        path = training.config_path(config, directory.parent)
+        return launch.train(config, path, directory, node=0, stop=stop)
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def workers(directory: Path) -> dict[int, int]:
+    """Process ids of a run's training processes by rank."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            if (
+                b"dporun_trainer.training.train" in command
+                and b"--config" in command
+                and b"accelerate" not in b"".join(command)
+            ):
+                environment = (process / "environ").read_bytes()
+                rank = re.search(rb"(?:^|\0)RANK=(\d+)", environment)
+                if str(directory).encode() in command and rank:
+                    found[int(rank[1])] = int(process.name)
+        except OSError:
+            continue
+    return found
+
+
+def is_past(directory: Path, step: int) -> Callable[[], bool]:
+    progress = ProgressFile(directory / "progress.json")
+    return lambda: progress.read().step >= step
+
+
+@pytest.mark.slow
+def test_stopped_and_resumed_with_two_processes(model: Path, tmp_path: Path) -> None:
+    """SIGTERM reaches both processes; the next attempt ends as two processes in one attempt do."""
+    config = a_config("stopped", topology=TWO, training={"epochs": 6, "gradient_accumulation_steps": 2})
+    directory = training.prepare(config, tmp_path, model)
+    outcome = run(config, directory, when=is_past(directory, 3), then=lambda stop: stop.set())
+    assert (outcome.state, exit_code(outcome)) == (OutcomeState.PREEMPTED, 75)
+    newest = checkpoints.newest_complete(checkpoints.complete(directory))
+    assert newest is not None
+    assert newest.step == outcome.step
+    assert {"rng_state_0.pth", "rng_state_1.pth", "ledger_0.json", "ledger_1.json"} <= newest.marker.files.keys()
+    assert sum("optim_states" in name for name in newest.marker.files) == 2
+
+    other = a_config("whole", topology=TWO, training={"epochs": 6, "gradient_accumulation_steps": 2})
+    whole = training.prepare(other, tmp_path, model)
+    for one, place in ((config, directory), (other, whole)):
+        outcome = run(one, place, when=lambda: False, then=lambda _: None)
+        assert outcome.state is OutcomeState.SUCCEEDED, outcome
+    assert training.history(directory) == training.history(whole)
+    assert training.adapter_difference(directory / "final", whole / "final") == 0
+    assert ProgressFile(directory / "progress.json").read().resumed_from == newest.path.name
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_and_loses_nothing(model: Path, tmp_path: Path) -> None:
+    """One of two processes is killed; until then, they learned what one process learns with the same global batch."""
+    one_epoch = {"epochs": 500, "gradient_accumulation_steps": 1}
+    config = a_config("killed", topology=TWO, lora={"dropout": 0.0}, training=one_epoch)
+    directory = training.prepare(config, tmp_path, model)
+    outcome = run(
+        config,
+        directory,
+        when=lambda: is_past(directory, 6)() and bool(checkpoints.complete(directory)),
+        then=lambda _: os.kill(workers(directory)[1], signal.SIGKILL),
+    )
+    assert outcome.failure is not None
+    assert outcome.failure.reason is FailureReason.HOST_OUT_OF_MEMORY
+    assert outcome.failure.rank == 1
+    assert "SIGKILL" in outcome.failure.message
+    assert checkpoints.complete(directory)
+    deadline = time.monotonic() + 60
+    while workers(directory):
+        assert time.monotonic() < deadline, "a training process was left behind"
+        time.sleep(0.1)
+
+    from dporun_trainer.training.trainer import Preempted
+
+    alone = a_config("alone", lora={"dropout": 0.0}, training={"epochs": 500})
+    place = training.prepare(alone, tmp_path, model)
+    with training.single_process(), pytest.raises(Preempted):
+        training.attempt(alone, place, on_trainer=training.stop_at_step(5))
+    both = [[entry for entry in training.history(one)[:5] if "loss" in entry] for one in (directory, place)]
+    for two, single in zip(*both, strict=True):
+        for name in ("loss", "grad_norm", "rewards/margins", "learning_rate"):
+            assert two[name] == pytest.approx(single[name], rel=1e-4, abs=1e-6), name

@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+
+from dporun_trainer.contract.results import FailureReason, Outcome, OutcomeState
+from dporun_trainer.errors import RunError
+from dporun_trainer.outcome import exit_code
+from dporun_trainer.training import ranks
+from dporun_trainer.training.ranks import RankEnd
+
+KILLED = """
+Root Cause (first observed failure):
+  exitcode  : -9 (pid: 7073)
+  traceback : Signal 9 (SIGKILL) received by PID 7073
+"""
+SEGFAULT = "traceback : Signal 11 (SIGSEGV) received by PID 7073"
+NOBODY_THERE = "torch.distributed.DistNetworkError: The client socket has timed out after 900000ms"
+
+
+def done(rank: int) -> RankEnd:
+    return RankEnd(rank=rank, state=OutcomeState.SUCCEEDED, at=9, step=18)
+
+
+def saved(rank: int, step: int | None = 7) -> RankEnd:
+    return RankEnd(rank=rank, state=OutcomeState.PREEMPTED, at=9, step=step)
+
+
+def failed(rank: int, reason: FailureReason, at: float = 9) -> RankEnd:
+    failure = RunError(reason, f"rank {rank}: {reason}").failure()
+    return RankEnd(rank=rank, state=OutcomeState.FAILED, at=at, failure=failure)
+
+
+def fold(*ends: RankEnd, stopping: bool = False, log_tail: str = "last words", exit_code: int = 1) -> Outcome:
+    return ranks.fold(ends, [0, 1], stopping=stopping, log_tail=log_tail, exit_code=exit_code)
+
+
+def test_all_done() -> None:
+    assert fold(done(0), done(1), exit_code=0).state is OutcomeState.SUCCEEDED
+
+
+def test_done_with_a_failing_launcher_is_no_success() -> None:
+    assert fold(done(0), done(1), exit_code=3).state is OutcomeState.FAILED
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+def test_saved_and_stopped_because_this_pod_or_another_one_was_asked(stopping: bool) -> None:
+    outcome = fold(saved(0), saved(1), stopping=stopping)
+    assert (outcome.state, outcome.step, exit_code(outcome)) == (OutcomeState.PREEMPTED, 7, 75)
+    assert "saved at step 7" in outcome.message
+
+
+def test_killed_while_stopping_is_a_preemption() -> None:
+    outcome = fold(stopping=True, log_tail=KILLED)
+    assert outcome.state is OutcomeState.PREEMPTED
+    assert "before there was anything" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [(FailureReason.GPU_OUT_OF_MEMORY, 66), (FailureReason.NON_FINITE_LOSS, 67), (FailureReason.DISK_FULL, 1)],
+)
+def test_the_failing_process_tells_reason_and_exit_code(reason: FailureReason, code: int) -> None:
+    outcome = fold(failed(1, reason), done(0))
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.rank, exit_code(outcome)) == (reason, 1, code)
+    assert outcome.failure.log_tail == "last words"
+
+
+def test_the_first_failure_counts_and_losing_contact_is_never_the_first() -> None:
+    outcome = fold(failed(0, FailureReason.RENDEZVOUS, at=1), failed(1, FailureReason.GPU_OUT_OF_MEMORY, at=2))
+    assert outcome.failure is not None
+    assert outcome.failure.reason is FailureReason.GPU_OUT_OF_MEMORY
+    outcome = fold(failed(0, FailureReason.DISK_FULL, at=5), failed(1, FailureReason.GPU_OUT_OF_MEMORY, at=4))
+    assert outcome.failure is not None
+    assert outcome.failure.rank == 1
+
+
+@pytest.mark.parametrize(
+    ("log_tail", "reason"),
+    [
+        (KILLED, FailureReason.HOST_OUT_OF_MEMORY),
+        (SEGFAULT, FailureReason.TRAINER_ERROR),
+        (NOBODY_THERE, FailureReason.RENDEZVOUS),
+        ("", FailureReason.TRAINER_ERROR),
+    ],
+)
+def test_a_process_that_died_without_a_word(log_tail: str, reason: FailureReason) -> None:
+    outcome = fold(failed(0, FailureReason.RENDEZVOUS), log_tail=log_tail)
+    assert outcome.failure is not None
+    assert outcome.failure.reason is reason
+    if reason is not FailureReason.RENDEZVOUS:
+        assert "training process 1" in outcome.failure.message
+
+
+def test_contact_lost_with_another_pod() -> None:
+    outcome = fold(failed(0, FailureReason.RENDEZVOUS), failed(1, FailureReason.RENDEZVOUS))
+    assert outcome.failure is not None
+    assert outcome.failure.reason is FailureReason.RENDEZVOUS
+
+
+def test_end_files_are_read_back_and_torn_ones_are_not(tmp_path: Path) -> None:
+    ranks.write(tmp_path, saved(0))
+    (tmp_path / "rank-1.json").write_text('{"rank": 1')
+    assert ranks.read(tmp_path) == [saved(0)]

@@ -1,0 +1,55 @@
+import math
+
+import pytest
+
+pytestmark = pytest.mark.slow  # imports transformers
+
+HISTORY = [
+    {"step": 1, "loss": 0.69, "rewards/margins": 0.0, "learning_rate": 1e-5, "grad_norm": 2.0},
+    {"step": 4, "eval_loss": 0.6, "eval_rewards/margins": 0.4},
+    {"step": 5, "loss": math.nan, "rewards/margins": 0.9, "learning_rate": 9e-6, "grad_norm": math.inf},
+]
+
+
+def test_rewards_are_those_of_validation_once_there_are_any() -> None:
+    from dporun_trainer.training.reporter import newest
+
+    assert newest(HISTORY[:1]).reward_margin == 0.0
+    assert newest(HISTORY).reward_margin == 0.4
+
+
+def test_what_is_not_a_number_is_absent() -> None:
+    from dporun_trainer.training.reporter import newest
+
+    found = newest(HISTORY)
+    assert (found.train_loss, found.grad_norm, found.learning_rate) == (None, None, 9e-6)
+
+
+def test_a_log_entry_as_a_line() -> None:
+    from dporun_trainer.training.reporter import line
+
+    assert line({"step": 4, "epoch": 0.5, "loss": 0.6931, "rewards/accuracies": 0.5}, 18) == (
+        "step 4/18  epoch 0.50  loss 0.6931  accuracy 50%"
+    )
+
+
+def test_the_log_is_written_as_json_can_hold_it() -> None:
+    from dporun_trainer.training.record import plain
+
+    assert [plain(value) for value in (math.nan, math.inf, -math.inf, 1.5, 2)] == [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        1.5,
+        2,
+    ]
+
+
+def test_patience_counts_from_the_lowest_loss() -> None:
+    from dporun_trainer.training.callbacks import validations_without_gain
+
+    def after(*losses: float) -> int:
+        return validations_without_gain([{"eval_loss": loss} for loss in losses])
+
+    assert (after(), after(0.5), after(0.5, 0.4), after(0.5, 0.4, 0.45, 0.4)) == (0, 0, 0, 2)
+    assert (after(0.5, math.nan, math.nan), after(math.nan, 0.5, 0.6)) == (2, 1)

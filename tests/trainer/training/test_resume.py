@@ -1,0 +1,201 @@
+"""Interrupted and resumed in this process: the result is that of a run that nobody interrupted."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_model
+import training
+from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.errors import RunError
+from dporun_trainer.training import checkpoints
+from training import a_config, attempt, stop_at_step
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _single_process() -> Iterator[None]:
+    with training.single_process():
+        yield
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs of four steps, with LoRA dropout; a log entry every three steps, so that one spans the epochs."""
+    directory = training.prepare(a_config(training=EVERY_THREE), tmp_path_factory.mktemp("uninterrupted"), model)
+    attempt(a_config(training=EVERY_THREE), directory)
+    return directory
+
+
+EVERY_THREE = {"logging_steps": 3}
+
+
+@contextlib.contextmanager
+def preempted() -> Iterator[None]:
+    from dporun_trainer.training.trainer import Preempted
+
+    with pytest.raises(Preempted):
+        yield
+
+
+@pytest.mark.parametrize("stops", [(1,), (4,), (5,), (8,), (2, 4, 7)])
+def test_resuming_is_exact(uninterrupted: Path, model: Path, tmp_path: Path, stops: tuple[int, ...]) -> None:
+    config = a_config(training=EVERY_THREE)
+    directory = training.prepare(config, tmp_path, model)
+    for step in stops:
+        with preempted():
+            attempt(config, directory, on_trainer=stop_at_step(step))
+        newest = checkpoints.newest_complete(checkpoints.complete(directory))
+        assert newest is not None
+        assert newest.step == step
+    attempt(config, directory)
+    assert training.history(directory) == training.history(uninterrupted)
+    assert training.adapter_difference(directory / "final", uninterrupted / "final") == 0
+    ours, theirs = (json.loads((one / "training_metrics.json").read_text()) for one in (directory, uninterrupted))
+    for name in ("train_loss", "eval_loss", "epoch", "num_tokens", "best_step", "total_flos"):
+        assert ours[name] == theirs[name], name
+    assert ours["attempts"] == len(stops) + 1
+
+
+def test_stopped_in_the_middle_of_a_validation(uninterrupted: Path, model: Path, tmp_path: Path) -> None:
+    config = a_config(training=EVERY_THREE)
+    directory = training.prepare(config, tmp_path, model)
+
+    def stop_while_validating(trainer: Any, stop: Any) -> None:
+        step = trainer.prediction_step
+
+        def predict(*arguments: Any, **named: Any) -> Any:
+            result = step(*arguments, **named)
+            stop.set()
+            return result
+
+        trainer.prediction_step = predict
+
+    with preempted():
+        attempt(config, directory, on_trainer=stop_while_validating)
+    (saved,) = checkpoints.complete(directory)
+    assert (saved.step, saved.marker.eval_loss) == (4, None)
+    attempt(config, directory)
+    assert training.history(directory) == training.history(uninterrupted)
+
+
+def test_stopped_before_the_first_step_saves_nothing(model: Path, tmp_path: Path) -> None:
+    config = a_config()
+    directory = training.prepare(config, tmp_path, model)
+    with preempted():
+        attempt(config, directory, on_trainer=lambda _, stop: stop.set())
+    assert checkpoints.folders(directory) == {}
+
+
+@pytest.fixture(scope="module")
+def stopped_once(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = training.prepare(a_config(training=EVERY_THREE), tmp_path_factory.mktemp("stopped"), model)
+    with preempted():
+        attempt(a_config(training=EVERY_THREE), directory, on_trainer=stop_at_step(6))
+    return directory
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """A run that was stopped at step 6, with checkpoints of steps 4 and 6."""
+    return shutil.copytree(stopped_once, tmp_path / "run")
+
+
+def test_a_torn_checkpoint_is_ignored_and_written_anew(stopped: Path, uninterrupted: Path) -> None:
+    (stopped / "checkpoint-6" / "COMPLETE").unlink()
+    (stopped / "checkpoint-6" / "adapter_model.safetensors").write_bytes(b"torn")
+    attempt(a_config(training=EVERY_THREE), stopped)
+    assert training.history(stopped) == training.history(uninterrupted)
+    assert training.adapter_difference(stopped / "final", uninterrupted / "final") == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"training": {**EVERY_THREE, "learning_rate": 1e-3}}, "learning_rate: 0.005 then, 0.001 now"),
+        ({"training": EVERY_THREE, "lora": {"rank": 8}}, "lora.rank: 4 then, 8 now"),
+        ({"training": EVERY_THREE, "topology": {"deepspeed": {"zero_stage": 1}}}, "zeroStage: 2 then, 1 now"),
+    ],
+)
+def test_going_on_with_another_configuration_is_refused(stopped: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(RunError) as raised:
+        attempt(a_config(**change), stopped)
+    assert raised.value.reason is FailureReason.INVALID_SPEC
+    assert words in raised.value.message
+    assert "checkpoint-6" in raised.value.message
+    assert [one.step for one in checkpoints.complete(stopped)] == [4, 6]
+
+
+def test_going_on_with_other_data_is_refused(stopped: Path) -> None:
+    path = stopped / "inputs" / "prepared.json"
+    path.write_text(path.read_text().replace("f" * 64, "e" * 64))
+    with pytest.raises(RunError, match="dataset"):
+        attempt(a_config(training=EVERY_THREE), stopped)
+
+
+def test_resume_never_starts_again(stopped: Path) -> None:
+    config = a_config(training={"epochs": 0.5, "logging_steps": 1}, checkpoints={"resume": "never"})
+    attempt(config, stopped)
+    assert [one.step for one in checkpoints.complete(stopped)] == [2]
+    assert json.loads((stopped / "training_metrics.json").read_text())["attempts"] == 1
+
+
+def test_tensorboard_shows_one_continuous_run(stopped: Path, uninterrupted: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (stopped / "checkpoint-6" / "COMPLETE").unlink()  # so that steps 5 and 6 are made, and written, a second time
+    attempt(a_config(training=EVERY_THREE), stopped)
+    for run, tags in (("train", ("loss", "optimizer/learning_rate", "rewards/margin")), ("validation", ("loss",))):
+        ours, theirs = (EventAccumulator(str(one / "runs" / run)).Reload() for one in (stopped, uninterrupted))
+        for tag in tags:
+            shown = [(event.step, event.value) for event in ours.Scalars(tag)]
+            assert shown == [(event.step, event.value) for event in theirs.Scalars(tag)], (run, tag)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, with 1.5 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(disk)]
+    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path, model: Path) -> None:
+    config = a_config()
+    directory = training.prepare(config, small_disk, model)
+
+    def fill_the_disk_after_the_first_checkpoint(trainer: Any, _: Any) -> None:
+        from transformers import TrainerCallback
+
+        class Fill(TrainerCallback):
+            def on_save(self, *_: Any, **_named: Any) -> None:
+                free = shutil.disk_usage(small_disk).free
+                (small_disk / "filler").write_bytes(b"x" * (free - 40_960))
+
+        trainer.add_callback(Fill())
+
+    with pytest.raises(RunError) as raised:
+        attempt(config, directory, on_trainer=fill_the_disk_after_the_first_checkpoint)
+    assert raised.value.reason is FailureReason.DISK_FULL
+    assert "checkpoint-8" in raised.value.message
+    assert [one.step for one in checkpoints.complete(directory)] == [4]
+    assert not checkpoints.folder(directory, 8).exists()
+    (small_disk / "filler").unlink()
+    attempt(config, directory)
+    assert (directory / "final").is_dir()

@@ -1,0 +1,1 @@
+"""The way out: prune, upload, verify, and bring an archived run back."""

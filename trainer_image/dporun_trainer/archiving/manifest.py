@@ -1,0 +1,73 @@
+"""manifest.json: what an archived run consists of. Written last, it makes an archive complete."""
+
+from pathlib import PurePosixPath
+
+from pydantic import Field, ValidationError, field_validator
+
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.base import Document
+from dporun_trainer.contract.config import Identity
+from dporun_trainer.contract.results import BestCheckpoint, FailureReason
+from dporun_trainer.errors import RunError
+from dporun_trainer.stores.transfer import Store
+
+
+class ManifestFile(Document):
+    """One file of an archive."""
+
+    path: str
+    """Relative to the manifest's folder."""
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or ".." in parts or PurePosixPath(path).is_absolute() or "\\" in path or "\0" in path:
+            raise ValueError(f"{path!r} leads out of the archive")
+        return path
+
+
+class BaseModel(Document):
+    """The base model that the run's adapter belongs to."""
+
+    uri: str
+    revision: str | None = None
+    """Commit on the Hub."""
+    fingerprint: str | None = None
+    """See model.fingerprint."""
+
+
+class Manifest(Document):
+    """Every file of an archived run, with its checksum."""
+
+    version: int = Field(1, ge=1, le=1)
+    run: Identity
+    created: str
+    """UTC, ISO 8601."""
+    model: BaseModel
+    best_checkpoint: BestCheckpoint | None = None
+    tools: dict[str, str] = Field(default_factory=dict)
+    """Versions of the software that made the archive."""
+    files: tuple[ManifestFile, ...]
+
+
+def read_manifest(store: Store, reason: FailureReason) -> Manifest:
+    """Read and check the manifest of an archived run.
+
+    Raises:
+        RunError: there is none, or it cannot be trusted.
+
+    """
+    data = store.read(str(layout.MANIFEST))
+    if data is None:
+        raise RunError(
+            reason,
+            f"{store.uri} has no {layout.MANIFEST}: it is no archived run, or archiving it was not finished",
+            hint="Name the folder of one run, the one that holds manifest.json.",
+        )
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise RunError(reason, f"{store.uri}/{layout.MANIFEST} cannot be used: {error}") from error

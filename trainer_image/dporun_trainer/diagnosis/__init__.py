@@ -1,0 +1,1 @@
+"""What the curves and the results mean: health, remedies, verdict. Pure, without a model."""

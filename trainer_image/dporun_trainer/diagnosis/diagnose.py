@@ -1,0 +1,109 @@
+"""``dporun-trainer diagnose DIR``: say how healthy a run is, ours or a foreign one, and what to change."""
+
+import itertools
+import math
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dporun_trainer.contract.results import Health, HealthState
+from dporun_trainer.diagnosis.foreign import Run, read_run
+from dporun_trainer.diagnosis.health import examine
+from dporun_trainer.diagnosis.remedies import describe, patch
+from dporun_trainer.reporting.curves import Curves, Series
+
+EXIT_CODES = {
+    HealthState.ON_TRACK: 0,
+    HealthState.UNKNOWN: 3,
+    HealthState.OVERFITTING: 10,
+    HealthState.UNDERFITTING: 11,
+    HealthState.UNSTABLE: 12,
+    HealthState.CONFUSED: 13,
+}
+"""Exit code by state; 1 is a folder that cannot be read."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+_COLOURS = {HealthState.ON_TRACK: "32", HealthState.UNKNOWN: "2", HealthState.UNSTABLE: "31"}
+_CHARTS = (
+    ("training loss", "loss"),
+    ("validation loss", "eval_loss"),
+    ("validation margin", "eval_rewards/margins"),
+    ("validation accuracy", "eval_rewards/accuracies"),
+    ("gradient norm", "grad_norm"),
+)
+
+
+def diagnose(directory: Path, *, form: str = "text") -> int:
+    """Print the diagnosis of the run in ``directory``.
+
+    Args:
+        directory: output folder of a training run.
+        form: ``text`` for people, ``json`` (contract.Health) for programs, ``patch`` for the manifest's next version.
+
+    Returns:
+        The exit code: 0 when the run is on track, else see EXIT_CODES.
+
+    Raises:
+        RunError: nothing to diagnose there.
+
+    """
+    run = read_run(directory)
+    curves = Curves.of(run.history)
+    health = examine(curves, run.settings)
+    if form == "json":
+        text = health.to_json(indent=2, exclude_none=True) + "\n"
+    elif form == "patch":
+        text = f"# {health.state}: {directory}\n{patch(health.suggestions)}"
+    else:
+        width = min(shutil.get_terminal_size((100, 24)).columns, 100)
+        text = "\n".join(_lines(directory, run, curves, health, width=width, colour=sys.stdout.isatty())) + "\n"
+    sys.stdout.write(text)
+    return EXIT_CODES[health.state]
+
+
+def _lines(directory: Path, run: Run, curves: Curves, health: Health, *, width: int, colour: bool) -> Iterator[str]:
+    def style(code: str, text: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if colour else text
+
+    steps = max((series.steps[-1] for series in curves.series.values()), default=0)
+    epochs = "" if curves.last_epoch is None else f", {curves.last_epoch:.3g} epochs"
+    source = run.source.relative_to(directory) if run.source != directory else "TensorBoard logs"
+    yield style(f"1;{_COLOURS.get(health.state, '33')}", str(health.state)) + f"  {directory}"
+    yield style("2", f"{steps} steps{epochs}, read from {source}")
+    yield ""
+    for name, key in _CHARTS:
+        series = curves[key]
+        if len(series) > 1:
+            yield f"  {name:<20} {sparkline(series, 32):<32}  {series.values[0]:.3g} → {series.values[-1]:.3g}"
+    yield ""
+    yield style("1", "What was seen")
+    for evidence in health.evidence:
+        yield textwrap.fill(evidence, width, initial_indent="  • ", subsequent_indent="    ")
+    if health.suggestions:
+        yield ""
+        yield style("1", "What to change")
+        for suggestion in health.suggestions:
+            yield "  " + style("36", describe(suggestion))
+            yield textwrap.fill(suggestion.reason, width, initial_indent="      ", subsequent_indent="      ")
+        yield ""
+        yield style("2", f"As a patch of the manifest: dporun-trainer diagnose {directory} --patch")
+
+
+def sparkline(series: Series, width: int) -> str:
+    """Draw a curve in one line of at most ``width`` characters; ``!`` is a value that is not finite."""
+    finite = series.finite().values
+    if not finite:
+        return "!" * min(width, len(series))
+    low, high = min(finite), max(finite)
+
+    def bar(values: Sequence[float]) -> str:
+        if not all(map(math.isfinite, values)):
+            return "!"
+        share = (math.fsum(values) / len(values) - low) / ((high - low) or 1.0)
+        return _BARS[min(int(share * len(_BARS)), len(_BARS) - 1)]
+
+    count = min(width, len(series))
+    edges = [index * len(series) // count for index in range(count + 1)]
+    return "".join(bar(series.values[start:end]) for start, end in itertools.pairwise(edges))

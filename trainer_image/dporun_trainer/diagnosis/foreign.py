@@ -1,0 +1,183 @@
+"""Read a training run's folder, ours or any that transformers or TRL left: its log history and its settings."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.diagnosis.remedies import RunValues
+from dporun_trainer.errors import RunError
+from dporun_trainer.reporting.curves import number
+
+History = list[dict[str, Any]]
+
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "learning_rate": ("learning_rate", "learningRate"),
+    "epochs": ("num_train_epochs", "epochs", "num_epochs"),
+    "per_device_batch_size": ("per_device_train_batch_size", "perDeviceBatchSize", "train_batch_size"),
+    "gradient_accumulation_steps": ("gradient_accumulation_steps", "gradientAccumulationSteps"),
+    "processes": ("world_size",),
+    "max_grad_norm": ("max_grad_norm", "maxGradNorm"),
+    "lora_rank": ("r", "rank", "lora_r"),
+    "lora_alpha": ("lora_alpha", "alpha"),
+    "lora_dropout": ("lora_dropout", "dropout"),
+    "label_smoothing": ("label_smoothing", "labelSmoothing"),
+}
+"""Field of RunValues → what configurations of DPORun, TRL, PEFT and transformers' model cards call it."""
+_INTEGERS = {"per_device_batch_size", "gradient_accumulation_steps", "processes", "lora_rank", "lora_alpha"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, as far as it could be read."""
+
+    history: History
+    source: Path
+    """File or folder the history was read from."""
+    settings: RunValues
+
+
+def read_run(directory: Path) -> Run:
+    """Read a run's log history and settings.
+
+    The history is taken from the first of log_history.json, trainer_state.json (of the run, else of its newest
+    checkpoint) and TensorBoard event files; the settings from whatever tells them. ``training_args.bin`` is not read:
+    it is a pickle, and loading one can run any code.
+
+    Raises:
+        RunError: there is no history, or a file is broken.
+
+    """
+    if not directory.is_dir():
+        raise _unreadable(f"{directory} is not a folder")
+    places = [directory, *_checkpoints(directory)]
+    candidates: list[tuple[Path, Callable[[Path], History]]] = [
+        (directory / layout.LOG_HISTORY, _from_list),
+        *((place / "trainer_state.json", _from_trainer_state) for place in places),
+        (directory, _from_events),
+    ]
+    for path, read in candidates:
+        history = read(path) if path.exists() else []
+        if history:
+            return Run(history, path, _settings(directory, places))
+    runs = sorted({path.parent.name for path in directory.glob(f"*/{layout.LOG_HISTORY}")})
+    raise _unreadable(
+        f"no training history in {directory}: neither log_history.json nor trainer_state.json (also of a checkpoint) "
+        "nor TensorBoard event files",
+        hint=f"Runs lie below it: {', '.join(runs[:8])}." if runs else None,
+    )
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    """Checkpoint folders, the newest first."""
+    steps = {
+        int(path.name.removeprefix(layout.CHECKPOINT_PREFIX)): path
+        for path in directory.glob(f"{layout.CHECKPOINT_PREFIX}*")
+        if path.name.removeprefix(layout.CHECKPOINT_PREFIX).isdecimal()
+    }
+    return [steps[step] for step in sorted(steps, reverse=True)]
+
+
+def _from_list(path: Path) -> History:
+    return _entries(_json(path), path)
+
+
+def _from_trainer_state(path: Path) -> History:
+    state = _json(path)
+    return _entries(state.get("log_history", []) if isinstance(state, dict) else state, path)
+
+
+def _entries(history: object, path: Path) -> History:
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        raise _unreadable(f"{path} does not hold a list of log entries")
+    return history
+
+
+def _from_events(directory: Path) -> History:
+    """Read TensorBoard event files below ``directory``: one writer's folder after the other, by their time."""
+    folders = {path.parent for path in directory.rglob("events.out.tfevents.*")}
+    if not folders:
+        return []
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
+
+    attempts = []
+    for folder in sorted(folders):
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+        events.Reload()
+        entries: dict[tuple[int, str], dict[str, Any]] = {}
+        began = float("inf")
+        for tag in events.Tags()["scalars"]:
+            side, _, name = tag.partition("/")
+            if side not in {"train", "eval"}:
+                continue
+            key = name if side == "train" or name == "epoch" else f"eval_{name}"
+            for event in events.Scalars(tag):
+                began = min(began, event.wall_time)
+                entries.setdefault((event.step, side), {"step": event.step})[key] = event.value
+        # transformers logs the epoch of validations, too, under train/
+        epochs = {step: entry["epoch"] for (step, _), entry in entries.items() if "epoch" in entry}
+        history = [
+            {**entries[key], **_epoch(epochs, key[0])}
+            for key in sorted(entries, key=lambda key: (key[0], key[1] != "train"))
+        ]
+        attempts.append((began, history))
+    return [entry for _, history in sorted(attempts, key=lambda attempt: attempt[0]) for entry in history]
+
+
+def _epoch(epochs: Mapping[int, float], step: int) -> dict[str, float]:
+    return {"epoch": epochs[step]} if step in epochs else {}
+
+
+def _settings(directory: Path, places: Sequence[Path]) -> RunValues:
+    """Collect settings from every file that tells some; what comes first counts."""
+    documents = [
+        document
+        for place in (directory, directory / layout.FINAL, *places[1:2])
+        for name in (str(layout.TRAINING_CONFIG), "training_args.json", "adapter_config.json", "trainer_state.json")
+        if (place / name).is_file() and isinstance(document := _json(place / name), dict)
+    ]
+    documents += [_model_card(place / "README.md") for place in places[:2] if (place / "README.md").is_file()]
+    values: dict[str, Any] = {}
+    for field, keys in _KEYS.items():
+        found = (number(value) for document in documents for value in _find(document, keys))
+        value = next((value for value in found if value is not None), None)
+        values[field] = int(value) if value is not None and field in _INTEGERS else value
+    if any((number(value) or 0) > 0 for document in documents[:1] for value in _find(document, ("max_steps",))):
+        values["epochs"] = None  # max_steps overrides it
+    losses = [value for document in documents for value in _find(document, ("loss_type", "loss"))]
+    loss = next((value for value in losses if isinstance(value, (str, list))), None)
+    return RunValues(**values, loss=None if loss is None else (loss,) if isinstance(loss, str) else tuple(loss))
+
+
+def _find(document: object, keys: Sequence[str]) -> Iterator[Any]:
+    """Values of ``keys`` in nested mappings, outer ones first; log histories are not searched."""
+    if not isinstance(document, dict):
+        return
+    yield from (document[key] for key in keys if document.get(key) is not None)
+    for value in document.values():
+        yield from _find(value, keys)
+
+
+def _model_card(path: Path) -> dict[str, str]:
+    """Hyper-parameters as transformers lists them in a model card: ``- learning_rate: 5e-06``."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return dict(re.findall(r"^- (\w+): (\S+)$", text, flags=re.MULTILINE))
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(f"cannot read {path}: {error}") from error
+
+
+def _unreadable(message: str, *, hint: str | None = None) -> RunError:
+    return RunError(
+        FailureReason.TRAINER_ERROR,
+        message,
+        hint=hint or "Give the output folder of a training run, the one that holds its checkpoints.",
+    )

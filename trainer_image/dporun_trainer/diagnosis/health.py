@@ -1,0 +1,106 @@
+"""The diagnosis of a run from its log history: one row per warning sign of the specification. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dporun_trainer.contract.config import RunConfig
+from dporun_trainer.contract.results import Health, HealthState
+from dporun_trainer.diagnosis import remedies, signs
+from dporun_trainer.diagnosis.remedies import Remedy, RunValues, Seen
+from dporun_trainer.diagnosis.sight import Sight
+from dporun_trainer.diagnosis.signs import Evidence
+from dporun_trainer.errors import shorten
+from dporun_trainer.reporting.curves import Curves
+
+ENOUGH_LOGS = 10
+"""Training logs before a run without signs is called healthy; a validation is enough as well."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One warning sign: how it is seen, what it means and what helps."""
+
+    sign: str
+    state: HealthState
+    evidence: Callable[[Sight], Evidence]
+    remedies: tuple[Remedy, ...]
+
+
+def diagnose(history: Sequence[Mapping[str, Any]], config: RunConfig | None = None) -> Health:
+    """Diagnose a run, live or finished.
+
+    Args:
+        history: log entries of transformers in order (``loss``, ``grad_norm``, ``rewards/margins``, ``eval_loss``, …),
+            over all attempts. NaN may be a float or the string ``"NaN"``.
+        config: the run's values, for suggestions and to know how far it is. Without it the run is taken as finished.
+
+    Returns:
+        The most serious state with evidence of every sign and, for that state, what to change. OnTrack when no sign
+        is seen; Unknown while there is too little history.
+
+    """
+    return examine(Curves.of(history), RunValues() if config is None else RunValues.of(config))
+
+
+def examine(curves: Curves, settings: RunValues) -> Health:
+    """Apply the rules to curves; see diagnose."""
+    sight = Sight(curves, settings)
+    findings = [(rule, evidence) for rule in RULES if (evidence := rule.evidence(sight))]
+    notes = [note for look in NOTES if (note := look(sight))]
+    if not findings:
+        enough = len(sight.train) >= ENOUGH_LOGS or (sight.train and sight.validation)
+        return Health(
+            state=HealthState.ON_TRACK if enough else HealthState.UNKNOWN,
+            evidence=tuple(notes) if enough else ("Too little history for a diagnosis.",),
+        )
+    state = findings[0][0].state
+    leading = [rule for rule, _ in findings if rule.state is state]
+    best = sight.validation.best()
+    seen = Seen(
+        best_epoch=curves.epochs.get(best[0]) if best else None,
+        flat=bool(sight.train) and sight.level > signs.FLAT_LOSS * sight.start,
+        onset=signs.onset(sight),
+    )
+    suggestions = remedies.prescribe((remedy for rule in leading for remedy in rule.remedies), settings, seen)
+    return Health(
+        state=state,
+        evidence=tuple(shorten(f"{rule.sign}: {evidence}.", 500) for rule, evidence in findings) + tuple(notes),
+        suggestions=suggestions[:10],
+    )
+
+
+_UNSTABLE = (
+    remedies.much_gentler_learning_rate,
+    remedies.clip_gradients,
+    remedies.smaller_batch,
+    remedies.check_rows,
+)
+_CONFUSED = (remedies.check_labels, remedies.smooth_labels, remedies.gentler_learning_rate)
+_OVERFITTING = (remedies.fewer_epochs, remedies.gentler_learning_rate, remedies.more_dropout, remedies.more_data)
+_UNDERFITTING = (
+    remedies.bolder_learning_rate,
+    remedies.more_epochs,
+    remedies.higher_rank,
+    remedies.alpha_of_higher_rank,
+    remedies.check_quality,
+)
+
+RULES = (
+    Rule("NaN values", HealthState.UNSTABLE, signs.non_finite, _UNSTABLE),
+    Rule("Gradients exploding", HealthState.UNSTABLE, signs.exploding, _UNSTABLE),
+    Rule("Loss spiking", HealthState.UNSTABLE, signs.spiking, _UNSTABLE),
+    Rule("Loss climbing", HealthState.UNSTABLE, signs.climbed, _UNSTABLE),
+    Rule("Loss oscillating", HealthState.UNSTABLE, signs.oscillating, _UNSTABLE),
+    Rule("Rewards: chosen < rejected", HealthState.CONFUSED, signs.confused, _CONFUSED),
+    Rule("Validation loss increasing", HealthState.OVERFITTING, signs.eval_rising, _OVERFITTING),
+    Rule("Training loss much lower than validation loss", HealthState.OVERFITTING, signs.far_below, _OVERFITTING),
+    Rule("Gap between training and validation grows", HealthState.OVERFITTING, signs.gap_growing, _OVERFITTING),
+    Rule("Gradients vanishing", HealthState.UNDERFITTING, signs.vanishing, _UNDERFITTING),
+    Rule("Both losses stay high", HealthState.UNDERFITTING, signs.both_high, _UNDERFITTING),
+)
+"""The warning signs, the most serious first."""
+
+
+NOTES = (signs.losses, signs.rewards, signs.falling_log_probability)
+"""What is told besides the signs; it changes no state."""

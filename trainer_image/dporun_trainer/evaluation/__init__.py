@@ -1,0 +1,1 @@
+"""What happens after training: rewards, answers, forgetting, merge."""

@@ -1,0 +1,221 @@
+"""Merge a LoRA adapter into its base model, and prove on real prompts that the result is the same model."""
+
+import logging
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.errors import RunError
+from dporun_trainer.evaluation.policy import (
+    MERGE_RECORD,
+    attach_adapter,
+    find_base,
+    is_adapter,
+    load_model,
+    load_tokenizer,
+    resolve_device,
+)
+from dporun_trainer.files import read_json, sha256, sync_folder, write_json
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+"""Largest difference by the type that weights are stored in: root mean square, as a share of the logits' own."""
+
+_MAX_SHARD_SIZE = "5GB"
+_PROMPTS = 8
+_PROMPT_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What was merged, and how near the result is to the adapter; ``merge.json`` beside the merged model.
+
+    Attributes:
+        base: folder or Hub name of the base model.
+        adapter_sha256: SHA-256 of the adapter's weights.
+        dtype: type of the stored weights, that of the base model.
+        prompts: prompts on which the logits were compared.
+        max_abs_difference: largest difference between a logit of the merged model and of base + adapter.
+        difference: root mean square of all differences, as a share of that of the logits.
+        effect: the same for base + adapter against the base alone: what the adapter does.
+        tolerance: largest ``difference`` allowed.
+
+    """
+
+    base: str
+    adapter_sha256: str
+    dtype: str
+    prompts: int
+    max_abs_difference: float
+    difference: float
+    effect: float
+    tolerance: float
+
+    @property
+    def faithful(self) -> bool:
+        """Whether the merged model is the adapted one: within rounding, and not nearer to the base than to it."""
+        told_apart = self.effect > self.tolerance
+        return self.difference <= self.tolerance and not (told_apart and self.difference > self.effect / 2)
+
+
+def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Path | None = None) -> Merge:
+    """Write base + adapter as one model: safetensors in the base model's dtype, tokenizer, generation config.
+
+    Everything is written to a temporary folder beside ``output``, read back, compared with the adapter's logits and
+    renamed at the end, so ``output`` is a whole and verified model or not there.
+
+    Args:
+        adapter: folder of a LoRA adapter.
+        output: folder to create; an earlier merged model there is replaced.
+        prompts: texts to compare logits on; the first few are used.
+        base: folder or Hub name of the base model; found by the adapter's records when absent.
+
+    Returns:
+        What was measured, also written to ``output``/merge.json.
+
+    Raises:
+        RunError: not an adapter, a model that cannot be loaded, a full disk, weights that are not numbers, or a
+            merged model whose logits are not the adapter's.
+
+    """
+    if not is_adapter(adapter):
+        raise RunError(FailureReason.MODEL_INVALID, f"{adapter} is a whole model, not an adapter: nothing to merge")
+    if output.exists() and any(output.iterdir()) and not (output / MERGE_RECORD).is_file():
+        raise RunError(
+            FailureReason.MODEL_INVALID,
+            f"{output} is not empty and holds no merged model; it is left as it is",
+            hint="Give another folder.",
+        )
+    base = base or find_base(adapter)
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _require_space(base, output.parent)
+    try:
+        partial.mkdir()
+        result = _merge_into(partial, adapter, base, prompts)
+        if not result.faithful:
+            raise RunError(
+                FailureReason.TRAINER_ERROR,
+                f"the merged model is not the adapted one: on {result.prompts} prompts its logits differ by "
+                f"{result.difference:.2e} (tolerance {result.tolerance:.0e} for {result.dtype}; the adapter itself "
+                f"changes them by {result.effect:.2e}; largest difference {result.max_abs_difference:.3g})",
+                hint="The adapter in final/ is intact: serve it unmerged, or merge it in a wider dtype.",
+            )
+        write_json(partial / MERGE_RECORD, asdict(result))
+        for path in partial.iterdir():
+            path.chmod(0o644)
+            _sync(path)
+        sync_folder(partial)
+        shutil.rmtree(output, ignore_errors=True)
+        partial.rename(output)
+        sync_folder(output.parent)
+    except Exception as error:
+        # Besides OSError: safetensors and tokenizers are written in Rust and have errors of their own.
+        if "No space left" not in str(error):
+            raise
+        raise RunError(
+            FailureReason.DISK_FULL,
+            f"no space left on the volume while writing the merged model {output}",
+            hint="Set a larger spec.storage.size; the adapter in final/ is complete and kept.",
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    log.info("merged model verified: logits differ by at most %.3g", result.max_abs_difference)
+    return result
+
+
+def is_merged(output: Path, adapter: Path) -> bool:
+    """Whether ``output`` is the verified merge of just this adapter."""
+    try:
+        return bool(read_json(output / MERGE_RECORD)["adapter_sha256"] == adapter_sha256(adapter))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def adapter_sha256(adapter: Path) -> str:
+    """SHA-256 of an adapter's weights.
+
+    Raises:
+        FileNotFoundError: there are none in safetensors.
+
+    """
+    return sha256(adapter / "adapter_model.safetensors")
+
+
+def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence[str]) -> Merge:
+    device = resolve_device()
+    tokenizer = load_tokenizer(adapter, base)
+    inputs = [_encode(tokenizer, prompt) for prompt in prompts[:_PROMPTS] if prompt]
+    model = load_model(base, "auto").to(device).eval()
+    dtype = model.dtype
+    plain = _logits(model, inputs)
+    adapted_model = attach_adapter(model, adapter).eval()
+    adapted = _logits(adapted_model, inputs)
+    try:
+        merged = adapted_model.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise RunError(FailureReason.NON_FINITE_LOSS, f"cannot merge {adapter}: {error}") from error
+    _make_generation_config_valid(merged)
+    merged.save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
+    tokenizer.save_pretrained(folder)
+    del model, adapted_model, merged
+    stored = _logits(load_model(folder, "auto").to(device).eval(), inputs)
+    scale = _rms(adapted) or 1.0
+    return Merge(
+        base=str(Path(base).resolve() if Path(base).exists() else base),
+        adapter_sha256=adapter_sha256(adapter),
+        dtype=str(dtype).removeprefix("torch."),
+        prompts=len(inputs),
+        max_abs_difference=float((stored - adapted).abs().max()),
+        difference=_rms(stored - adapted) / scale,
+        effect=_rms(adapted - plain) / scale,
+        tolerance=TOLERANCE.get(dtype, max(TOLERANCE.values())),
+    )
+
+
+@torch.inference_mode()
+def _logits(model: PreTrainedModel, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Logits at every token of every prompt, shape (tokens, vocabulary), float32 on the CPU."""
+    return torch.cat([model(input_ids=ids.to(model.device)).logits[0].float().cpu() for ids in inputs])
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str) -> torch.Tensor:
+    return torch.tensor([tokenizer(prompt)["input_ids"][:_PROMPT_TOKENS]])
+
+
+def _rms(values: torch.Tensor) -> float:
+    return math.sqrt(float(values.double().square().mean()))
+
+
+def _make_generation_config_valid(model: PreTrainedModel) -> None:
+    """Turn sampling on where the base sets a temperature without it, which transformers refuses to save."""
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:
+        model.generation_config.do_sample = True
+
+
+def _require_space(base: str | Path, folder: Path) -> None:
+    """Refuse to begin what the volume has no room for: the merged model is as large as the base."""
+    needed = sum(path.stat().st_size for path in Path(base).glob("*.safetensors"))
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RunError(
+            FailureReason.DISK_FULL,
+            f"the merged model needs {needed / 1e6:,.1f} MB and {folder} has {free / 1e6:,.1f} MB left",
+            hint="Set a larger spec.storage.size; the adapter in final/ is complete and kept.",
+        )
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,249 @@
+"""The two models an evaluation compares: the tuned policy, and the base model it came from."""
+
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import torch
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.errors import RunError
+from dporun_trainer.evaluation.batching import OnProgress
+from dporun_trainer.files import read_json
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+
+ADAPTER_CONFIG = "adapter_config.json"
+MODEL_CONFIG = "config.json"
+MERGE_RECORD = "merge.json"
+"""Beside a merged model: what was merged, and how exactly."""
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class Sides(NamedTuple, Generic[T]):
+    """The same thing for the base model and for the tuned one."""
+
+    base: T
+    tuned: T
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The tuned model, its tokenizer and its base.
+
+    Attributes:
+        model: the tuned model; a PeftModel when ``reference`` is None.
+        tokenizer: padding token set.
+        reference: the base model, or None when it is ``model`` with its adapter disabled.
+        source: folder of the tuned model.
+
+    """
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    reference: PreTrainedModel | None
+    source: Path
+
+    def on_both(
+        self, work: Callable[[PreTrainedModel, OnProgress], list[T]], on_progress: OnProgress | None = None
+    ) -> list[Sides[T]]:
+        """Apply ``work`` to the base model and then to the tuned one, and pair what it returns for each item.
+
+        ``on_progress`` is told about both: twice as many items as there are.
+        """
+
+        def half(index: int) -> OnProgress:
+            return lambda done, total: on_progress(index * total + done, 2 * total) if on_progress else None
+
+        with self._base() as model:
+            base = work(model, half(0))
+        tuned = work(self.model, half(1))
+        return [Sides(*results) for results in zip(base, tuned, strict=True)]
+
+    @contextlib.contextmanager
+    def _base(self) -> Iterator[PreTrainedModel]:
+        if self.reference is not None:
+            yield self.reference
+        else:
+            with self.model.disable_adapter():
+                yield self.model
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest sequence the model has positions for, if it has a limit."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+
+def load_policy(source: Path, *, base: str | Path | None = None, precision: Precision = "auto") -> Policy:
+    """Load an adapter or a merged model, and its base.
+
+    Args:
+        source: folder of a PEFT adapter or of a whole transformers model, in safetensors.
+        base: folder (or Hub name) of the base model; found by the records beside ``source`` when absent.
+        precision: arithmetic; auto is bf16 where the GPU has it, else fp16, and fp32 on CPU.
+
+    Raises:
+        RunError: ``source`` is neither, the base cannot be found, or one of them cannot be loaded.
+
+    """
+    adapter = is_adapter(source)
+    base = find_base(source) if base is None else _usable(base)
+    dtype = resolve_dtype(precision)
+    device = resolve_device()
+    log.info("loading %s and its base %s in %s on %s", source, base, str(dtype).removeprefix("torch."), device)
+    reference = load_model(base, dtype).to(device)
+    tokenizer = load_tokenizer(source, base)
+    if adapter:
+        return Policy(attach_adapter(reference, source).to(device).eval(), tokenizer, None, source)
+    return Policy(load_model(source, dtype).to(device).eval(), tokenizer, reference.eval(), source)
+
+
+def is_adapter(source: Path) -> bool:
+    """Whether ``source`` holds a PEFT adapter (True) or a whole model (False).
+
+    Raises:
+        RunError: it holds neither.
+
+    """
+    if (source / ADAPTER_CONFIG).is_file():
+        return True
+    if (source / MODEL_CONFIG).is_file():
+        return False
+    what = "has neither adapter_config.json nor config.json" if source.is_dir() else "is not a folder"
+    raise RunError(
+        FailureReason.MODEL_INVALID,
+        f"{source} {what}",
+        hint="Give the folder of a LoRA adapter (such as a run's final/ or checkpoint-N/) or of a merged model.",
+    )
+
+
+def find_base(source: Path) -> str | Path:
+    """Find the base model of the adapter or merged model in ``source``.
+
+    Looks at what the model itself records (a merged model's merge.json, an adapter's base_model_name_or_path), then at
+    the run's directory around it.
+
+    Raises:
+        RunError: no record names a model that can be had.
+
+    """
+    recorded = [_record(source / MERGE_RECORD, "base"), _record(source / ADAPTER_CONFIG, "base_model_name_or_path")]
+    for candidate in filter(None, recorded):
+        if (Path(candidate) / MODEL_CONFIG).is_file():
+            return Path(candidate)
+    prepared = source.resolve().parent / layout.INPUT_MODEL
+    if (prepared / MODEL_CONFIG).is_file():
+        return prepared
+    for candidate in filter(None, recorded):
+        if _HUB_NAME.fullmatch(candidate):
+            return candidate
+    raise RunError(
+        FailureReason.MODEL_INVALID,
+        f"the base model of {source} is not known"
+        + "".join(f"; {name} is not here" for name in filter(None, recorded)),
+        hint="Name it with --base.",
+    )
+
+
+def load_model(source: str | Path, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:
+    """Load a causal language model from safetensors, without running any code that comes with it.
+
+    Raises:
+        RunError: it cannot be loaded.
+
+    """
+    disable_progress_bar()
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _unloadable("model", source, error) from error
+
+
+def attach_adapter(model: PreTrainedModel, source: Path) -> PeftModel:
+    """Put the adapter in ``source`` on ``model``.
+
+    Raises:
+        RunError: it cannot be loaded, or does not fit the model.
+
+    """
+    try:
+        if PeftConfig.from_pretrained(str(source)).is_prompt_learning:
+            raise ValueError("prompt-learning adapters are not supported; LoRA is")
+        return PeftModel.from_pretrained(model, str(source), is_trainable=False)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise _unloadable("adapter", source, error) from error
+
+
+def load_tokenizer(source: Path, base: str | Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of ``source``, or of ``base`` when ``source`` has none; padding falls back to EOS as in TRL.
+
+    Raises:
+        RunError: it cannot be loaded.
+
+    """
+    home = source if (source / "tokenizer_config.json").is_file() else base
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(home), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unloadable("tokenizer", home, error) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def resolve_device() -> torch.device:
+    """The GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(precision: Precision) -> torch.dtype:
+    """Arithmetic that ``precision`` means on this machine."""
+    if precision != "auto":
+        return _DTYPES[precision]
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _record(path: Path, key: str) -> str | None:
+    try:
+        record: Any = read_json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, json.JSONDecodeError) as error:
+        raise _unloadable("record", path, error) from error
+    value = record.get(key) if isinstance(record, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _usable(base: str | Path) -> str | Path:
+    path = Path(base)
+    if (path / MODEL_CONFIG).is_file():
+        return path
+    if not path.exists() and _HUB_NAME.fullmatch(str(base)):
+        return str(base)
+    raise RunError(FailureReason.MODEL_INVALID, f"{base} is not the folder of a base model: it has no config.json")
+
+
+def _unloadable(what: str, source: str | Path, error: Exception) -> RunError:
+    if isinstance(error, torch.OutOfMemoryError):
+        return RunError(FailureReason.GPU_OUT_OF_MEMORY, f"the GPU has too little memory for the {what} {source}")
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return RunError(FailureReason.MODEL_INVALID, f"cannot load the {what} {source}: {reason}")

@@ -1,0 +1,1 @@
+"""What prepare does: fetch model and data, and refuse what could never train, before a GPU is held."""

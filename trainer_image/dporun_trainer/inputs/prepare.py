@@ -1,0 +1,175 @@
+"""``prepare``: fetch model and data, check both, and hold out the validation rows, before any GPU is held."""
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from dporun_trainer.archiving.restore import fetch_adapter
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.config import RunConfig
+from dporun_trainer.contract.results import DatasetSummary, Outcome, OutcomeState, Stage
+from dporun_trainer.errors import RunError, shorten
+from dporun_trainer.files import write_text
+from dporun_trainer.inputs.dataset import Source, build
+from dporun_trainer.inputs.fetch import Fetcher
+from dporun_trainer.inputs.lint import Encoder
+from dporun_trainer.inputs.model import check_model, check_positions, load_tokenizer
+from dporun_trainer.prepared import ModelFacts, Prepared
+from dporun_trainer.progress import ProgressFile
+from dporun_trainer.stores.sources import DATASET, MODEL
+
+log = logging.getLogger(__name__)
+
+DEFAULT_FRACTION = 0.1
+"""Share of the prompts that is held out when neither validation nor validationFraction is given."""
+_MAX_WARNINGS = 20
+
+
+def prepare(config: RunConfig, directory: Path, *, claims: Path) -> Outcome:
+    """Fetch and check everything that training needs, once.
+
+    What a finished preparation with the same inputs has left is used as it is; one that was interrupted is taken up
+    with the files that it had fetched.
+
+    Args:
+        config: of the run.
+        directory: of the run; inputs go to ``directory/inputs``.
+        claims: folder below which claims are mounted; pvc:// is used in place.
+
+    Raises:
+        RunError: model or data cannot be had or cannot be used (exit code 65), or may be had later (exit code 1).
+
+    """
+    key = inputs_key(config)
+    if (done := _finished(directory, key)) is not None:
+        return _outcome(done, "Model and data were prepared before")
+    _begin(directory / layout.INPUTS, key)
+    progress = ProgressFile(directory / layout.PROGRESS)
+
+    def show(line: str) -> None:
+        progress.update(stage=Stage.PREPARING, detail=shorten(line, 256))
+
+    def say(line: str) -> None:
+        log.info("%s", line)
+        show(line)
+
+    fetcher = Fetcher(claims, show)
+    say(f"fetching the model from {config.model.uri}")
+    model_path, revision = fetcher.model(config.model.uri, config.model.revision, directory / layout.INPUT_MODEL, MODEL)
+    model = _checked(config, model_path)
+    say(f"{model.architecture} with {model.parameters:,} parameters ({model.dtype}) is fit for training")
+    adapter = directory / layout.INPUT_ADAPTER if config.checkpoints.resume_from else None
+    if adapter is not None:
+        fetch_adapter(config, model, adapter)
+    general = _general(config, directory, fetcher)
+    raw = directory / layout.INPUTS / "raw"
+    sources = {
+        side: Source(uri, fetcher.data(uri, raw / side, DATASET))
+        for side, uri in (("train", config.dataset.train), ("validation", config.dataset.validation))
+        if uri is not None
+    }
+    dataset = build(
+        sources["train"],
+        sources.get("validation"),
+        Encoder(load_tokenizer(model_path)),
+        max_length=config.dpo.max_length,
+        fraction=config.dataset.validation_fraction or DEFAULT_FRACTION,
+        seed=config.training.seed,
+        train_path=directory / layout.INPUT_TRAIN,
+        validation_path=directory / layout.INPUT_VALIDATION,
+        say=say,
+    )
+    warnings = [*check_positions(model_path, model, dataset.longest), *dataset.warnings]
+    for warning in warnings:
+        log.warning("%s", warning)
+    shutil.rmtree(raw, ignore_errors=True)
+    prepared = Prepared(
+        key=key,
+        model_path=str(model_path.absolute()),
+        model_revision=revision,
+        model=model,
+        train_path=str((directory / layout.INPUT_TRAIN).absolute()),
+        validation_path=str((directory / layout.INPUT_VALIDATION).absolute()),
+        general_path=str(general.absolute()) if general else None,
+        adapter_path=str(adapter.absolute()) if adapter else None,
+        dataset=DatasetSummary(
+            train_rows=dataset.train_rows,
+            validation_rows=dataset.validation_rows,
+            warnings=tuple(shorten(warning, 300) for warning in warnings[:_MAX_WARNINGS]),
+            fingerprint=dataset.fingerprint,
+        ),
+        lint=dataset.lint,
+    )
+    write_text(directory / layout.PREPARED, prepared.to_json(indent=2, exclude_none=True) + "\n")
+    return _outcome(prepared, "Model and data are ready")
+
+
+def inputs_key(config: RunConfig) -> str:
+    """SHA-256 over everything in ``config`` that decides what prepare leaves."""
+    general = config.evaluation.general
+    parts = {
+        "model": config.model.model_dump(mode="json"),
+        "dataset": config.dataset.model_dump(mode="json"),
+        "max_length": config.dpo.max_length,
+        "lora": config.lora.model_dump(mode="json"),
+        "general": general.uri if config.evaluation.enabled and general.enabled else None,
+        "resume_from": config.checkpoints.resume_from,
+        "seed": config.training.seed,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _finished(directory: Path, key: str) -> Prepared | None:
+    """What an earlier preparation left, if it is of these inputs and still there."""
+    try:
+        prepared = Prepared.load(directory)
+    except RunError:
+        return None
+    paths = (prepared.model_path, prepared.train_path, prepared.validation_path, prepared.general_path)
+    there = all(Path(path).exists() for path in (*paths, prepared.adapter_path) if path)
+    return prepared if prepared.key == key and there else None
+
+
+def _begin(inputs: Path, key: str) -> None:
+    """Make the folder of inputs; what was fetched for other inputs is deleted, for these it stays."""
+    mark = inputs / "key"
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != key:
+        shutil.rmtree(inputs, ignore_errors=True)
+        write_text(mark, key)
+    (inputs.parent / layout.PREPARED).unlink(missing_ok=True)
+
+
+def _checked(config: RunConfig, folder: Path) -> ModelFacts:
+    """Check the model; an error begins with the URI that the user knows, not only with the folder."""
+    try:
+        return check_model(folder, config.lora)
+    except RunError as error:
+        raise RunError(error.reason, f"{config.model.uri}: {error.message}", hint=error.hint) from error
+
+
+def _general(config: RunConfig, directory: Path, fetcher: Fetcher) -> Path | None:
+    """Fetch and check the general questions, where the user has some."""
+    from dporun_trainer.evaluation.forgetting import load_questions  # noqa: PLC0415  heavy
+
+    general = config.evaluation.general
+    if not (config.evaluation.enabled and general.enabled and general.uri):
+        return None
+    folder = directory / layout.INPUTS / "raw" / "general"
+    files = fetcher.data(general.uri, folder, DATASET)
+    path = directory / layout.INPUT_GENERAL
+    write_text(path, "".join(file.read_text(encoding="utf-8") for file, _ in files))
+    log.info("%d general questions", len(load_questions(path)))
+    return path
+
+
+def _outcome(prepared: Prepared, what: str) -> Outcome:
+    data = prepared.dataset
+    count = len(data.warnings)
+    warnings = f", {count} warning{'s' if count > 1 else ''}" if count else ""
+    return Outcome(
+        state=OutcomeState.SUCCEEDED,
+        message=f"{what}: {data.train_rows} training and {data.validation_rows} validation rows{warnings}",
+        dataset=data,
+    )

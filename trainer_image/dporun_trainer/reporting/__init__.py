@@ -1,0 +1,1 @@
+"""What a person looks at: report.html, report.png and the model card."""

@@ -1,0 +1,327 @@
+"""The report of a run: report.html (one file, nothing loaded from elsewhere), report.png and the model card."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup, escape
+
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.config import RunConfig
+from dporun_trainer.contract.results import HealthState, OutcomeState, Stage, VerdictState
+from dporun_trainer.diagnosis import remedies
+from dporun_trainer.diagnosis.verdict import GOOD_MARGIN
+from dporun_trainer.files import write_text
+from dporun_trainer.reporting import charts
+from dporun_trainer.reporting.model_card import model_card
+from dporun_trainer.reporting.poster import write_poster
+from dporun_trainer.reporting.record import Record, read_record
+
+DASH = "\N{EN DASH}"
+SHOWN_EXAMPLES = 12
+"""Examples that are open; the others are folded away."""
+ALIKE = 0.6
+"""Share of words and gaps that two answers have in common before their differences are worth marking."""
+MAX_EXAMPLES = 200
+MAX_TEXT = 4000
+"""Characters of one text; the whole of it is in comparison_results.json."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a reader sees first.
+
+    Attributes:
+        tone: good, fair or poor; decides the colour.
+        title: one or two words.
+        text: one sentence that says how the run went.
+        action: what to do next.
+
+    """
+
+    tone: str
+    title: str
+    text: str
+    action: str
+
+
+def write_report(directory: Path) -> None:
+    """Write report.html, report.png and README.md into a run's directory, from the files that are there.
+
+    The same files give the same report.
+
+    Raises:
+        FileNotFoundError: the directory is not there.
+        OSError: the report cannot be written.
+
+    """
+    record = read_record(directory)
+    head = headline(record)
+    write_text(directory / layout.REPORT_HTML, render(record, head))
+    write_text(directory / layout.MODEL_CARD, model_card(record))
+    write_poster(directory / layout.REPORT_PNG, record, title=head.title, text=head.text, tone=head.tone)
+
+
+def headline(record: Record) -> Headline:
+    """Say in one sentence how a run went and what to do next."""
+    verdict, health = record.verdict, record.health
+    advice = next(iter(health.suggestions), None) if health else None
+    change = advice and (f"Change {remedies.describe(advice)} and run again." if advice.proposed else advice.reason)
+    change = change or _train_longer(record)
+    if record.outcome and record.outcome.state is OutcomeState.FAILED:
+        failure = record.outcome.failure
+        text = failure.message if failure else record.outcome.message
+        hint = failure.hint if failure and failure.hint else None
+        return Headline("poor", "Failed", text, hint or change or "Look at the log of the run's pods.")
+    if verdict is None:
+        done = record.progress.stage is Stage.DONE
+        step = f"Step {record.progress.step} of {record.progress.total_steps}." if record.progress.total_steps else ""
+        title = "Finished" if done else "Not finished"
+        return Headline("fair", title, step or "There is no result yet.", change or "Wait for the run to end.")
+    match verdict.state:
+        case VerdictState.GOOD:
+            action = "Use it: final/ is the adapter, merged/ the whole model."
+            return Headline("good", "Good", _sentence(verdict.reasons), action)
+        case VerdictState.FAIR:
+            action = change or "Read the answers below, and decide whether they are good enough."
+            return Headline("fair", "Fair", _sentence(verdict.reasons), action)
+        case _:
+            action = change or "Read the answers below, worst first, and look for what the data does not teach."
+            return Headline("poor", "Needs improvement", _sentence(verdict.reasons), action)
+
+
+def _train_longer(record: Record) -> str | None:
+    """Advise more epochs when a small margin is all that is wrong: the last checkpoint was the best."""
+    margin, validations = record.metrics.get("reward_margin"), record.curves["eval_loss"].steps
+    if record.config is None or margin is None or margin >= GOOD_MARGIN:
+        return None
+    if record.best is None or not validations or record.best.step != validations[-1]:
+        return None
+    longer = remedies.more_epochs(remedies.RunValues.of(record.config), remedies.Seen())
+    return f"It was still learning: change {remedies.describe(longer)} and run again." if longer else None
+
+
+def render(record: Record, head: Headline) -> str:
+    """Render report.html."""
+    template = _environment().get_template("report.html.j2")
+    best_step = record.best.step if record.best else None
+    examples = [_example(example) for example in record.regressions_first[:MAX_EXAMPLES]]
+    return template.render(
+        record=record,
+        head=head,
+        health=record.health,
+        patch=remedies.patch(record.health.suggestions) if record.health and record.health.suggestions else None,
+        describe=remedies.describe,
+        health_words=_HEALTH_WORDS,
+        tiles=list(_tiles(record)),
+        charts=[(chart, svg) for chart in charts.CHARTS if (svg := charts.draw(chart, record.curves, best_step))],
+        examples=examples,
+        shown=SHOWN_EXAMPLES,
+        checkpoints=list(_checkpoints(record)),
+        facts=list(_dataset_facts(record)),
+        manifest=_manifest(record),
+        run=list(_run_facts(record)),
+        versions=record.training_config.get("versions") or record.training_config.get("packages") or {},
+    )
+
+
+_HEALTH_WORDS = {
+    HealthState.ON_TRACK: "Training was healthy",
+    HealthState.OVERFITTING: "Training was overfitting",
+    HealthState.UNDERFITTING: "Training was underfitting",
+    HealthState.UNSTABLE: "Training was unstable",
+    HealthState.CONFUSED: "The model got confused",
+    HealthState.UNKNOWN: "Too little history for a diagnosis",
+}
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dporun_trainer.reporting"),
+        autoescape=True,  # answers of models and rows of data are untrusted
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = number
+    environment.filters["percent"] = percent
+    return environment
+
+
+def number(value: object, digits: int = 3) -> str:
+    """Show a number with ``digits`` significant digits, or a dash."""
+    if not isinstance(value, (int, float)):
+        return DASH
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+
+
+def percent(value: object) -> str:
+    """Show a share as percentage, or a dash."""
+    return f"{100 * value:.1f} %".replace(".0 %", " %") if isinstance(value, (int, float)) else DASH
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number of the first screen."""
+
+    name: str
+    value: str
+    detail: str = ""
+    tone: str = ""
+
+
+def _tiles(record: Record) -> Iterator[Tile]:
+    """The result in a handful of numbers."""
+    m = record.metrics
+    if "accuracy" in m:
+        interval = ""
+        if m.get("accuracy_low") is not None and m.get("accuracy_high") is not None:
+            interval = f"95 % interval {percent(m['accuracy_low'])} to {percent(m['accuracy_high'])}"
+        yield Tile("Accuracy", percent(m["accuracy"]), interval)
+        rewards = f"chosen {number(m.get('avg_chosen_reward'))}, rejected {number(m.get('avg_rejected_reward'))}"
+        yield Tile("Reward margin", number(m.get("reward_margin")), rewards)
+    if m.get("compared"):
+        detail = f"{m.get('equal', 0)} equal, of {m['compared']} answers"
+        yield Tile("Better / worse", f"{m.get('better', 0)} / {m.get('worse', 0)}", detail)
+    if m.get("forgetting") is not None:
+        lost, asked = record.forgetting.get("lost"), record.forgetting.get("questions")
+        yield Tile(
+            "Forgetting", percent(m["forgetting"]), f"{lost} right answers lost of {asked} questions" if asked else ""
+        )
+    if record.best and record.best.eval_loss is not None:
+        epoch = "" if record.best.epoch is None else f", epoch {record.best.epoch:.3g}"
+        yield Tile("Validation loss", number(record.best.eval_loss), f"best, at step {record.best.step}{epoch}")
+
+
+def _example(example: Mapping[str, Any]) -> dict[str, Any]:
+    base, tuned = (str(example.get(side) or "") for side in ("base", "tuned"))
+    marked_base, marked_tuned = differences(_cut(base), _cut(tuned))
+    return {
+        "better": example["better"],
+        "why": example.get("why") or "",
+        "prompt": _cut(str(example.get("prompt") or "")),
+        "chosen": _cut(str(example.get("chosen") or "")),
+        "base": marked_base,
+        "tuned": marked_tuned,
+        "lengths": {side: len(str(example.get(side) or "").split()) for side in ("base", "tuned", "chosen")},
+        "margin": (example.get("rewards") or {}).get("margin"),
+    }
+
+
+def differences(base: str, tuned: str) -> tuple[Markup, Markup]:
+    """Mark the words that only one of two texts has, unless they have little in common; both are escaped."""
+    one, other = (re.findall(r"\s+|[^\s]+", text) for text in (base, tuned))
+    matcher = difflib.SequenceMatcher(a=one, b=other, autojunk=False)
+    if matcher.ratio() < ALIKE:
+        return escape(base), escape(tuned)
+    left, right = Markup(), Markup()
+    for operation, a, b, c, d in matcher.get_opcodes():
+        if operation == "equal":
+            left += "".join(one[a:b])
+            right += "".join(other[c:d])
+            continue
+        if a < b:
+            left += Markup("<del>{}</del>").format("".join(one[a:b]))
+        if c < d:
+            right += Markup("<ins>{}</ins>").format("".join(other[c:d]))
+    return left, right
+
+
+def _checkpoints(record: Record) -> Iterator[dict[str, Any]]:
+    curves = record.curves
+    losses = curves["eval_loss"]
+    for step, loss in zip(losses.steps, losses.values, strict=True):
+        if step > 0:
+            yield {
+                "step": step,
+                "epoch": curves.epochs.get(step),
+                "loss": loss,
+                "accuracy": _at(curves["eval_rewards/accuracies"], step),
+                "margin": _at(curves["eval_rewards/margins"], step),
+                "best": record.best is not None and record.best.step == step,
+            }
+
+
+def _at(series: Any, step: int) -> float | None:
+    return dict(zip(series.steps, series.values, strict=True)).get(step)
+
+
+def _dataset_facts(record: Record) -> Iterator[tuple[str, str, str]]:
+    """Rows of the table of dataset facts: what, training, validation."""
+    if record.prepared is None:
+        return
+    summary, lint = record.prepared.dataset, record.prepared.lint
+    train, held_out = lint.train, lint.validation
+
+    def both(name: str, show: Any) -> tuple[str, str, str]:
+        return name, str(show(train)), str(show(held_out)) if held_out else "split off from training"
+
+    yield "Pairs used", f"{summary.train_rows:,}", f"{summary.validation_rows:,}"
+    yield both("Source", lambda facts: facts.source)
+    yield both("Distinct prompts", lambda facts: f"{facts.prompts:,}")
+    yield both("Repeated rows", lambda facts: f"{facts.duplicates:,}")
+    yield both("Cut by maxLength", lambda facts: f"{facts.truncated:,}")
+    yield both("Chosen is the longer one", lambda facts: percent(facts.chosen_longer))
+    for name in ("prompt", "chosen", "rejected"):
+        yield both(
+            f"Tokens per {name} (median, 90 %, longest)", lambda facts, name=name: _lengths(getattr(facts, name))
+        )
+    yield "Prompts in both", f"{lint.leaked_prompts:,}", ""
+
+
+def _lengths(lengths: Any) -> str:
+    return DASH if lengths is None else f"{lengths.p50:,}, {lengths.p90:,}, {lengths.maximum:,}"
+
+
+def _run_facts(record: Record) -> Iterator[tuple[str, str]]:
+    """What is needed to run it again."""
+    config, prepared = record.config, record.prepared
+    if config:
+        yield "Base model", config.model.uri
+        if prepared and prepared.model_revision:
+            yield "Model revision", prepared.model_revision
+        yield "Image", config.image or "not recorded (local run)"
+        yield "Seed", str(config.training.seed)
+        world = config.topology
+        yield "Processes", f"{world.world_size} on {world.nodes} node{'s' * (world.nodes > 1)}"
+        yield "Effective batch", f"{config.effective_batch_size} pairs"
+    if prepared:
+        yield "Dataset fingerprint", prepared.dataset.fingerprint or DASH
+    runtime = record.training_metrics.get("train_runtime")
+    if isinstance(runtime, (int, float)):
+        yield "Training time", f"{runtime / 60:.1f} minutes over all attempts"
+
+
+def _manifest(record: Record) -> str | None:
+    if record.config is None:
+        return None
+    if record.config.manifest:
+        document: object = record.config.manifest
+    else:
+        document = _as_manifest(record.config)
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _as_manifest(config: RunConfig) -> dict[str, object]:
+    """Write a configuration as a DPORun, for a run whose manifest was not recorded."""
+    sections = config.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude_defaults=True,
+        include={"model", "dataset", "dpo", "lora", "training", "checkpoints", "evaluation", "archive", "topology"},
+    )  # fmt: skip
+    if "topology" in sections:
+        sections["distributed"] = sections.pop("topology")
+    metadata = {"name": config.run.name}
+    return {"apiVersion": "dporun.io/v1alpha1", "kind": "DPORun", "metadata": metadata, "spec": sections}
+
+
+def _sentence(reasons: Sequence[str]) -> str:
+    return reasons[0] if reasons else ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT:,} more characters)"

@@ -1,0 +1,1 @@
+"""Where files come from and go to: addresses, credentials, S3, folders, transfers."""

@@ -1,0 +1,107 @@
+"""A folder of this computer as a Store, for runs without a cluster."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.errors import RunError
+from dporun_trainer.files import sha256, sync_folder
+from dporun_trainer.stores.transfer import Content, StoredFile
+
+_PART = ".part"
+
+
+class FolderStore:
+    """A local folder as a Store (see there); files appear whole or not at all."""
+
+    def __init__(self, root: Path, reason: FailureReason = FailureReason.ARCHIVE_FAILED):
+        self._root = root
+        self._reason = reason
+        self.uri = str(root)
+
+    def files(self) -> Iterator[StoredFile]:
+        """List all files, those of an interrupted copy left out."""
+        for path in sorted(self._root.rglob("*")):
+            if path.is_file() and path.suffix != _PART:
+                yield StoredFile(path.relative_to(self._root).as_posix(), path.stat().st_size)
+
+    def read(self, name: str) -> bytes | None:
+        """Read a small file; None when there is none."""
+        try:
+            return (self._root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def download(self, name: str, path: Path, done: Callable[[int], None]) -> str:
+        """Copy a file to ``path`` and return its SHA-256."""
+        if not (self._root / name).is_file():
+            raise RunError(self._reason, f"{self._root / name} does not exist")
+        self._copy(self._root / name, path)
+        done(path.stat().st_size)
+        return sha256(path)
+
+    def holds(self, name: str, content: Content) -> bool:
+        """Whether the file is there with exactly this content."""
+        path = self._root / name
+        return path.is_file() and path.stat().st_size == content.length and sha256(path) == content.sha256
+
+    def upload(self, name: str, path: Path, content: Content, done: Callable[[int], None]) -> None:
+        """Copy a file into the folder."""
+        self._copy(path, self._root / name)
+        done(content.length)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small file where there is none."""
+        temporary = self._write(name, data)
+        try:
+            os.link(temporary, self._root / name)  # unlike a rename, this fails where a file is
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        sync_folder((self._root / name).parent)
+        return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a small file, replacing what is there."""
+        self._write(name, data).replace(self._root / name)
+        sync_folder((self._root / name).parent)
+
+    def clean(self) -> None:
+        """Remove what interrupted copies have left."""
+        for path in self._root.rglob(f"*{_PART}"):
+            path.unlink()
+
+    def _write(self, name: str, data: bytes) -> Path:
+        temporary = self._root / (name + _PART)
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._failure(error) from error
+        return temporary
+
+    def _copy(self, source: Path, target: Path) -> None:
+        temporary = target.with_name(target.name + _PART)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with source.open("rb") as reader, temporary.open("wb") as writer:
+                shutil.copyfileobj(reader, writer, 2**20)
+                writer.flush()
+                os.fsync(writer.fileno())
+            temporary.replace(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> RunError:
+        return RunError(
+            self._reason,
+            f"cannot write to {self._root}: {error}",
+            hint="Check that the folder may be written and has space left.",
+        )

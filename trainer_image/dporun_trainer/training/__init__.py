@@ -1,0 +1,1 @@
+"""The training pod: launcher, training processes, checkpoints, live progress."""

@@ -1,0 +1,96 @@
+"""Callbacks of the training loop: when to validate and save, when to stop, and what to tell."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from dporun_trainer.contract.results import HealthState
+from dporun_trainer.diagnosis.health import diagnose
+from dporun_trainer.training import checkpoints, ledger
+from dporun_trainer.training.checkpoints import Checkpoint
+from dporun_trainer.training.settings import is_due
+
+if TYPE_CHECKING:
+    from dporun_trainer.training.trainer import RunTrainer
+
+
+class Continuity(TrainerCallback):
+    """Go on where the checkpoint was left: its sums, and the validation that its attempt had no time for."""
+
+    def __init__(self, trainer: "RunTrainer", checkpoint: Checkpoint | None):
+        self._trainer = trainer
+        self._checkpoint = checkpoint
+
+    def on_train_begin(self, *_: Any, **_named: Any) -> None:
+        """Restore the sums and make up for the validation."""
+        self._trainer.begin_clock()
+        if self._checkpoint is not None:
+            earlier = ledger.load(self._checkpoint.path, self._trainer.accelerator.process_index)
+            self._trainer.restore_sums(earlier.model_copy(update={"attempts": earlier.attempts + 1}))
+            self._trainer.validate_if_due(self._checkpoint)
+
+
+class Schedule(TrainerCallback):
+    """Validate and save after each epoch, at the last step, and every so many steps when asked.
+
+    One rule for all of them; transformers knows either epochs or steps.
+    """
+
+    def __init__(self, trainer: "RunTrainer"):
+        self._run = trainer.run
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask for validation and checkpoint when they are due."""
+        settings, every = self._run.settings, self._run.config.checkpoints.every_steps
+        due = is_due(state.global_step, settings.plan.steps, settings.steps_per_epoch, every)
+        control.should_evaluate = control.should_save = due
+
+
+class Stopping(TrainerCallback):
+    """Stop when asked to, when training does not get better, and when it has become unstable.
+
+    Every process comes to the same answer: the logs are the same everywhere, and signals are agreed on.
+    """
+
+    def __init__(self, trainer: "RunTrainer"):
+        self._trainer = trainer
+        self._training = trainer.run.config.training
+
+    def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
+        """Ask the other processes, and save when one of them was asked to stop."""
+        if self._trainer.end_step():
+            control.should_save, control.should_evaluate = True, False
+            self._trainer.preempt_after_saving()
+
+    def on_evaluate(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop when patience is at its end."""
+        patience = self._training.early_stopping_patience
+        if patience is not None and validations_without_gain(state.log_history) >= patience:
+            control.should_training_stop = True
+
+    def on_log(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop when the run is unstable, with a last checkpoint."""
+        if self._training.stop_on_unstable and not control.should_training_stop:
+            health = diagnose(state.log_history, self._trainer.run.config)
+            if health.state is HealthState.UNSTABLE:
+                control.should_training_stop = control.should_evaluate = control.should_save = True
+
+
+def validations_without_gain(history: list[dict[str, Any]]) -> int:
+    """Count the validations since the one with the lowest loss."""
+    seen = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    losses = [loss if math.isfinite(loss) else math.inf for loss in seen]
+    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
+class Pruning(TrainerCallback):
+    """Delete checkpoints that nobody needs any more, so that the disk does not fill."""
+
+    def __init__(self, trainer: "RunTrainer"):
+        self._trainer = trainer
+
+    def on_save(self, *_: Any, **_named: Any) -> None:
+        """Prune, now that there is a newer checkpoint."""
+        if self._trainer.accelerator.is_main_process:
+            checkpoints.prune(self._trainer.run.directory, running=True)

@@ -1,0 +1,193 @@
+"""What training leaves behind: its configuration, its log, its metrics, and the best adapter as ``final``."""
+
+import importlib.metadata
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dporun_trainer.contract import layout
+from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.errors import RunError
+from dporun_trainer.files import sync_folder, write_json
+from dporun_trainer.prepared import Prepared
+from dporun_trainer.training import checkpoints
+from dporun_trainer.training.checkpoints import Checkpoint
+
+if TYPE_CHECKING:
+    from dporun_trainer.training.trainer import RunTrainer
+
+PACKAGES = ("accelerate", "datasets", "deepspeed", "dporun", "peft", "torch", "transformers", "trl")
+_RESULT_FILES = ("adapter_", "tokenizer", "special_tokens", "added_tokens", "chat_template", "vocab", "merges")
+"""How the names of the files begin that make up an adapter with its tokenizer."""
+
+
+def write_history(directory: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write log_history.json; JSON knows no NaN, so what is not a number is written as a word."""
+    write_json(
+        directory / layout.LOG_HISTORY, [{name: plain(value) for name, value in entry.items()} for entry in history]
+    )
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: NaN and the infinities as "NaN", "Infinity" and "-Infinity"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def begin(trainer: "RunTrainer", prepared: Prepared, checkpoint: Checkpoint | None) -> None:
+    """Clear what earlier attempts left torn, or all of it when this one starts again, and record the configuration."""
+    directory = trainer.run.directory
+    for path in checkpoints.torn(directory):
+        checkpoints.discard(path)
+    if checkpoint is None:
+        for path in checkpoints.folders(directory).values():
+            checkpoints.discard(path)
+        shutil.rmtree(directory / layout.RUNS, ignore_errors=True)
+    write_json(directory / layout.TRAINING_CONFIG, describe(trainer, prepared))
+
+
+def describe(trainer: "RunTrainer", prepared: Prepared) -> dict[str, Any]:
+    """What really runs: effective values, versions and fingerprints, in the words of the libraries."""
+    run, arguments, model = trainer.run, trainer.args, trainer.model
+    lora = model.peft_config["default"]
+    schedule = arguments.lr_scheduler_type.value
+    return {
+        "run": run.config.run.name,
+        "model": run.config.model.uri,
+        "model_revision": prepared.model_revision,
+        "image": run.config.image,
+        "seed": arguments.seed,
+        "dataset": {
+            "train": run.config.dataset.train,
+            "validation": run.config.dataset.validation,
+            "train_rows": len(trainer.train_dataset),
+            "validation_rows": len(trainer.eval_dataset),
+            "fingerprint": prepared.dataset.fingerprint,
+        },
+        "dpo": {
+            "beta": arguments.beta,
+            "loss_type": arguments.loss_type,
+            "loss_weights": arguments.loss_weights,
+            "label_smoothing": arguments.label_smoothing,
+            "max_length": arguments.max_length,
+            "precompute_ref_log_probs": arguments.precompute_ref_log_probs,
+        },
+        "lora": {
+            "r": lora.r,
+            "lora_alpha": lora.lora_alpha,
+            "lora_dropout": lora.lora_dropout,
+            "target_modules": sorted(lora.target_modules),
+            "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+            "starts_from": run.config.checkpoints.resume_from,
+        },
+        "training": {
+            "num_train_epochs": arguments.num_train_epochs,
+            "steps": run.settings.plan.steps,
+            "steps_per_epoch": run.settings.steps_per_epoch,
+            "per_device_train_batch_size": arguments.per_device_train_batch_size,
+            "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
+            "effective_batch_size": run.config.effective_batch_size,
+            "learning_rate": arguments.learning_rate,
+            "lr_scheduler_type": schedule,
+            "warmup_steps": 0 if schedule == "constant" else arguments.get_warmup_steps(run.settings.plan.steps),
+            "optimizer": arguments.optim.value,
+            "weight_decay": arguments.weight_decay,
+            "max_grad_norm": arguments.max_grad_norm,
+            "precision": run.settings.precision,
+            "gradient_checkpointing": run.settings.checkpointing,
+            "logging_steps": run.settings.logging_steps,
+            "early_stopping_patience": run.config.training.early_stopping_patience,
+            "stop_on_unstable": run.config.training.stop_on_unstable,
+        },
+        "distributed": {
+            "world_size": trainer.accelerator.num_processes,
+            "nodes": run.config.topology.nodes,
+            "processes_per_node": run.config.topology.processes_per_node,
+            "zero_stage": run.config.topology.deepspeed.zero_stage,
+            "offload_optimizer": run.config.topology.deepspeed.offload_optimizer,
+            "device": run.machine.name,
+        },
+        "packages": package_versions(),
+        "requested": run.config.model_dump(mode="json", by_alias=True),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what decides the result."""
+    installed = {distribution.name for distribution in importlib.metadata.distributions()}
+    return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}
+
+
+def finish(trainer: "RunTrainer") -> None:
+    """Leave the best adapter in ``final``, delete the other checkpoints, and write the metrics, which say "done"."""
+    directory, history = trainer.run.directory, trainer.state.log_history
+    best = save_final(directory)
+    checkpoints.prune(directory, running=False)
+    write_history(directory, history)
+    totals = metrics(history, best)
+    attempts = {"attempts": trainer.earlier.attempts, "non_finite_steps": trainer.non_finite_steps}
+    write_json(directory / layout.TRAINING_METRICS, totals | attempts)
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether an earlier attempt has finished training."""
+    return (directory / layout.TRAINING_METRICS).is_file() and (directory / layout.FINAL).is_dir()
+
+
+def metrics(history: Sequence[Mapping[str, Any]], best: Checkpoint | None) -> dict[str, Any]:
+    """Final metrics of a run: totals over all attempts, and the validation loss of the best checkpoint.
+
+    Raises:
+        ValueError: training did not finish, so its log has no totals.
+
+    """
+    totals = next((entry for entry in reversed(history) if "train_runtime" in entry), None)
+    if totals is None:
+        raise ValueError("the log has no totals")
+    names = ("train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "epoch")
+    found = {name: plain(totals[name]) for name in names if name in totals}
+    tokens = [entry["num_tokens"] for entry in history if "num_tokens" in entry]
+    marker = best.marker if best else None
+    return {
+        **found,
+        "eval_loss": marker.eval_loss if marker else None,
+        "best_step": marker.step if marker else None,
+        "best_epoch": marker.epoch if marker else None,
+        "steps": totals["step"],
+        "num_tokens": int(tokens[-1]) if tokens else None,
+    }
+
+
+def save_final(directory: Path) -> Checkpoint:
+    """Make the best checkpoint's adapter the run's result: ``final`` appears whole or not at all.
+
+    Raises:
+        RunError: there is no complete checkpoint.
+
+    """
+    best = checkpoints.best(checkpoints.complete(directory))
+    if best is None:
+        raise RunError(FailureReason.TRAINER_ERROR, f"training ended without a complete checkpoint in {directory}")
+    final, temporary = directory / layout.FINAL, directory / f".{layout.FINAL}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for file in best.path.iterdir():
+        if file.is_file() and file.name.startswith(_RESULT_FILES):
+            shutil.copy2(file, temporary / file.name)
+            _sync(temporary / file.name)
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    sync_folder(directory)
+    return best
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

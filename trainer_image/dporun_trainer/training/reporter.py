@@ -1,0 +1,170 @@
+"""What rank 0 tells while it trains: progress.json, log_history.json and one line for each log entry."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from dporun_trainer.contract.results import Metrics, Stage
+from dporun_trainer.diagnosis.health import diagnose
+from dporun_trainer.progress import Done, Plan, ProgressFile, finishing_seconds, pace, percent, seconds_left
+from dporun_trainer.training import checkpoints
+from dporun_trainer.training import record as training_record
+from dporun_trainer.training.checkpoints import Checkpoint
+
+if TYPE_CHECKING:
+    from dporun_trainer.training.trainer import RunTrainer
+
+log = logging.getLogger(__name__)
+
+_EVERY_SECONDS = 1.0
+_RECENT_STEPS = 20
+
+
+class Reporter(TrainerCallback):
+    """Keep progress and history up to date; on rank 0 only."""
+
+    def __init__(self, trainer: "RunTrainer", progress: ProgressFile, resumed: Checkpoint | None):
+        self._trainer = trainer
+        self._progress = progress
+        self._resumed = resumed
+        self._step_seconds: list[float] = []
+        self._evaluation_seconds: list[float] = []
+        self._mark = self._told = time.monotonic()
+        self._evaluated = 0
+        self._seconds_per_token = 0.0
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Preference pairs per second of the newest steps; None before the first."""
+        recent = self._step_seconds[-_RECENT_STEPS:]
+        pairs = len(recent) * self._trainer.run.config.effective_batch_size
+        return pairs / sum(recent) if recent else None
+
+    def answered(self, seconds: float, tokens: int) -> None:
+        """Take note of how long generating ``tokens`` took, to foresee how long evaluation will take."""
+        if tokens:
+            self._seconds_per_token = seconds / tokens
+        self._mark = time.monotonic()
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Say that training starts."""
+        self._mark = time.monotonic()
+        resumed = self._resumed.path.name if self._resumed else None
+        self._tell(state, stage=Stage.TRAINING, resumed_from=resumed, detail=None)
+        if resumed:
+            log.info("going on from %s of %d steps", resumed, state.max_steps)
+
+    def on_substep_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Show that training is alive."""
+        self._tell_now_and_then(state)
+
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Take note of how long a step took."""
+        now = time.monotonic()
+        self._step_seconds.append(now - self._mark)
+        self._mark = now
+        self._tell_now_and_then(state)
+
+    def on_prediction_step(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Show that validation is alive."""
+        self._evaluated += 1
+        self._tell_now_and_then(state, detail=f"validating, batch {self._evaluated}")
+
+    def on_evaluate(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Take note of how long a validation took."""
+        now = time.monotonic()
+        self._evaluation_seconds.append(now - self._mark)
+        self._mark, self._evaluated = now, 0
+        self._tell(state, detail=None)
+
+    def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Name the best checkpoint."""
+        best = checkpoints.best(checkpoints.complete(self._trainer.run.directory))
+        self._tell(state, best_checkpoint=best.summary() if best else None)
+        self._mark = time.monotonic()
+
+    def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Tell the newest values and what they mean."""
+        run = self._trainer.run
+        training_record.write_history(run.directory, state.log_history)
+        self._tell(state, metrics=newest(state.log_history), health=diagnose(state.log_history, run.config))
+        log.info("%s", line(state.log_history[-1], run.settings.plan.steps))
+
+    def _tell_now_and_then(self, state: Any, **changes: Any) -> None:
+        if time.monotonic() - self._told >= _EVERY_SECONDS:
+            self._tell(state, **changes)
+
+    def _tell(self, state: Any, **changes: Any) -> None:
+        plan = self._trainer.run.settings.plan
+        evaluations = sum("eval_loss" in entry for entry in state.log_history)
+        done = Done(state.global_step, evaluations, self._step_seconds, self._evaluation_seconds)
+        self._told = time.monotonic()
+        self._progress.update(
+            step=state.global_step,
+            total_steps=plan.steps,
+            epoch=state.epoch or 0,
+            percent=percent(plan, done),
+            eta_seconds=seconds_left(plan, done, afterwards=self._afterwards(plan, done)),
+            samples_per_second=self.samples_per_second,
+            **changes,
+        )
+
+    def _afterwards(self, plan: Plan, done: Done) -> float:
+        evaluation = self._trainer.run.config.evaluation
+        known = pace(plan, done)
+        if not evaluation.enabled or known is None:
+            return 0.0
+        return finishing_seconds(
+            answers=min(evaluation.max_examples, len(self._trainer.eval_dataset)),
+            tokens=evaluation.max_new_tokens,
+            seconds_per_token=self._seconds_per_token,
+            evaluation=known[1],
+        )
+
+
+_NAMES = {
+    "train_loss": ("loss",),
+    "eval_loss": ("eval_loss",),
+    "learning_rate": ("learning_rate",),
+    "grad_norm": ("grad_norm",),
+    "reward_chosen": ("eval_rewards/chosen", "rewards/chosen"),
+    "reward_rejected": ("eval_rewards/rejected", "rewards/rejected"),
+    "reward_margin": ("eval_rewards/margins", "rewards/margins"),
+    "reward_accuracy": ("eval_rewards/accuracies", "rewards/accuracies"),
+}
+
+
+def newest(history: Sequence[Mapping[str, Any]]) -> Metrics:
+    """Newest value of each metric, of validation where it was validated; one that is not a number is absent."""
+    found: dict[str, float] = {}
+    for field, names in _NAMES.items():
+        for name in names:
+            values = [entry[name] for entry in history if name in entry]
+            if values:
+                if math.isfinite(values[-1]):
+                    found[field] = values[-1]
+                break
+    return Metrics(**found)
+
+
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "eval_loss": "eval loss {:.4f}",
+    "rewards/margins": "margin {:+.3f}",
+    "rewards/accuracies": "accuracy {:.0%}",
+    "eval_rewards/margins": "eval margin {:+.3f}",
+    "eval_rewards/accuracies": "eval accuracy {:.0%}",
+    "grad_norm": "grad norm {:.3g}",
+    "learning_rate": "lr {:.2e}",
+    "train_runtime": "trained for {:.0f} s",
+}
+
+
+def line(entry: Mapping[str, Any], steps: int) -> str:
+    """One log entry as a line for people."""
+    values = [text.format(entry[name]) for name, text in _SHOWN.items() if name in entry]
+    return f"step {entry['step']}/{steps}  epoch {entry.get('epoch', 0):.2f}  " + "  ".join(values)
