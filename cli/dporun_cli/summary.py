@@ -5,7 +5,6 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from dporun_cli.view import HEALTH_STYLE
@@ -26,12 +25,9 @@ def show_result(console: Console, directory: Path, trained: Outcome, archived: O
         console.print(Text.assemble((words, f"bold {VERDICT_STYLE[trained.verdict.state]}"), f": {gates}"))
         for reason in trained.verdict.reasons:
             console.print(f"  • {reason}", markup=False, soft_wrap=not console.is_terminal)
-    table = Table.grid(padding=(0, 2))
-    for name, value in _numbers(trained):
-        table.add_row(Text(name, style="dim"), value)
-    for name, path in _places(directory, archived):
-        table.add_row(Text(name, style="dim"), Text(path, overflow="fold"))
-    console.print(table)
+    for name, value in (*_numbers(trained), *_places(directory, archived)):
+        # Soft-wrapped, so that a path can be copied whole.
+        console.print(Text.assemble((f"{name:<18}", "dim"), value), soft_wrap=True)
 
 
 def show_failure(console: Console, failure: Failure | None, log: Path) -> None:
@@ -47,7 +43,7 @@ def show_failure(console: Console, failure: Failure | None, log: Path) -> None:
     console.print(f"Log: {log}", markup=False, soft_wrap=True)
 
 
-def _numbers(outcome: Outcome) -> Iterator[tuple[str, RenderableType]]:
+def _numbers(outcome: Outcome) -> Iterator[tuple[str, str | Text]]:
     evaluation = outcome.evaluation
     if evaluation:
         yield "accuracy", _accuracy(evaluation)

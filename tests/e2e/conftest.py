@@ -1,5 +1,6 @@
 """One installed operator and one finished run, shared by the end-to-end tests."""
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
-from kubectl import apply, eventually, get, temporary_namespace, wait_condition
+from kubectl import KubectlError, apply, describe, eventually, get, temporary_namespace
 from runs import FinishedRun, Seen, Workspace, tensorboard_tags
 
 ROOT = Path(__file__).parents[2]
@@ -62,12 +63,12 @@ def finished(workspace: Workspace) -> FinishedRun:
                 values.append(value)
         conditions = {c["type"]: c["status"] for c in status.get("conditions", ())}
         if conditions.get("TensorBoardReady") == "True" and status.get("phase") in {"Training", "Evaluating"}:
-            seen.scalars |= tensorboard_tags(name, workspace.namespace)
+            with contextlib.suppress(KubectlError):  # the pod may end while it is asked
+                seen.scalars |= tensorboard_tags(name, workspace.namespace)
         return conditions.get("Finished") == "True"
 
     try:
         eventually(watch, seconds=900, what="the run finishes")
-    except AssertionError:
-        wait_condition(name, "Finished", workspace.namespace, seconds=1)  # tells what the cluster looks like
-        raise
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{describe(name, workspace.namespace)}") from None
     return FinishedRun(name, workspace, seen)

@@ -17,10 +17,10 @@ from dporun_trainer.__main__ import main
 from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import HealthState, Suggestion
 from dporun_trainer.diagnosis import diagnose as command
+from dporun_trainer.diagnosis.curves import MAX_ENTRIES, Curves
 from dporun_trainer.diagnosis.foreign import read_run
 from dporun_trainer.diagnosis.health import RULES, diagnose, examine
 from dporun_trainer.diagnosis.remedies import RunValues, describe, patch
-from dporun_trainer.reporting.curves import MAX_ENTRIES, Curves
 
 CASES = sorted((Path(__file__).parents[1] / "cases/health").glob("*.yaml"))
 UNHEALTHY = Path(__file__).parents[3] / "examples/unhealthy"

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from adapters import save_random_adapter
 from dporun_trainer.contract.results import FailureReason
 from dporun_trainer.errors import RunError
-from dporun_trainer.evaluation.forgetting import Item, Question, load_questions, measure, normalised, results, score
+from dporun_trainer.evaluation.forgetting import Item, measure, results, score
 from dporun_trainer.evaluation.policy import load_policy
+from dporun_trainer.inputs.questions import Question, load_questions, normalised
 from tiny_model import save_tiny_model
 
 TINY = Path(__file__).parents[3] / "examples/tiny"

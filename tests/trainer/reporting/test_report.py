@@ -14,10 +14,10 @@ from dporun_trainer.__main__ import main
 from dporun_trainer.contract import layout
 from dporun_trainer.contract.config import Gates
 from dporun_trainer.contract.results import EvaluationSummary, Failure, FailureReason, Outcome, OutcomeState
+from dporun_trainer.diagnosis.curves import Curves
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
 from dporun_trainer.reporting.charts import CHARTS, draw, ticks
-from dporun_trainer.reporting.curves import Curves
 from dporun_trainer.reporting.report import differences, write_report
 from runs_on_disk import finished_run
 

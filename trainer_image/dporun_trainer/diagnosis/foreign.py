@@ -9,9 +9,9 @@ from typing import Any
 
 from dporun_trainer.contract import layout
 from dporun_trainer.contract.results import FailureReason
+from dporun_trainer.diagnosis.curves import number
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.errors import RunError
-from dporun_trainer.reporting.curves import number
 
 History = list[dict[str, Any]]
 

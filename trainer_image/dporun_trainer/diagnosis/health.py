@@ -7,11 +7,11 @@ from typing import Any
 from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import Health, HealthState
 from dporun_trainer.diagnosis import remedies, signs
+from dporun_trainer.diagnosis.curves import Curves
 from dporun_trainer.diagnosis.remedies import Remedy, RunValues, Seen
 from dporun_trainer.diagnosis.sight import Sight
 from dporun_trainer.diagnosis.signs import Evidence
 from dporun_trainer.errors import shorten
-from dporun_trainer.reporting.curves import Curves
 
 ENOUGH_LOGS = 10
 """Training logs before a run without signs is called healthy; a validation is enough as well."""

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+from dporun_trainer.diagnosis.curves import Curves, Series, mean
 from dporun_trainer.diagnosis.remedies import RunValues
-from dporun_trainer.reporting.curves import Curves, Series, mean
 
 LEVEL = 10
 """Logs whose mean is called the level of a noisy curve; the noise of a mean of 10 is a third of one log's."""

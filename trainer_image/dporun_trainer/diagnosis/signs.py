@@ -13,8 +13,8 @@ before), and the log-probability of chosen responses falling while the margin ri
 import math
 from collections.abc import Sequence
 
+from dporun_trainer.diagnosis.curves import Series, mean, quantile
 from dporun_trainer.diagnosis.sight import END, LEVEL, Sight
-from dporun_trainer.reporting.curves import Series, mean, quantile
 
 Evidence = str | None
 """Steps and values that show a sign; None where it is not there."""

@@ -12,10 +12,11 @@ from dporun_trainer.contract.results import FailureReason
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnStage
 from dporun_trainer.evaluation.evaluate import Options, evaluate, metrics, write_results
-from dporun_trainer.evaluation.forgetting import Question, measure, results
+from dporun_trainer.evaluation.forgetting import measure, results
 from dporun_trainer.evaluation.policy import Policy
 from dporun_trainer.files import read_json, write_json
 from dporun_trainer.inputs.data import Pair, RowError, Tally, to_pair
+from dporun_trainer.inputs.questions import Question
 from dporun_trainer.inputs.rows import read_rows
 
 log = logging.getLogger(__name__)

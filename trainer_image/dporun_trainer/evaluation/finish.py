@@ -106,9 +106,9 @@ def _evaluated(config: RunConfig, directory: Path, prepared: Prepared, meter: "_
     """Evaluate and measure forgetting, as far as their files are not there yet."""
     from dporun_trainer.evaluation import assess  # noqa: PLC0415  torch
     from dporun_trainer.evaluation.evaluate import Options, summary  # noqa: PLC0415
-    from dporun_trainer.evaluation.forgetting import load_questions  # noqa: PLC0415
     from dporun_trainer.evaluation.merge import adapter_sha256  # noqa: PLC0415
     from dporun_trainer.evaluation.policy import Policy, load_policy  # noqa: PLC0415
+    from dporun_trainer.inputs.questions import load_questions  # noqa: PLC0415
 
     adapter, output = directory / layout.FINAL, directory / layout.EVALUATION
     same = {"adapter_sha256": adapter_sha256(adapter)}

@@ -16,6 +16,7 @@ from dporun_trainer.inputs.dataset import Source, build
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.lint import Encoder
 from dporun_trainer.inputs.model import check_model, check_positions, load_tokenizer
+from dporun_trainer.inputs.questions import load_questions
 from dporun_trainer.prepared import ModelFacts, Prepared
 from dporun_trainer.progress import ProgressFile
 from dporun_trainer.stores.sources import DATASET, MODEL
@@ -151,8 +152,6 @@ def _checked(config: RunConfig, folder: Path) -> ModelFacts:
 
 def _general(config: RunConfig, directory: Path, fetcher: Fetcher) -> Path | None:
     """Fetch and check the general questions, where the user has some."""
-    from dporun_trainer.evaluation.forgetting import load_questions  # noqa: PLC0415  heavy
-
     general = config.evaluation.general
     if not (config.evaluation.enabled and general.enabled and general.uri):
         return None

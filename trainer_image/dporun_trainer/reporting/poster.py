@@ -6,8 +6,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from dporun_trainer.diagnosis.curves import smooth
 from dporun_trainer.reporting.charts import CHARTS
-from dporun_trainer.reporting.curves import smooth
 from dporun_trainer.reporting.record import Record
 
 _COLOURS = {"c1": "#2563eb", "c2": "#d97706", "c3": "#059669", "c4": "#dc2626"}

@@ -16,8 +16,8 @@ from dporun_trainer.contract import layout
 from dporun_trainer.contract.base import Document
 from dporun_trainer.contract.config import RunConfig
 from dporun_trainer.contract.results import BestCheckpoint, Health, Outcome, Progress, Verdict
+from dporun_trainer.diagnosis.curves import Curves
 from dporun_trainer.prepared import Prepared
-from dporun_trainer.reporting.curves import Curves
 
 _Document = TypeVar("_Document", bound=Document)
 
