@@ -27,6 +27,7 @@ _PHASES: tuple[tuple[ConditionType, str | None, str | None, Phase], ...] = (
     (ConditionType.SCHEDULED, None, "Unschedulable", Phase.QUEUED),
     (ConditionType.SCHEDULED, None, "Queued", Phase.QUEUED),
     (ConditionType.PREPARED, None, PREPARING, Phase.PREPARING),
+    (ConditionType.PREPARED, "True", None, Phase.QUEUED),
 )
 
 
