@@ -79,4 +79,6 @@ def _why_kept(draft: Draft) -> str | None:
         return "storage.whenDeleted is Retain"
     if spec.archive is None:
         return "no archive is set, so it holds the only copy of the results"
+    if not draft.trained and not draft.holds(ConditionType.ARCHIVED):
+        return f"archive.when is {spec.archive.when}, so it holds the only copy of the checkpoints"
     return None
