@@ -94,6 +94,7 @@ def suspend(draft: Draft) -> bool:
             draft.set(ConditionType.SUSPENDED, False, "Resumed", "The run goes on.")
             draft.set(ConditionType.RUNNING, False, "Pending")
             draft.set(ConditionType.SCHEDULED, False, "Pending")
+            draft.set(ConditionType.EVALUATED, False, "Pending")
         return True
     if draft.trained or draft.failed:
         return True
