@@ -5,6 +5,7 @@ outcome that the launcher writes as its last act.
 """
 
 import re
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ RETRIABLE = {
     FailureReason.STALLED,
 }
 """Failures that may pass when the same is tried again."""
+
+_STOPPED = {ExitCode.PREEMPTED, 128 + signal.SIGKILL, 128 + signal.SIGTERM}
+"""Exit codes of a pod that may have been stopped because another one failed."""
 
 _LOST = {"DeletionByPodGC", "DeletionByTaintManager", "DeletionByTaintEvictionController"}
 
@@ -113,10 +117,19 @@ _HINTS = {
 
 
 def _told(evidence: Evidence) -> Failure | None:
+    return _words(evidence, lambda reason: reason not in {FailureReason.PREEMPTED, FailureReason.RENDEZVOUS})
+
+
+def _lost_contact(evidence: Evidence) -> Failure | None:
+    """Words of a pod that missed another one; how that one ended says more."""
+    return _words(evidence, lambda reason: reason is FailureReason.RENDEZVOUS)
+
+
+def _words(evidence: Evidence, wanted: Callable[[FailureReason], bool]) -> Failure | None:
     for pod in evidence.pods:
         outcome = evidence.outcomes.get(pod.name)
         failure = outcome.failure if outcome else None
-        if failure is not None and failure.reason is not FailureReason.PREEMPTED:
+        if failure is not None and wanted(failure.reason):
             return failure.model_copy(
                 update={
                     "pod": failure.pod or pod.name,
@@ -175,11 +188,20 @@ def _evicted(evidence: Evidence) -> Failure | None:
     return _failure(reason, message, evidence.spec, pod)
 
 
+def _crashed(evidence: Evidence) -> Failure | None:
+    """A pod that ended by itself without a word; the others were stopped for it, and say that they were preempted."""
+    ended = (pod for pod in evidence.pods if pod.name not in evidence.outcomes and not pod.disruption)
+    pod = next((pod for pod in ended if pod.main.exit_code and pod.main.exit_code not in _STOPPED), None)
+    return None if pod is None else _silent(evidence, pod.main.exit_code or 0, pod)
+
+
 def _exited(evidence: Evidence) -> Failure | None:
     pod = next((pod for pod in evidence.pods if pod.main.exit_code), None)
     code = pod.main.exit_code if pod else _exit_code(evidence.job.message)
-    if code is None:
-        return None
+    return None if code is None else _silent(evidence, code, pod)
+
+
+def _silent(evidence: Evidence, code: int, pod: Pod | None) -> Failure:
     reason = _BY_EXIT_CODE.get(code, FailureReason.TRAINER_ERROR)
     message = f"The container ended with exit code {code} and did not say why; its log may."
     return _failure(reason, message, evidence.spec, pod, code)
@@ -194,11 +216,13 @@ _RULES: tuple[Callable[[Evidence], Failure | str | None], ...] = (
     # the first rule with something to say decides: a Failure, or why the attempt was preempted
     _told,
     _done_but_silent,
-    _saved,
-    _disrupted,
     _killed,
     _evicted,
+    _crashed,
+    _saved,
+    _disrupted,
     _disrupted_says_the_job,
+    _lost_contact,
     _exited,
     _gone,
 )

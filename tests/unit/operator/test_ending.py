@@ -7,7 +7,7 @@ import pytest
 from builders import a_run, job, pod
 from dporun_operator.plan import ending
 from dporun_operator.plan.observed import Job, Pod
-from dporun_trainer.contract.results import ExitCode, FailureReason, Outcome, OutcomeState
+from dporun_trainer.contract.results import ExitCode, Failure, FailureReason, Outcome, OutcomeState
 
 SPEC = a_run().spec
 GONE = "Job has reached the specified backoff limit"
@@ -29,6 +29,17 @@ def judge(*pods: dict[str, Any], state: str = "failed", message: str = GONE) -> 
         ([{"exit_code": 137, "reason": "OOMKilled"}], GONE, FailureReason.HOST_OUT_OF_MEMORY),
         ([{"pod_reason": "Evicted", "pod_message": "low on ephemeral-storage"}], GONE, FailureReason.DISK_FULL),
         ([{"pod_reason": "Evicted", "pod_message": "low on memory"}], GONE, FailureReason.NODE_LOST),
+        (
+            [
+                {
+                    "pod_reason": "Evicted",
+                    "pod_message": "low on ephemeral-storage",
+                    "disruption": "TerminationByKubelet",
+                }
+            ],
+            GONE,
+            FailureReason.DISK_FULL,
+        ),
         ([], GONE, FailureReason.NODE_LOST),
         ([], "failed with exit code 67 matching FailJob rule at index 0", FailureReason.NON_FINITE_LOSS),
     ],
@@ -57,6 +68,45 @@ def test_a_preemption(evidence: list[dict[str, Any]], message: str) -> None:
     assert end.preempted
     assert end.failure is None
     assert not end.succeeded
+
+
+LOST_CONTACT = Outcome(
+    state=OutcomeState.FAILED, failure=Failure(reason=FailureReason.RENDEZVOUS, message="lost contact")
+).to_json()
+SAVED = Outcome(state=OutcomeState.PREEMPTED).to_json()
+
+
+@pytest.mark.parametrize(
+    "first", [{"exit_code": 75, "message": SAVED}, {"exit_code": 1, "message": LOST_CONTACT}, {"exit_code": 143}]
+)
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        ({"exit_code": 137, "reason": "OOMKilled"}, FailureReason.HOST_OUT_OF_MEMORY),
+        ({"exit_code": 139}, FailureReason.TRAINER_ERROR),
+        ({"exit_code": 66}, FailureReason.GPU_OUT_OF_MEMORY),
+    ],
+)
+def test_a_pod_that_failed_by_itself_tells_more_than_those_stopped_for_it(
+    first: dict[str, Any], second: dict[str, Any], reason: FailureReason
+) -> None:
+    end = judge(pod("train", state="failed", **first), pod("train", state="failed", index=1, **second))
+    assert end.failure is not None
+    assert (end.failure.reason, end.failure.pod) == (reason, "demo-train-1-1-abcde")
+
+
+def test_to_lose_contact_with_a_preempted_pod_is_a_preemption() -> None:
+    lost = pod("train", state="failed", exit_code=1, message=LOST_CONTACT)
+    gone = pod("train", state="failed", index=1, exit_code=137, disruption="PreemptionByScheduler")
+    end = judge(lost, gone)
+    assert end.failure is None
+    assert "PreemptionByScheduler" in str(end.preempted)
+
+
+def test_to_lose_contact_without_a_trace_of_the_other_is_a_failure() -> None:
+    end = judge(pod("train", state="failed", exit_code=1, message=LOST_CONTACT))
+    assert end.failure is not None
+    assert end.failure.reason is FailureReason.RENDEZVOUS
 
 
 @pytest.mark.parametrize("said", [None, "", "done", "{}", '{"state": "Failed"}', "x" * 4096])
