@@ -128,8 +128,13 @@ def prepare(draft: Draft) -> bool:
         return False
     pods = tuple(sorted(draft.observed.pods_of(Component.PREPARE), key=_born))[-1:]
     if not job.finished:
-        waiting.explain(draft, job, pods)
-        return draft.failed
+        if not waiting.explain(draft, job, pods):
+            waiting.mark_scheduled(draft, job, pods)
+            draft.set(ConditionType.RUNNING, False, "Pending")
+        given_up: Failure | None = draft.get("failure")
+        if given_up:
+            draft.set(ConditionType.PREPARED, False, given_up.reason, given_up.message)
+        return given_up is not None
     if not retries.settled(draft, job, pods):
         return False
     end = ending.of(job, pods, draft.run.spec)
