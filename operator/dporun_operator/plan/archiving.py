@@ -58,6 +58,9 @@ def pursue(draft: Draft, *, tries: int | None, prune_only: bool = False) -> bool
     pods = draft.observed.pods_of(Component.ARCHIVE, attempt)
     if not job.finished:
         stuck = waiting.of(pods, draft.run.spec, now=draft.now, image_pull_seconds=float("inf"))
+        told = draft.condition(ConditionType.ARCHIVED)
+        if stuck and stuck.reason == "ContainerConfig" and told and told.observed_generation != draft.run.generation:
+            draft.delete("Job", job.name)  # the Secret it waits for may be another one now; the next Job has that
         _say(draft, attempt, stuck.message if stuck and stuck.reason != "Starting" else None)
         return None
     if not retries.settled(draft, job, pods):

@@ -24,20 +24,23 @@ THEN = {"create", "delete", "apply", "objects", "status", "conditions", "says", 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_story(path: Path) -> None:
     story = yaml.safe_load(path.read_text(encoding="utf-8"))
-    spec, status, now, deleting = story.get("spec", {}), {}, NOW, False
+    spec, status, now, deleting, generation = story.get("spec", {}), {}, NOW, False, 1
     for step in story["steps"]:
         assert set(step) <= STEP, f"unknown words in {step['when']}"
         assert set(step["then"]) <= THEN, f"unknown words in {step['when']}"
         now += timedelta(seconds=step.get("after", 10))
         spec = merge(spec, step.get("spec", {}))
+        generation += "spec" in step
         deleting = deleting or step.get("deleting", False)
         progress = Progress.model_validate(step["progress"]) if "progress" in step else None
         observed = Observed.of(map(slim, children(step, now)), progress=progress)
-        run = Run.parse(run_body(spec, status=status, deleting=deleting))
+        run = Run.parse(run_body(spec, status=status, deleting=deleting, generation=generation))
         plan = decide(run, observed, SETTINGS, now)
         check(step["when"], plan, step["then"])
         status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        again = decide(Run.parse(run_body(spec, status=status, deleting=deleting)), observed, SETTINGS, now)
+        again = decide(
+            Run.parse(run_body(spec, status=status, deleting=deleting, generation=generation)), observed, SETTINGS, now
+        )
         if not (plan.create or plan.release):
             assert again.status == plan.status, step["when"]
             repeated = [event for event in again.events if event.reason != "VolumeKept"]
