@@ -2,7 +2,7 @@
 where the GPUs are.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -118,18 +118,25 @@ def config_mount() -> Manifest:
     return {"name": CONFIG_VOLUME, "mountPath": str(layout.CONFIG_PATH.parent), "readOnly": True}
 
 
-def claim_mounts(claims: Iterable[str]) -> tuple[list[Manifest], list[Manifest]]:
-    """Mounts and volumes of the PersistentVolumeClaims that pvc:// addresses name, read-only."""
-    unique = list(dict.fromkeys(claims))
+def claim_mounts(run: Run) -> tuple[list[Manifest], list[Manifest]]:
+    """Mounts and volumes of the PersistentVolumeClaims that pvc:// addresses name, read-only.
+
+    The claim of the results is a volume of the pod already; a second one of the same claim may never be mounted.
+    """
+    volumes = {claim: f"claim-{index}" for index, claim in enumerate(dict.fromkeys(input_claims(run)))}
     mounts = [
-        {"name": f"claim-{index}", "mountPath": str(layout.CLAIMS_MOUNT / claim), "readOnly": True}
-        for index, claim in enumerate(unique)
+        {
+            "name": RESULTS_VOLUME if claim == run.claim_name else volume,
+            "mountPath": str(layout.CLAIMS_MOUNT / claim),
+            "readOnly": True,
+        }
+        for claim, volume in volumes.items()
     ]
-    volumes = [
-        {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-        for index, claim in enumerate(unique)
+    return mounts, [
+        {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for claim, volume in volumes.items()
+        if claim != run.claim_name
     ]
-    return mounts, volumes
 
 
 def input_claims(run: Run) -> list[str]:

@@ -14,7 +14,7 @@ RETRIES = 3
 
 def prepare_job(run: Run, settings: Settings) -> Manifest:
     """Build the Job."""
-    mounts, volumes = pods.claim_mounts(pods.input_claims(run))
+    mounts, volumes = pods.claim_mounts(run)
     template = pods.template(
         run,
         settings,

@@ -5,6 +5,8 @@ attempt resumes from the newest complete checkpoint. So the Job itself never ret
 podFailurePolicy only make its condition say why it failed, which outlives the pods.
 """
 
+from collections.abc import Mapping
+
 from dporun_operator import names
 from dporun_operator.names import Component
 from dporun_operator.plan import pods, tensorboard
@@ -102,8 +104,13 @@ def main_address(run: Run, attempt: int) -> str:
 
 def _resources(run: Run, settings: Settings) -> Requirements:
     asked, default = run.spec.resources, settings.train_resources
-    requests = dict(asked.requests if asked.requests is not None else default.get("requests", {}))
-    limits = dict(asked.limits if asked.limits is not None else default.get("limits", {}))
+    requests = dict(asked.requests if asked.requests is not None else _without(default.get("requests"), asked.limits))
+    limits = dict(asked.limits if asked.limits is not None else _without(default.get("limits"), asked.requests))
     if asked.gpus_per_node:
         requests[asked.gpu_resource_name] = limits[asked.gpu_resource_name] = str(asked.gpus_per_node)
     return {kind: amounts for kind, amounts in (("requests", requests), ("limits", limits)) if amounts}
+
+
+def _without(default: Mapping[str, str] | None, asked: Mapping[str, str] | None) -> dict[str, str]:
+    """Defaults of what the run says nothing about: a default request above the run's own limit would be refused."""
+    return {name: amount for name, amount in (default or {}).items() if name not in (asked or {})}

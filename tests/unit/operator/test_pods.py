@@ -1,6 +1,7 @@
 """The pods that are planned: restricted, without credentials, where the GPUs are."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -108,6 +109,16 @@ def test_without_gpus_none_are_asked_for_and_one_process_trains() -> None:
     assert run_config.run_config(run, SETTINGS).topology.processes_per_node == 1
 
 
+def test_a_default_never_contradicts_what_the_run_asks_for() -> None:
+    settings = replace(SETTINGS, train_resources={"requests": {"cpu": "1", "memory": "4Gi"}, "limits": {"cpu": "2"}})
+    asked = {"gpusPerNode": 0, "limits": {"memory": "2Gi"}}
+    job = training_job.training_job(a_run({"resources": asked}), settings, 1)
+    assert pod(job)["containers"][0]["resources"] == {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}}
+    asked = {"gpusPerNode": 0, "requests": {"cpu": "8"}}
+    job = training_job.training_job(a_run({"resources": asked}), settings, 1)
+    assert pod(job)["containers"][0]["resources"] == {"requests": {"cpu": "8"}}
+
+
 def test_one_process_per_gpu() -> None:
     assert run_config.run_config(a_run(PLACED), SETTINGS).topology.processes_per_node == 8
 
@@ -154,6 +165,15 @@ def test_claims_of_inputs_are_mounted_read_only_once() -> None:
     assert mounts["/claims/data"]["readOnly"] is True
     claims = [v["persistentVolumeClaim"] for v in spec["volumes"] if v["name"].startswith("claim-")]
     assert claims == [{"claimName": "models", "readOnly": True}, {"claimName": "data", "readOnly": True}]
+
+
+def test_inputs_on_the_claim_of_the_results_are_mounted_from_the_same_volume() -> None:
+    run = a_run({"model": {"uri": "pvc://shared/base"}, "storage": {"claimName": "shared"}})
+    spec = pod(workloads(run)["prepare"])
+    mounts = {m["mountPath"]: m for m in spec["containers"][0]["volumeMounts"]}
+    assert mounts["/claims/shared"] == {"name": "results", "mountPath": "/claims/shared", "readOnly": True}
+    claims = [v["persistentVolumeClaim"] for v in spec["volumes"] if "persistentVolumeClaim" in v]
+    assert claims == [{"claimName": "shared"}]
 
 
 def test_tensorboard_is_a_native_sidecar_that_may_only_read() -> None:
