@@ -1,5 +1,6 @@
 """Archiving runs, to a real S3 server and to a folder: complete, verified, repeatable; and nothing is lost."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from dporun_trainer.contract.config import ArchiveContent, RunConfig
 from dporun_trainer.contract.results import (
     ArchiveResult,
     ExitCode,
+    Failure,
     FailureReason,
     Outcome,
     OutcomeState,
@@ -239,6 +241,60 @@ def test_failed_run_is_archived_with_its_best_checkpoint(tmp_path: Path) -> None
     assert {"checkpoint-20", "outcome.json", "runs", "training_config.json"} <= stored
     assert not {"checkpoint-10", "checkpoint-30", "checkpoint-40"} & stored
     assert left(directory) == ["checkpoint-20", "checkpoint-30"], "the newest stays, for another try"
+
+
+@pytest.mark.parametrize("prune_only", [False, True])
+def test_failed_run_gets_its_report_and_model_card(tmp_path: Path, prune_only: bool) -> None:
+    directory = results(tmp_path / "run", state=OutcomeState.FAILED, final=False)
+    (directory / "report.html").unlink()
+    failure = Failure(reason=FailureReason.NON_FINITE_LOSS, message="NaN at step 34", hint="Lower it.", log_tail="oh")
+    ended = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+    write_text(directory / "outcome.json", ended.to_json(exclude_none=True))
+    outcome = archive(a_run(str(tmp_path / "archive")), directory, prune_only=prune_only)
+    where = directory if outcome.archive is None else Path(outcome.archive.uri)
+    report = (where / "report.html").read_text(encoding="utf-8")
+    assert all(words in report for words in ("NaN at step 34", "Lower it.", "<pre>oh</pre>"))
+    assert (where / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert (where / "README.md").is_file()
+
+
+def test_run_that_preparation_refused_gets_its_report(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    failure = Failure(reason=FailureReason.DATASET_INVALID, message="row 3 has an empty chosen")
+    ended = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+    write_text(directory / "prepare_outcome.json", ended.to_json(exclude_none=True))
+    archive(a_run(None), directory)
+    assert "row 3 has an empty chosen" in (directory / "report.html").read_text(encoding="utf-8")
+
+
+def test_stopped_run_says_so_in_its_report(tmp_path: Path) -> None:
+    directory = results(tmp_path / "run", state=OutcomeState.PREEMPTED, final=False)
+    stopped = Outcome(state=OutcomeState.PREEMPTED, message="Preempted: saved at step 30.")
+    write_text(directory / "outcome.json", stopped.to_json(exclude_none=True))
+    archive(a_run(None), directory)
+    report = (directory / "report.html").read_text(encoding="utf-8")
+    assert "Stopped" in report
+    assert "Preempted: saved at step 30." in report
+
+
+def test_report_of_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
+    directory = results(tmp_path / "run")
+    archive(a_run(None), directory)
+    assert (directory / "report.html").read_bytes() == b"<html>"
+
+
+def test_report_that_cannot_be_written_is_no_reason_not_to_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = results(tmp_path / "run", state=OutcomeState.FAILED, final=False)
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dporun_trainer.reporting.report.write_report", full)
+    result = archived(a_run(str(tmp_path / "archive")), directory)
+    assert (Path(result.uri) / "checkpoint-20" / "COMPLETE").is_file()
+    assert "No space left" in caplog.text
 
 
 @pytest.mark.parametrize(

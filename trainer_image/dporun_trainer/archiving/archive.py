@@ -71,6 +71,7 @@ def archive(config: RunConfig, directory: Path, *, prune_only: bool = False) -> 
 
     """
     ended = _ended(directory)
+    _report(directory, ended)
     if prune_only or config.archive is None:
         return _done(f"{_prune(directory, ended)}, nothing uploaded")
     if (why_not := _unwanted(config.archive.when, ended, _verdict(directory))) is not None:
@@ -143,6 +144,18 @@ def _upload(config: RunConfig, target: ArchiveTarget, directory: Path, store: St
         files=len(files),
         bytes=sum(file.bytes for file in files.values()),
     )
+
+
+def _report(directory: Path, ended: Outcome | None) -> None:
+    """Write the report of a run that did not get as far as writing its own; not having one fails nothing."""
+    if ended is not None and ended.state is OutcomeState.SUCCEEDED:
+        return
+    from dporun_trainer.reporting.report import write_report  # noqa: PLC0415  matplotlib
+
+    try:
+        write_report(directory)
+    except Exception as error:  # noqa: BLE001  what the run left may be anything; how it ended is told elsewhere, too
+        log.warning("cannot write the report of a run that did not finish: %s: %s", type(error).__name__, error)
 
 
 def _read(directory: Path, names: list[str], say: Callable[[str], None]) -> dict[str, Content]:

@@ -23,6 +23,8 @@ _Document = TypeVar("_Document", bound=Document)
 
 Json = Mapping[str, Any]
 
+_PREPARE_OUTCOME = PurePosixPath("prepare_outcome.json")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -83,6 +85,7 @@ def read_record(directory: Path) -> Record:
         raise FileNotFoundError(f"{directory} is not a folder")
     reader = _Reader(directory)
     training_config = reader.mapping(layout.TRAINING_CONFIG)
+    outcome = reader.document(layout.OUTCOME, Outcome) or reader.document(_PREPARE_OUTCOME, Outcome)
     return Record(
         directory=directory.resolve().name,
         config=_run_config(training_config),
@@ -91,9 +94,9 @@ def read_record(directory: Path) -> Record:
         curves=Curves.of(reader.entries(layout.LOG_HISTORY)),
         progress=reader.document(layout.PROGRESS, Progress) or Progress(),
         prepared=reader.document(layout.PREPARED, Prepared),
-        health=reader.document(layout.HEALTH, Health),
+        health=reader.document(layout.HEALTH, Health) or (outcome.health if outcome else None),
         verdict=reader.document(layout.VERDICT, Verdict),
-        outcome=reader.document(layout.OUTCOME, Outcome),
+        outcome=outcome,
         metrics=reader.mapping(layout.EVALUATION_METRICS),
         comparison=reader.mapping(layout.COMPARISON_RESULTS),
         forgetting=reader.mapping(layout.FORGETTING),

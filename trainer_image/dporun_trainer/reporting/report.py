@@ -78,6 +78,9 @@ def headline(record: Record) -> Headline:
         text = failure.message if failure else record.outcome.message
         hint = failure.hint if failure and failure.hint else None
         return Headline("poor", "Failed", text, hint or change or "Look at the log of the run's pods.")
+    if record.outcome and record.outcome.state is OutcomeState.PREEMPTED:
+        kept = f"The best checkpoint so far is kept: {record.best.path}." if record.best and record.best.path else None
+        return Headline("fair", "Stopped", record.outcome.message, kept or change or "Start it again.")
     if verdict is None:
         done = record.progress.stage is Stage.DONE
         step = f"Step {record.progress.step} of {record.progress.total_steps}." if record.progress.total_steps else ""
