@@ -69,6 +69,57 @@ def test_resuming_is_exact(uninterrupted: Path, model: Path, tmp_path: Path, sto
     assert ours["attempts"] == len(stops) + 1
 
 
+def test_stopped_at_the_last_step_of_half_an_epoch(model: Path, tmp_path: Path) -> None:
+    config = a_config(training={"epochs": 0.5})
+    directory = training.prepare(config, tmp_path, model)
+    with preempted():
+        attempt(config, directory, on_trainer=stop_at_step(2))
+    attempt(config, directory)
+    assert [(entry["step"], entry["epoch"]) for entry in training.history(directory)] == [
+        (1, 0.25), (2, 0.5), (2, 0.5), (2, 0.5),
+    ]  # fmt: skip
+    assert json.loads((directory / "training_metrics.json").read_text())["steps"] == 2
+
+
+def test_killed_when_all_is_trained_but_not_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next attempt goes on from the newest checkpoint, not the best, and trains no further."""
+    config = a_config(training={"epochs": 6, "learning_rate": 1e-30, "early_stopping_patience": 2})
+    directory = training.prepare(config, tmp_path, model)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dporun_trainer.training.record.metrics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            attempt(config, directory)
+    best, newest = checkpoints.complete(directory)
+    assert (best.step, newest.step) == (4, 12)
+    attempt(config, directory)
+    assert [entry["step"] for entry in training.history(directory) if "eval_loss" in entry] == [4, 8, 12]
+    metrics = json.loads((directory / "training_metrics.json").read_text())
+    assert (metrics["steps"], metrics["best_step"], metrics["attempts"]) == (12, 4, 2)
+    assert [one.step for one in checkpoints.complete(directory)] == [4]
+
+
+def test_sums_that_are_not_numbers_go_on(model: Path, tmp_path: Path) -> None:
+    config = a_config()
+    directory = training.prepare(config, tmp_path, model)
+
+    def poison_and_stop(trainer: Any, stop: Any) -> None:
+        compute = trainer.compute_loss
+        trainer.compute_loss = lambda *a, **n: compute(*a, **n) * (float("nan") if trainer.model.training else 1)
+        stop_at_step(2)(trainer, stop)
+
+    with preempted():
+        attempt(config, directory, on_trainer=poison_and_stop)
+    attempt(config, directory)
+    metrics = json.loads((directory / "training_metrics.json").read_text())
+    assert (metrics["non_finite_steps"], metrics["attempts"], metrics["train_loss"]) == (2, 2, "NaN")
+
+
 def test_stopped_in_the_middle_of_a_validation(uninterrupted: Path, model: Path, tmp_path: Path) -> None:
     config = a_config(training=EVERY_THREE)
     directory = training.prepare(config, tmp_path, model)

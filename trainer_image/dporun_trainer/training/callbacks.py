@@ -57,6 +57,10 @@ class Stopping(TrainerCallback):
         self._trainer = trainer
         self._training = trainer.run.config.training
 
+    def on_train_begin(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Train no further when the attempt before had come to the end, but not to its last words."""
+        control.should_training_stop = self._no_patience_left(state) or self._unstable(state)
+
     def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
         """Ask the other processes, and save when one of them was asked to stop."""
         if self._trainer.end_step():
@@ -65,16 +69,22 @@ class Stopping(TrainerCallback):
 
     def on_evaluate(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop when patience is at its end."""
-        patience = self._training.early_stopping_patience
-        if patience is not None and validations_without_gain(state.log_history) >= patience:
+        if self._no_patience_left(state):
             control.should_training_stop = True
 
     def on_log(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop when the run is unstable, with a last checkpoint."""
-        if self._training.stop_on_unstable and not control.should_training_stop:
-            health = diagnose(state.log_history, self._trainer.run.config)
-            if health.state is HealthState.UNSTABLE:
-                control.should_training_stop = control.should_evaluate = control.should_save = True
+        if not control.should_training_stop and self._unstable(state):
+            control.should_training_stop = control.should_evaluate = control.should_save = True
+
+    def _no_patience_left(self, state: Any) -> bool:
+        patience = self._training.early_stopping_patience
+        return patience is not None and validations_without_gain(state.log_history) >= patience
+
+    def _unstable(self, state: Any) -> bool:
+        if not self._training.stop_on_unstable or not state.log_history:
+            return False
+        return diagnose(state.log_history, self._trainer.run.config).state is HealthState.UNSTABLE
 
 
 def validations_without_gain(history: list[dict[str, Any]]) -> int:

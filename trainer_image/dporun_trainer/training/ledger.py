@@ -6,7 +6,7 @@ uninterrupted one, entry by entry.
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from dporun_trainer.contract.base import Document, Finite
 from dporun_trainer.files import write_text
@@ -14,6 +14,8 @@ from dporun_trainer.files import write_text
 
 class Ledger(Document):
     """Running sums of one process at a checkpoint."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")  # a loss that is not a number stays one in the sums
 
     loss_since_log: float = 0
     """Sum of this process's losses since the last log entry."""

@@ -123,14 +123,17 @@ def package_versions() -> dict[str, str]:
 
 
 def finish(trainer: "RunTrainer") -> None:
-    """Leave the best adapter in ``final``, delete the other checkpoints, and write the metrics, which say "done"."""
+    """Leave the best adapter in ``final`` and write the metrics, which say "done"; then delete the other checkpoints.
+
+    Until the run is done the newest checkpoint stays: an attempt that goes on from the best one would train again.
+    """
     directory, history = trainer.run.directory, trainer.state.log_history
     best = save_final(directory)
-    checkpoints.prune(directory, running=False)
     write_history(directory, history)
     totals = metrics(history, best)
     attempts = {"attempts": trainer.earlier.attempts, "non_finite_steps": trainer.non_finite_steps}
     write_json(directory / layout.TRAINING_METRICS, totals | attempts)
+    checkpoints.prune(directory, running=False)
 
 
 def is_finished(directory: Path) -> bool:

@@ -118,6 +118,17 @@ class RunTrainer(DPOTrainer):
 
     # Phases
 
+    def _run_epoch(self, **named: Any) -> None:
+        """Train one epoch, unless there is nothing left to train.
+
+        transformers looks only after a step whether it was the last one, so going on from the last checkpoint of a run
+        that ends within an epoch would make one step too many.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(**named)
+
     def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
         """Compute the base model's log-probabilities of a batch, unless asked to stop."""
         self.stop_if_asked()
