@@ -2,7 +2,10 @@
 
 import os
 import re
+import select
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -66,6 +69,25 @@ def test_several_nodes_need_the_address_of_the_first(tmp_path: Path, monkeypatch
     monkeypatch.delenv("DPORUN_MAIN_ADDRESS", raising=False)
     with pytest.raises(RunError, match="DPORUN_MAIN_ADDRESS"):
         launch.train(a_config(topology={"nodes": 2}), tmp_path, tmp_path, node=0, stop=threading.Event())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does this")
+def test_a_training_process_dies_with_its_launcher() -> None:
+    child = "import signal; from dporun_trainer.training import train; train.die_with_parent(); print(flush=True); "
+    child += "signal.pause()"
+    launcher = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True"
+    launcher += "); print(p.pid, flush=True); p.wait()"
+    with subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.stdout.readline()  # the child is ready
+        watched = os.pidfd_open(pid)
+        process.kill()
+        outlived = not select.select([watched], [], [], 30)[0]
+        if outlived:
+            os.kill(pid, signal.SIGKILL)
+        os.close(watched)
+    assert not outlived
 
 
 @pytest.fixture(scope="module")

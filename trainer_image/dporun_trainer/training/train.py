@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from dporun_trainer.progress import ProgressFile, heartbeat
 from dporun_trainer.training import ranks
 from dporun_trainer.training.ranks import RankEnd
 
+_PR_SET_PDEATHSIG = 1
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def main() -> int:
     stop = threading.Event()
 
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    die_with_parent()
     parser = argparse.ArgumentParser(prog="python -m dporun_trainer.training.train", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="RunConfig, as JSON")
     parser.add_argument("--directory", type=Path, required=True, help="the run's directory")
@@ -44,6 +47,16 @@ def main() -> int:
     if end.state is OutcomeState.PREEMPTED:
         return ExitCode.PREEMPTED
     return ExitCode.OK if end.failure is None else end.failure.exit_code or ExitCode.ERROR
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it dies; Linux only.
+
+    torchelastic gives each of its processes a session of its own, so killing the launcher's process group, as is done
+    when a process failed and the others hang, would leave those behind, holding their GPUs.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def _quiet() -> None:
