@@ -81,13 +81,13 @@ def test_the_metrics_files_hold_what_was_asked_for(finished: FinishedRun, s3: An
 
 SCALARS = {
     "train/loss",
-    "eval/loss",
-    "train/learning_rate",
-    "train/grad_norm",
+    "validation/loss",
+    "train/optimizer/learning_rate",
+    "train/optimizer/gradient_norm",
     "train/rewards/chosen",
     "train/rewards/rejected",
-    "train/rewards/margins",
-    "train/rewards/accuracies",
+    "train/rewards/margin",
+    "train/rewards/accuracy",
 }
 
 

@@ -57,11 +57,11 @@ class FinishedRun:
 
 
 def tensorboard_tags(run: str, namespace: str) -> set[str]:
-    """Scalar tags of a run's TensorBoard, asked through its Service."""
+    """Scalars of a run's TensorBoard as ``train/loss`` or ``validation/loss``, asked through its Service."""
     service = get("dporun", run, namespace)["status"]["tensorboard"]
     proxy = f"/api/v1/namespaces/{namespace}/services/{service['service']}:{service['port']}/proxy"
     tags: dict[str, dict[str, Any]] = yaml.safe_load(kubectl("get", "--raw", f"{proxy}/data/plugin/scalars/tags"))
-    return {tag for of_run in tags.values() for tag in of_run}
+    return {f"{part}/{tag}" for part, of_part in tags.items() for tag in of_part}
 
 
 def archived(run: FinishedRun, s3: Any) -> dict[str, bytes]:
