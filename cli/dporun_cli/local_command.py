@@ -26,6 +26,10 @@ def run(manifest: Manifest, root: Path, maps: Sequence[str], processes: int | No
         for line in str(error).splitlines():
             console.print(line, markup=False, soft_wrap=True, style="red")
         return ExitCode.CONFIG_INVALID
+    except OSError as error:
+        text = f"--local {root}: results cannot be written there: {error.strerror or error}"
+        console.print(text, markup=False, soft_wrap=True, style="red")
+        return ExitCode.ERROR
     _conclude(console, local, code)
     return code
 

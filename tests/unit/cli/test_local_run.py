@@ -149,3 +149,12 @@ def test_a_folder_in_which_a_run_goes_on_is_left_alone(desk: Desk) -> None:
     assert result.returncode == 64
     assert f"a run is going on in {directory}" in result.stdout.replace("\n", "")
     assert not (directory / "run.json").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_without_a_traceback(desk: Desk) -> None:
+    nowhere = Desk(desk.folder)
+    nowhere.results = desk.folder / "train.jsonl" / "results"
+    result = nowhere.run()
+    assert result.returncode == 1, result.stderr
+    assert f"--local {nowhere.results}: results cannot be written there: Not a directory" in result.stdout
+    assert "Traceback" not in result.stderr
