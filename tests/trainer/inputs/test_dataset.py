@@ -113,6 +113,12 @@ def test_tokens_are_those_of_trl(encoder: Encoder, tiny_model: Path) -> None:
             assert list(tokens.chosen) == _tokenize(tokenizer, pair.prompt + response)["input_ids"]
 
 
+def test_training_on_messages_and_validating_on_text_is_refused(encoder: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"has chat messages, .* has text") as raised:
+        built(tmp_path, encoder, chat_pairs(3), text_pairs(3))
+    assert raised.value.exit_code is ExitCode.DATA_INVALID
+
+
 def test_split_keeps_all_rows_of_a_prompt_on_one_side(encoder: Encoder, tmp_path: Path) -> None:
     rows = [row | {"chosen": f"{row['chosen']} {n}"} for row in text_pairs(40) for n in range(3)]
     dataset = built(tmp_path, encoder, rows, fraction=0.25)

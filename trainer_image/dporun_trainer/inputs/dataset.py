@@ -90,6 +90,7 @@ def build(
         longest = looked.longest
     else:
         other = _examine(validation, Lint(validation.uri, encoder, max_length), validation_path, say)
+        _refuse_mixture(looked, other)
         leaked = looked.prompts & other.prompts
         report = LintReport(train=looked.facts(), validation=other.facts(), leaked_prompts=len(leaked))
         longest = max(looked.longest, other.longest)
@@ -150,6 +151,18 @@ def _refuse(lint: Lint, uri: str) -> None:
             FailureReason.DATASET_INVALID,
             f"{uri}: every prompt is longer than dpo.maxLength ({lint.max_length} tokens)",
             hint="Set a larger dpo.maxLength.",
+        )
+
+
+def _refuse_mixture(train: Lint, validation: Lint) -> None:
+    """Raise when one has text and the other messages: no loss on one says anything about the other."""
+    if train.conversational != validation.conversational:
+        kinds = {True: "chat messages", False: "text"}
+        raise RunError(
+            FailureReason.DATASET_INVALID,
+            f"{train.source} has {kinds[bool(train.conversational)]}, {validation.source} has "
+            f"{kinds[bool(validation.conversational)]}",
+            hint="Give both as chat messages, or both as text.",
         )
 
 
