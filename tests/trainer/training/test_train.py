@@ -185,6 +185,37 @@ def test_saving_copies_only_trainable_weights(full: tuple[Path, Any], tmp_path: 
     assert sum(weight.numel() for weight in given.values()) == trainable
 
 
+def test_saving_needs_no_memory_for_a_copy_of_the_model(tmp_path: Path) -> None:
+    """The kernel's own high-water mark of this process, set back before the checkpoint is saved."""
+    large = tiny_model.save_tiny_model(tmp_path / "model", hidden_size=768, layers=4)
+    config = a_config("large", training={"epochs": 0.25, "gradient_accumulation_steps": 1})
+    directory = training.prepare(config, tmp_path, large, train=8, validation=2)
+    needed: list[int] = []
+
+    def measure(trainer: Any, _: Any) -> None:
+        save = trainer._save_checkpoint
+
+        def measured(*arguments: Any) -> None:
+            Path("/proc/self/clear_refs").write_text("5")
+            before = _memory("VmRSS")
+            save(*arguments)
+            needed.append(_memory("VmHWM") - before)
+
+        trainer._save_checkpoint = measured
+
+    trainer = attempt(config, directory, on_trainer=measure)
+    size = sum(weight.numel() * weight.element_size() for weight in trainer.model.parameters())
+    assert size > 64 * 2**20
+    assert needed
+    assert max(needed) < size / 4
+
+
+def _memory(name: str) -> int:
+    """Bytes of this process by a line of /proc/self/status."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
 def test_progress_tells_where_training_ended(full: tuple[Path, Any]) -> None:
     progress = ProgressFile(full[0] / "progress.json").read()
     assert (progress.step, progress.total_steps, progress.epoch) == (8, 8, 2)
