@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -93,6 +94,31 @@ class Cluster:
                 f"{kind} {metadata['name']} exists already and is not of this run, or is being deleted"
             )
         return found
+
+    async def uid(self, kind: str, namespace: str, name: str, *, run_uid: str) -> str | None:
+        """UID of an object of a run; None when there is no object of that name.
+
+        A patch that changes nothing asks for it: the operator has no right to read what is not of a run.
+
+        Raises:
+            NameTakenError: there is one, and it is not of this run.
+
+        """
+        label = names.RUN_UID.replace("/", "~1")
+        test = [{"op": "test", "path": f"/metadata/labels/{label}", "value": run_uid}]
+        query = {"fieldManager": names.OPERATOR}
+        try:
+            found = await self._call(
+                "PATCH", _path(kind, namespace, name), query=query, body=test, content_type=JSON_PATCH
+            )
+        except ApiError as error:
+            if error.not_found:
+                return None
+            if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+                words = "exists already and is not of this run; delete it, or give the run another name"
+                raise NameTakenError(f"{kind} {name} {words}") from error
+            raise
+        return str(found["metadata"]["uid"])
 
     async def post_event(self, event: Manifest) -> None:
         """Post a Kubernetes Event."""

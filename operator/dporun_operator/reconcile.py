@@ -1,6 +1,7 @@
 """Brings one run forward: observe → plan → apply → status, in this order, whatever has happened before."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -15,11 +16,11 @@ from dporun_operator import names
 from dporun_operator.api.v1alpha1 import DPORunStatus
 from dporun_operator.api.v1alpha1.status import ArchiveState
 from dporun_operator.cluster import Cluster
-from dporun_operator.errors import ApiError, InvalidRunError
+from dporun_operator.errors import ApiError, InvalidRunError, NameTakenError
 from dporun_operator.loop import Body, Seen
 from dporun_operator.metrics import Metrics
 from dporun_operator.plan import refusal
-from dporun_operator.plan.actions import Event, Plan
+from dporun_operator.plan.actions import Delete, Event, Plan
 from dporun_operator.plan.decide import decide
 from dporun_operator.plan.observed import Observed
 from dporun_operator.plan.run import Manifest, Run
@@ -96,6 +97,9 @@ class Reconciler:
             if error.refused:
                 await self._write(run, refusal.status(run, error.message, self._clock()), ())
             raise
+        except NameTakenError as error:
+            await self._write(run, refusal.status(run, str(error), self._clock()), ())
+            raise
         resource_version = await self._write(run, await self._with_log(run, plan.status), plan.events)
         if plan.release:
             await self._release(run.namespace, run.name, run.finalizers, resource_version)
@@ -118,11 +122,14 @@ class Reconciler:
         await self._cluster.set_finalizers(namespace, name, rest, resource_version=resource_version)
 
     async def _reject(self, body: Body, error: InvalidRunError) -> float | None:
-        """A run that cannot be read fails; when deleted it may go, unless it has trained something."""
+        """A run that cannot be read fails, or may go when deleted.
+
+        One that has trained is left as it is, for the operator that could read it: this one may just be older.
+        """
         metadata = body["metadata"]
+        if (body.get("status") or {}).get("attempt"):
+            raise error
         if "deletionTimestamp" in metadata:
-            if (body.get("status") or {}).get("attempt"):
-                raise error
             finalizers = tuple(metadata.get("finalizers", ()))
             await self._release(metadata["namespace"], metadata["name"], finalizers, metadata["resourceVersion"])
             return None
@@ -152,7 +159,7 @@ class Reconciler:
         for manifest in plan.apply:
             key, digest = (manifest["kind"], manifest["metadata"]["name"]), _digest(manifest)
             if not self._is_done(run, key, digest):
-                await self._cluster.apply(manifest)
+                await self._have(run, manifest)
                 self._mark(run, key, digest)
         for job in plan.create:
             self._seen.child(await self._cluster.create(job))
@@ -160,8 +167,25 @@ class Reconciler:
         for target in plan.delete:
             key = (target.kind, target.name)
             if plan.release or not self._is_done(run, key, "deleted"):
-                await self._cluster.delete(target.kind, run.namespace, target.name)
+                await self._delete(run, target)
                 self._mark(run, key, "deleted")
+
+    async def _have(self, run: Run, manifest: Manifest) -> None:
+        """Apply a child, unless its name is taken. A claim is made only once: who enlarges it later means it."""
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        found = await self._cluster.uid(kind, run.namespace, name, run_uid=run.uid)
+        if found is None or kind != "PersistentVolumeClaim":
+            await self._cluster.apply(manifest)
+
+    async def _delete(self, run: Run, target: Delete) -> None:
+        """Delete a child; what is not of this run stays, whatever its name."""
+        if target.kind == "Job":  # known by its label
+            await self._cluster.delete(target.kind, run.namespace, target.name)
+            return
+        with contextlib.suppress(NameTakenError):
+            uid = await self._cluster.uid(target.kind, run.namespace, target.name, run_uid=run.uid)
+            if uid is not None:
+                await self._cluster.delete(target.kind, run.namespace, target.name, uid=uid)
 
     def _is_done(self, run: Run, key: tuple[str, str], digest: str) -> bool:
         """Whether just this has been done lately; after a while it is done again, to undo what others did."""

@@ -301,6 +301,64 @@ def test_a_refused_object_is_told_and_tried_again(namespace: str) -> None:
     eventually(lambda: "quota" not in status(namespace)["message"], seconds=30, what="the refusal is forgotten")
 
 
+@pytest.mark.usefixtures("operator")
+def test_objects_of_others_are_neither_taken_over_nor_deleted(namespace: str) -> None:
+    theirs = {"metadata": {"name": "demo-config"}, "apiVersion": "v1", "kind": "ConfigMap", "data": {"mine": "yes"}}
+    apply(theirs, namespace)
+    kubectl("create", "deployment", "demo-tensorboard", "--image=example", "--replicas=0", "-n", namespace)
+    apply(manifest(), namespace)
+    eventually(
+        lambda: "ConfigMap demo-config exists already" in status(namespace).get("message", ""),
+        seconds=30,
+        what="the name that is taken is told",
+    )
+    assert get("configmap", "demo-config", namespace)["data"] == {"mine": "yes"}
+    delete(namespace)
+    wait_gone("dporun", "demo", namespace)
+    assert exists("configmap", "demo-config", namespace)
+    assert exists("deployment", "demo-tensorboard", namespace)
+
+
+def test_a_volume_that_was_enlarged_stays_as_large(
+    start_operator: Callable[..., OperatorProcess], namespace: str
+) -> None:
+    growing = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": f"growing-{namespace}"},
+        "provisioner": "dporun.io/none",
+        "allowVolumeExpansion": True,
+    }
+    apply(growing, namespace)
+    first = start_operator(DPORUN_NAMESPACES=namespace)
+    apply(manifest(storage={"size": "1Gi", "storageClassName": f"growing-{namespace}"}), namespace)
+    kubelet.pod_of(namespace, "demo-prepare")
+    claim = f"demo-results-{get('dporun', 'demo', namespace)['metadata']['uid'][:8]}"
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"volume-{namespace}"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": f"growing-{namespace}",
+            "claimRef": {"namespace": namespace, "name": claim},
+            "hostPath": {"path": "/nowhere"},
+        },
+    }
+    apply(volume, namespace)
+    eventually(
+        lambda: get("pvc", claim, namespace)["status"]["phase"] == "Bound", seconds=60, what="the claim is bound"
+    )
+    larger = {"spec": {"resources": {"requests": {"storage": "2Gi"}}}}
+    kubectl("patch", "pvc", claim, "-n", namespace, "-p", json.dumps(larger))
+    first.kill()
+    start_operator(DPORUN_NAMESPACES=namespace)
+    kubelet.end(namespace, "demo-prepare", PREPARED)
+    kubelet.pod_of(namespace, "demo-train-1")
+    assert get("pvc", claim, namespace)["spec"]["resources"]["requests"]["storage"] == "2Gi"
+
+
 def test_an_image_that_is_not_allowed_is_refused(
     start_operator: Callable[..., OperatorProcess], namespace: str
 ) -> None:
