@@ -20,6 +20,8 @@ def delete(draft: Draft) -> None:
             draft.apply(claim)
         draft.apply(*run_config.config_maps(draft.run, draft.settings, source_uri=draft.observed.source_uri))
         if archiving.pursue(draft, tries=None) is None:
+            if draft.get("archive").message:
+                draft.tell(f"{draft.get('message')} {messages.let_go(draft.run)}")
             return
     _clean_up(draft)
     draft.tell(messages.deleting("everything is safe"))

@@ -57,6 +57,15 @@ def suspended(run: Run) -> str:
     return f"Suspended; to go on: kubectl -n {run.namespace} patch dporun {run.name} --type merge -p '{patch}'"
 
 
+def let_go(run: Run) -> str:
+    """How to delete a run whose archive does not work."""
+    patch = '{"spec":{"deletionPolicy":"Retain"}}'
+    return (
+        "To delete the run without an archive and keep its volume: "
+        f"kubectl -n {run.namespace} patch dporun {run.name} --type merge -p '{patch}'"
+    )
+
+
 def failed(failure: Failure) -> str:
     """The run has failed for good."""
     return f"{failure.reason}: {sentence(failure.message)} {failure.hint or ''}".strip()
