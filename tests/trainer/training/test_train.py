@@ -207,7 +207,7 @@ def test_saving_needs_no_memory_for_a_copy_of_the_model(tmp_path: Path) -> None:
     size = sum(weight.numel() * weight.element_size() for weight in trainer.model.parameters())
     assert size > 64 * 2**20
     assert needed
-    assert max(needed) < size / 4
+    assert max(needed) < size / 10
 
 
 def _memory(name: str) -> int:

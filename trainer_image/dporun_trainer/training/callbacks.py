@@ -1,5 +1,6 @@
 """Callbacks of the training loop: when to validate and save, when to stop, and what to tell."""
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from dporun_trainer.training.settings import is_due
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
+
+log = logging.getLogger(__name__)
 
 
 class Continuity(TrainerCallback):
@@ -101,6 +104,9 @@ class Pruning(TrainerCallback):
         self._trainer = trainer
 
     def on_save(self, *_: Any, **_named: Any) -> None:
-        """Prune, now that there is a newer checkpoint."""
+        """Prune, now that there is a newer checkpoint; what cannot be deleted is no reason to stop training."""
         if self._trainer.accelerator.is_main_process:
-            checkpoints.prune(self._trainer.run.directory, running=True)
+            try:
+                checkpoints.prune(self._trainer.run.directory, running=True)
+            except OSError as error:
+                log.warning("cannot delete an intermediate checkpoint: %s", error)
