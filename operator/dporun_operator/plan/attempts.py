@@ -58,7 +58,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
         draft.set(ConditionType.RUNNING, False, "Pending")
         draft.tell(words)
         return
-    if not pods or waiting.explain(draft, job, pods):
+    if waiting.explain(draft, job, pods):
         return
     waiting.mark_scheduled(draft, job, pods)
     if not any(pod.main.running for pod in pods):

@@ -16,6 +16,11 @@ def starting(run: Run, attempt: int, failure: Failure | None) -> str:
     return f"Attempt {attempt} starts{after}"
 
 
+def no_pods(run: Run, job: str) -> str:
+    """A Job has no pods yet: only its own Events tell of a quota or a policy that refuses them."""
+    return f"Job {job} has no pods yet; if it gets none, see why: kubectl -n {run.namespace} describe job {job}"
+
+
 def training(draft: Draft, attempt: int) -> str:
     """An attempt runs."""
     seen = draft.observed.progress

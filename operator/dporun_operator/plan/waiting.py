@@ -7,7 +7,7 @@ from datetime import datetime
 from dporun_operator.api.v1alpha1 import DPORunSpec
 from dporun_operator.api.v1alpha1.status import ConditionType
 from dporun_operator.names import Component
-from dporun_operator.plan import ending
+from dporun_operator.plan import ending, messages
 from dporun_operator.plan.draft import Draft
 from dporun_operator.plan.observed import Job, Pod
 from dporun_operator.plan.text import sentence, shorten
@@ -58,7 +58,10 @@ def of(pods: Sequence[Pod], spec: DPORunSpec, *, now: datetime, image_pull_secon
 
 
 def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> bool:
-    """Say what ``pods`` wait for; False when they do not wait."""
+    """Say what ``pods`` wait for, or that there are none yet; False when they do not wait."""
+    if not pods:
+        draft.tell(messages.no_pods(draft.run, job.name))
+        return True
     stuck = of(pods, draft.run.spec, now=draft.now, image_pull_seconds=draft.settings.image_pull_seconds)
     if stuck is None:
         return False
