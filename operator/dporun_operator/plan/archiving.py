@@ -4,7 +4,7 @@ from dporun_operator.api.v1alpha1.status import ArchiveState, ArchiveStatus, Con
 from dporun_operator.names import Component
 from dporun_operator.plan import archive_job, ending, retries, status, waiting
 from dporun_operator.plan.draft import Draft
-from dporun_operator.plan.observed import Job
+from dporun_operator.plan.observed import Job, Pod
 from dporun_operator.plan.text import duration, sentence, shorten
 from dporun_trainer.contract.config import ArchiveWhen
 from dporun_trainer.contract.results import FailureReason, Outcome
@@ -57,12 +57,7 @@ def pursue(draft: Draft, *, tries: int | None, prune_only: bool = False) -> bool
         return None
     pods = draft.observed.pods_of(Component.ARCHIVE, attempt)
     if not job.finished:
-        stuck = waiting.of(pods, draft.run.spec, now=draft.now, image_pull_seconds=float("inf"))
-        told = draft.condition(ConditionType.ARCHIVED)
-        if stuck and stuck.reason == "ContainerConfig" and told and told.observed_generation != draft.run.generation:
-            draft.delete("Job", job.name)  # the Secret it waits for may be another one now; the next Job has that
-        _say(draft, attempt, stuck.message if stuck and stuck.reason != "Starting" else None)
-        return None
+        return _follow(draft, job, pods, tries=tries)
     if not retries.settled(draft, job, pods):
         return None
     end = ending.of(job, pods, draft.run.spec)
@@ -70,10 +65,26 @@ def pursue(draft: Draft, *, tries: int | None, prune_only: bool = False) -> bool
         return True
     problem = _problem(end)
     if tries is not None and attempt >= tries:
-        draft.update(archive=ArchiveStatus(state=ArchiveState.FAILED, attempts=attempt, message=problem))
-        draft.set(ConditionType.ARCHIVED, False, FailureReason.ARCHIVE_FAILED, problem)
+        _give_up(draft, attempt, problem)
         return False
     _try_again(draft, job, attempt, problem, prune_only=prune_only)
+    return None
+
+
+def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, tries: int | None) -> bool | None:
+    """Say what a Job waits for; False when that makes no sense any longer."""
+    patience = draft.settings.image_pull_seconds if tries is not None else float("inf")
+    stuck = waiting.of(pods, draft.run.spec, now=draft.now, image_pull_seconds=patience)
+    if stuck and stuck.failure:
+        draft.delete("Job", job.name)
+        _give_up(draft, job.attempt, stuck.message)
+        return False
+    if stuck and stuck.reason == "ImagePull":
+        draft.requeue(60)
+    told = draft.condition(ConditionType.ARCHIVED)
+    if stuck and stuck.reason == "ContainerConfig" and told and told.observed_generation != draft.run.generation:
+        draft.delete("Job", job.name)  # the Secret it waits for may be another one now; the next Job has that
+    _say(draft, job.attempt, stuck.message if stuck and stuck.reason != "Starting" else None)
     return None
 
 
@@ -102,6 +113,11 @@ def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only
         if old.attempt < attempt:
             draft.delete("Job", old.name)
     _start(draft, attempt + 1, prune_only=prune_only, problem=problem)
+
+
+def _give_up(draft: Draft, attempt: int, problem: str) -> None:
+    draft.update(archive=ArchiveStatus(state=ArchiveState.FAILED, attempts=attempt, message=problem))
+    draft.set(ConditionType.ARCHIVED, False, FailureReason.ARCHIVE_FAILED, problem)
 
 
 def _start(draft: Draft, attempt: int, *, prune_only: bool, problem: str | None = None) -> None:
