@@ -159,10 +159,6 @@ class Cluster:
                 return found
             query["continue"] = token
 
-    async def get(self, kind: str, namespace: str, name: str) -> Manifest:
-        """One object."""
-        return await self._call("GET", _path(kind, namespace, name))
-
     async def log_tail(self, namespace: str, pod: str, *, container: str, limit: int) -> str:
         """The last lines of a container's log, at most ``limit`` characters."""
         query = {"container": container, "tailLines": "40"}

@@ -27,7 +27,7 @@ def parse(body: bytes, *, complete: bool = True) -> Progress | None:
         log.warning("progress of more than %d bytes ignored", MAX_BYTES)
         return None
     try:
-        return Progress.model_validate_json(body)
+        return Progress.model_validate_json(body, extra="ignore")  # a newer image may say more
     except ValidationError as error:
         log.warning(
             "progress that makes no sense ignored: %s", error.errors(include_url=False, include_input=False)[:3]

@@ -84,7 +84,7 @@ def read_outcome(pod: Pod) -> Outcome | None:
     if pod.main.exit_code is None or not pod.main.message:
         return None
     try:
-        return Outcome.model_validate_json(pod.main.message)
+        return Outcome.model_validate_json(pod.main.message, extra="ignore")  # a newer image may say more
     except ValidationError:
         return None
 

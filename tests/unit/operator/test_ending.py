@@ -139,3 +139,11 @@ def test_every_exit_code_of_the_contract_that_is_told_has_a_reason() -> None:
 def test_the_hint_for_a_full_gpu_keeps_the_effective_batch(batch: int, steps: int, hint: str) -> None:
     spec = a_run({"training": {"perDeviceBatchSize": batch, "gradientAccumulationSteps": steps}}).spec
     assert hint in str(ending.hint(FailureReason.GPU_OUT_OF_MEMORY, spec))
+
+
+def test_what_a_newer_trainer_says_more_is_not_in_the_way() -> None:
+    said = '{"version": 1, "state": "Succeeded", "message": "Good", "carbon": {"grams": 12}}'
+    end = judge(pod("train", state="succeeded", exit_code=0, message=said), state="complete")
+    assert end.succeeded
+    assert end.outcome is not None
+    assert end.outcome.message == "Good"
