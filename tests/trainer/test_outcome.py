@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -52,6 +53,12 @@ def raising(error: Exception) -> Outcome:
         (RunError(FailureReason.DATASET_INVALID, "row 3"), FailureReason.DATASET_INVALID, 65, "row 3"),
         (OSError(errno.ENOSPC, "No space left", "/v/x"), FailureReason.DISK_FULL, 1, "no space left on the volume"),
         (OSError(errno.EDQUOT, "Quota", "/v/x"), FailureReason.DISK_FULL, 1, "writing /v/x"),
+        (
+            torch.OutOfMemoryError("Tried to allocate 2 GiB\nmore"),
+            FailureReason.GPU_OUT_OF_MEMORY,
+            66,
+            "allocate 2 GiB",
+        ),
         (ZeroDivisionError("by zero"), FailureReason.TRAINER_ERROR, 1, "ZeroDivisionError: by zero"),
     ],
 )

@@ -64,6 +64,12 @@ def explain(error: Exception) -> Failure:
             f"no space left on the volume while writing {error.filename or 'a file'}",
             hint="Set a larger spec.storage.size; the checkpoints saved so far are complete and kept.",
         ).failure()
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, known by name: torch is not loaded here
+        return RunError(
+            FailureReason.GPU_OUT_OF_MEMORY,
+            f"the GPU ran out of memory: {str(error).splitlines()[0] if str(error) else 'CUDA out of memory'}",
+            hint="Take a GPU with more memory; what has been saved so far is complete and kept.",
+        ).failure()
     trace = "".join(traceback.format_exception(error))
     sys.stderr.write(trace)
     return RunError(FailureReason.TRAINER_ERROR, f"{type(error).__name__}: {error}").failure(log_tail=trace)

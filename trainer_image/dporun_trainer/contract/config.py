@@ -84,7 +84,7 @@ class Training(Document):
     warmup_ratio: Finite = Field(0.1, ge=0, lt=1, examples=[0.03])
     """Share of all steps during which the learning rate rises to its peak."""
     lr_scheduler: LrScheduler = Field(LrScheduler.COSINE, examples=["linear"])
-    """How the learning rate falls after the warm-up."""
+    """How the learning rate falls after the warm-up; constant has neither."""
     weight_decay: Finite = Field(0.0, ge=0, le=1, examples=[0.01])
     """Decoupled weight decay of AdamW."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"

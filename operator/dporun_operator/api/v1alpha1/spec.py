@@ -339,6 +339,11 @@ class DPORunSpec(Ruled):
             "distributed.processesPerNode must equal resources.gpusPerNode: one process drives one GPU "
             "(leave processesPerNode out)",
         ),
+        Rule(
+            "!has(self.archive) || self.archive.when != 'Passed' || self.evaluation.enabled",
+            lambda spec: spec.archive is None or spec.archive.when != "Passed" or spec.evaluation.enabled,
+            "archive.when: Passed needs evaluation.enabled: a run that is not evaluated passes nothing",
+        ),
     )
 
     model: Model
