@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dporun_trainer.contract import layout
+from dporun_trainer.contract.config import Model
 from dporun_trainer.contract.results import FailureReason
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import sync_folder, write_json
+from dporun_trainer.files import read_json, sync_folder, write_json
 from dporun_trainer.prepared import Prepared
 from dporun_trainer.training import checkpoints
 from dporun_trainer.training.checkpoints import Checkpoint
@@ -128,7 +129,7 @@ def finish(trainer: "RunTrainer") -> None:
     Until the run is done the newest checkpoint stays: an attempt that goes on from the best one would train again.
     """
     directory, history = trainer.run.directory, trainer.state.log_history
-    best = save_final(directory)
+    best = save_final(directory, hub_base(trainer.run.config.model, Prepared.load(directory).model_revision))
     write_history(directory, history)
     totals = metrics(history, best)
     attempts = {"attempts": trainer.earlier.attempts, "non_finite_steps": trainer.non_finite_steps}
@@ -165,8 +166,19 @@ def metrics(history: Sequence[Mapping[str, Any]], best: Checkpoint | None) -> di
     }
 
 
-def save_final(directory: Path) -> Checkpoint:
+def hub_base(model: Model, revision: str | None) -> dict[str, str | None]:
+    """Name the base model as PEFT's adapter_config.json does, where it is on the Hub: there, anybody can find it."""
+    if not model.uri.startswith("hf://"):
+        return {}
+    return {"base_model_name_or_path": model.uri.removeprefix("hf://"), "revision": revision}
+
+
+def save_final(directory: Path, base: Mapping[str, str | None]) -> Checkpoint:
     """Make the best checkpoint's adapter the run's result: ``final`` appears whole or not at all.
+
+    Args:
+        directory: of the run.
+        base: what adapter_config.json says of the base model instead of its path in this pod.
 
     Raises:
         RunError: there is no complete checkpoint.
@@ -182,6 +194,8 @@ def save_final(directory: Path) -> Checkpoint:
         if file.is_file() and file.name.startswith(_RESULT_FILES):
             shutil.copy2(file, temporary / file.name)
             _sync(temporary / file.name)
+    adapter = temporary / "adapter_config.json"
+    write_json(adapter, read_json(adapter) | dict(base))
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     sync_folder(directory)

@@ -1,0 +1,47 @@
+"""What training leaves behind."""
+
+from pathlib import Path
+
+import pytest
+
+from dporun_trainer.contract.config import Model
+from dporun_trainer.errors import RunError
+from dporun_trainer.files import read_json, write_json
+from dporun_trainer.training import checkpoints, record
+from dporun_trainer.training.checkpoints import Marker
+
+
+def saved(directory: Path, step: int, eval_loss: float) -> None:
+    path = checkpoints.folder(directory, step)
+    path.mkdir(parents=True)
+    (path / "adapter_model.safetensors").write_text(f"weights of step {step}")
+    (path / "optimizer.pt").write_text("moments")
+    write_json(path / "adapter_config.json", {"base_model_name_or_path": "/results/run/inputs/model", "r": 16})
+    checkpoints.mark_complete(path, Marker(step=step, eval_loss=eval_loss))
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "revision"),
+    [
+        ("hf://Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "abc"),
+        ("s3://bucket/model", "/results/run/inputs/model", None),
+    ],
+)
+def test_final_is_the_best_adapter_and_names_a_base_that_can_be_found(
+    tmp_path: Path, uri: str, name: str, revision: str | None
+) -> None:
+    saved(tmp_path, 9, 0.3)
+    saved(tmp_path, 18, 0.5)
+    best = record.save_final(tmp_path, record.hub_base(Model(uri=uri), revision))
+    assert best.step == 9
+    final = tmp_path / "final"
+    assert {path.name for path in final.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert (final / "adapter_model.safetensors").read_text() == "weights of step 9"
+    config = read_json(final / "adapter_config.json")
+    assert (config["base_model_name_or_path"], config.get("revision"), config["r"]) == (name, revision, 16)
+
+
+def test_without_a_complete_checkpoint_there_is_no_final(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="without a complete checkpoint"):
+        record.save_final(tmp_path, {})
+    assert not (tmp_path / "final").exists()
