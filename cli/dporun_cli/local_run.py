@@ -78,12 +78,12 @@ class LocalRun:
         if self._done(TRAIN):
             self._view.note("finished before; the results are as they were")
         else:
-            code = self._execute(PREPARE, interrupts)
-            if code is not ExitCode.OK:
-                return code
-            code = self._execute(TRAIN, interrupts)
+            code = self._execute(PREPARE, interrupts) or self._execute(TRAIN, interrupts)
             archived = False
-        if code is ExitCode.PREEMPTED or not self._to_be_archived() or (archived and self._done(ARCHIVE)):
+        if code is ExitCode.PREEMPTED or (archived and self._done(ARCHIVE)):
+            return code
+        # Archiving also writes the report of a run that failed, whether or not anything is to be archived.
+        if code is ExitCode.OK and not self._to_be_archived():
             return code
         archive_code = self._execute(ARCHIVE, interrupts)
         return code or archive_code

@@ -115,6 +115,15 @@ def test_bad_data_ends_with_65_and_the_rows(desk: Desk) -> None:
 
 
 @slow
+@pytest.mark.timeout(300)
+def test_a_run_that_fails_leaves_a_report_that_says_why(desk: Desk) -> None:
+    result = desk.run("failing", training={"precision": "fp16"}, archive=SPEC["archive"] | {"when": "Succeeded"})
+    assert result.returncode == 64, result.stdout
+    assert desk.outcome("failing").state is OutcomeState.FAILED
+    assert "DeepSpeed has no fp16 on CPU" in (desk.results / "failing" / "report.html").read_text()
+
+
+@slow
 @pytest.mark.timeout(120)
 def test_a_bad_manifest_ends_with_64_and_starts_nothing(desk: Desk) -> None:
     result = desk.run("bad-manifest", training={"epochs": -1, "learnignRate": 1})
