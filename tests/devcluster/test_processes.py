@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,3 +87,16 @@ def test_only_our_shims_are_found(processes_module: ModuleType, bystander: subpr
     assert bystander.pid in [process.pid for process in found]
     assert bystander.pid not in [process.pid for process in processes_module.running_programs(program, "601")]
     assert not list(processes_module.running_programs(Path("/no/such/program"), "600"))
+
+
+def test_programs_that_run_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(DEVCLUSTER))
+    from node import tools
+
+    program = tmp_path / "bin" / "sleep"
+    program.parent.mkdir()
+    shutil.copy("/bin/sleep", program)
+    assert not tools.runs_from(program.parent)
+    with subprocess.Popen([program, "600"]) as process:
+        assert tools.runs_from(program.parent)
+        process.kill()

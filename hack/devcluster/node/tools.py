@@ -145,10 +145,19 @@ def build() -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         _build_into(partial)
         for old in settings.CACHE.glob("bin-*"):
-            if old not in (partial, in_use()):
+            if old not in (partial, in_use()) and not runs_from(old):
                 shutil.rmtree(old)
         partial.rename(folder)
     return folder
+
+
+def runs_from(folder: Path) -> bool:
+    """Whether any process runs a program of ``folder``: that of another cluster on this machine, say."""
+    for program in Path("/proc").glob("[0-9]*/exe"):
+        with contextlib.suppress(OSError):  # the process is gone, or belongs to somebody else
+            if program.readlink().is_relative_to(folder):
+                return True
+    return False
 
 
 def _build_into(folder: Path) -> None:
