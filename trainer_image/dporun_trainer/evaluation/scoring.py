@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dporun_trainer.evaluation.batching import OnProgress, in_batches
 from dporun_trainer.evaluation.policy import Policy, Sides
-from dporun_trainer.inputs.data import Pair, Text
+from dporun_trainer.inputs.data import Pair, Text, common_prefix
 
 _LOGITS_PER_SOFTMAX = 2**26
 """Logits turned into float32 at once (times 4 bytes: 256 MiB)."""
@@ -85,7 +85,7 @@ def encode_pair(pair: Pair, tokenizer: PreTrainedTokenizerBase, *, max_length: i
     """
     prompt = encode_prompt(pair.prompt, tokenizer)
     whole = [_encode_with_response(pair.prompt, response, tokenizer) for response in (pair.chosen, pair.rejected)]
-    start = min(_common_prefix(prompt, ids) for ids in whole)
+    start = min(common_prefix(prompt, ids) for ids in whole)
     if max_length is not None and start >= max_length:
         return None
     chosen, rejected = (Tokens(tuple(prompt[:start]), tuple(ids[start:max_length])) for ids in whole)
@@ -202,15 +202,6 @@ def _encode_with_response(prompt: Text, response: Text, tokenizer: PreTrainedTok
 def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any], **arguments: Any) -> list[int]:
     encoded = tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=True, **arguments)
     return list(encoded["input_ids"])
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    length = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        length += 1
-    return length
 
 
 def _in_pairs(on_progress: OnProgress | None) -> OnProgress | None:

@@ -183,7 +183,7 @@ def _split(prompt: Text | None, chosen: Text, rejected: Text) -> tuple[Text, Tex
         repeated = _starts_with(chosen, prompt) and _starts_with(rejected, prompt) and prompt != []
         length = len(prompt) if repeated else 0
         return prompt, chosen[length:], rejected[length:], False, repeated
-    length = _shared(chosen, rejected)
+    length = common_prefix(chosen, rejected)
     if prompt and not length:
         return [{"role": "user", "content": prompt}], chosen, rejected, False, False
     return chosen[:length], chosen[length:], rejected[length:], True, False
@@ -197,7 +197,7 @@ def _starts_with(messages: Sequence[Message], prompt: Sequence[Message]) -> bool
     return list(messages[: len(prompt)]) == list(prompt)
 
 
-def _shared(one: Sequence[object], other: Sequence[object]) -> int:
+def common_prefix(one: Sequence[object], other: Sequence[object]) -> int:
     """Length of the longest common beginning."""
     length = 0
     for left, right in zip(one, other, strict=False):
@@ -212,7 +212,7 @@ def _shared_text(one: str, other: str) -> int:
 
     A space before the responses belongs to them, as tokenizers see it.
     """
-    length = _shared(one, other)
+    length = common_prefix(one, other)
     while length and any(text[length - 1 : length + 1].isalnum() and length < len(text) for text in (one, other)):
         length -= 1
     return length - 1 if length and one[length - 1] == " " else length

@@ -8,7 +8,7 @@ from typing import Any
 
 from dporun_trainer.contract.results import FailureReason
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.data import Pair, RowError, Tally, prompt_digest, row_digest
+from dporun_trainer.inputs.data import Pair, RowError, Tally, common_prefix, prompt_digest, row_digest
 from dporun_trainer.prepared import DataFacts, Lengths
 
 FEW_ROWS = 20
@@ -46,7 +46,7 @@ class Measures:
 
 def measure(encoded: Encoded, max_length: int) -> Measures:
     """Measure a pair in tokens."""
-    prompt = min(_common(encoded.prompt, encoded.chosen), _common(encoded.prompt, encoded.rejected))
+    prompt = min(common_prefix(encoded.prompt, encoded.chosen), common_prefix(encoded.prompt, encoded.rejected))
     longest = max(len(encoded.chosen), len(encoded.rejected))
     too_long = prompt >= max_length
     return Measures(
@@ -238,10 +238,6 @@ class Lint:
             f"length bias: chosen responses are {word} than rejected ones in {often:.0%} of rows "
             f"({chosen:.0f} against {rejected:.0f} tokens on average), so the model may learn length instead"
         ]
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _distribution(values: "array[int]") -> Lengths | None:
