@@ -1,6 +1,6 @@
 """CPU seconds of a DPO run: TRL 1.16 as it comes, and this project's trainer, on the same model and pairs.
 
-    PYTHONPATH=tests/support python bench/train_speed.py --repeats 5
+    PYTHONPATH=tests python bench/train_speed.py --repeats 5
 
 One process, one thread, both without DeepSpeed's start; ours includes computing the reference log-probabilities.
 Process time is compared, so other work on the machine matters little; arms alternate. Prints one JSON document.
@@ -23,8 +23,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-import tiny_model
-import training
+from dporun_testing import tiny_model, training
 from dporun_trainer.training.train import Attempt
 
 EPOCHS = 2

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from dporun_api.pod import MODULE, ExitCode
 from dporun_cli.manifest import Manifest, ManifestError, read
-from dporun_trainer.contract.results import ExitCode
 
 app = typer.Typer(
     name="dporun",
@@ -112,7 +112,7 @@ def _need(module: str, extra: str) -> None:
 
 
 def _trainer(*arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", "dporun_trainer", *arguments], check=False).returncode
+    return subprocess.run([sys.executable, "-m", MODULE, *arguments], check=False).returncode
 
 
 def main() -> None:

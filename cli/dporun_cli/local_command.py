@@ -5,12 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dporun_api.pod import ExitCode
+from dporun_api.results import OutcomeState
 from dporun_cli.local_config import LocalConfigError, local_config
 from dporun_cli.local_run import ARCHIVE, PREPARE, TRAIN, LocalRun, OtherRunError, Step
 from dporun_cli.manifest import Manifest
 from dporun_cli.summary import show_failure, show_result
 from dporun_cli.view import shown
-from dporun_trainer.contract.results import ExitCode, OutcomeState
 
 
 def run(manifest: Manifest, root: Path, maps: Sequence[str], processes: int | None) -> ExitCode:

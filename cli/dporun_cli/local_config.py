@@ -4,16 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dporun_api.run_config import Identity, RunConfig, Topology
+from dporun_api.translate import translate
 from dporun_cli.manifest import Manifest
-from dporun_operator.plan.run import Run
-from dporun_operator.plan.run_config import run_config
-from dporun_operator.settings import Settings
-from dporun_trainer.contract.config import Identity, RunConfig, Topology
 
 Folders = Mapping[str, Path]
 """Local folders (or files) by the beginning of the URIs that they stand for."""
-
-_LOCAL = {"run": {"uid": "00000000", "namespace": "local", "resourceVersion": "0"}}
 
 
 class LocalConfigError(Exception):
@@ -42,11 +38,14 @@ def local_config(manifest: Manifest, root: Path, folders: Folders, *, processes:
         LocalConfigError: a claim of the cluster is named, the batch cannot be divided so, a run to resume is missing.
 
     """
-    metadata = {**manifest.document["metadata"], **_LOCAL["run"]}
-    run = Run.parse({**manifest.document, "metadata": metadata})
     source = manifest.spec.checkpoints.resume_from
     source_run = root / source.run if source and source.run else None
-    config = run_config(run, Settings(trainer_image="none"), source_uri=str(source_run) if source_run else None)
+    config = translate(
+        manifest.spec,
+        run=Identity(name=manifest.name),
+        manifest=manifest.document,
+        source=str(source_run) if source_run else None,
+    )
     problems = []
     if source_run and not source_run.is_dir():
         problems.append(f"spec.checkpoints.resumeFrom.run: there is no {source_run}")
@@ -72,9 +71,7 @@ def local_config(manifest: Manifest, root: Path, folders: Folders, *, processes:
     return RunConfig.model_validate(
         document
         | {
-            "run": Identity(name=manifest.name),
             "image": None,
-            "manifest": manifest.document,
             "topology": Topology(processes_per_node=count, deepspeed=config.topology.deepspeed),
             "training": config.training.model_copy(update={"gradient_accumulation_steps": steps}),
         }

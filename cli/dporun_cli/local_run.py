@@ -9,21 +9,19 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Any, Self
 
 from pydantic import ValidationError
 
+from dporun_api import pod, run_folder
+from dporun_api.files import write_text
+from dporun_api.pod import Command, ExitCode
+from dporun_api.results import Outcome, OutcomeState, Progress
+from dporun_api.run_config import ArchiveWhen, RunConfig
 from dporun_cli.view import View
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import ArchiveWhen, RunConfig
-from dporun_trainer.contract.results import ExitCode, Outcome, OutcomeState, Progress
-from dporun_trainer.files import write_text
 
-CONFIG = "run.json"
-LOGS = "logs"
-LOCK = "lock"
 TICK_SECONDS = 0.25
 
 
@@ -35,14 +33,16 @@ class OtherRunError(Exception):
 class Step:
     """One command of the trainer."""
 
-    command: str
-    outcome_file: str
-    arguments: tuple[str, ...] = ()
+    command: Command
+    outcome: PurePosixPath
+    """File that says how it ended."""
+    port: int | None = None
+    """Of its status server."""
 
 
-PREPARE = Step("prepare", "prepare_outcome.json")
-TRAIN = Step("train", str(layout.OUTCOME), ("--port", "0"))
-ARCHIVE = Step("archive", "archive_outcome.json")
+PREPARE = Step(Command.PREPARE, run_folder.PREPARE_OUTCOME)
+TRAIN = Step(Command.TRAIN, run_folder.OUTCOME, port=0)
+ARCHIVE = Step(Command.ARCHIVE, run_folder.ARCHIVE_OUTCOME)
 
 
 class LocalRun:
@@ -70,7 +70,7 @@ class LocalRun:
             old = self._stored()
             if old is not None:
                 self._refuse_other(old)
-            write_text(self.directory / CONFIG, self._config.to_json(indent=2) + "\n")
+            write_text(self.directory / run_folder.LOCAL_CONFIG, self._config.to_json(indent=2) + "\n")
             return self._run(interrupts, archived=old is not None and old.archive == self._config.archive)
 
     def _run(self, interrupts: "_Interrupts", *, archived: bool) -> ExitCode:
@@ -91,22 +91,22 @@ class LocalRun:
     def outcome(self, step: Step) -> Outcome | None:
         """What ``step`` said last; None when it has said nothing."""
         try:
-            return Outcome.model_validate_json((self.directory / step.outcome_file).read_text(encoding="utf-8"))
+            return Outcome.model_validate_json((self.directory / step.outcome).read_text(encoding="utf-8"))
         except (OSError, ValidationError):
             return None
 
     def log(self, step: Step) -> Path:
         """File with what ``step`` printed."""
-        return self.directory / LOGS / f"{step.command}.log"
+        return self.directory / run_folder.LOCAL_LOGS / f"{step.command}.log"
 
     def _stored(self) -> RunConfig | None:
         try:
-            return RunConfig.model_validate_json((self.directory / CONFIG).read_text(encoding="utf-8"))
+            return RunConfig.model_validate_json((self.directory / run_folder.LOCAL_CONFIG).read_text(encoding="utf-8"))
         except (OSError, ValidationError):
             return None
 
     def _refuse_other(self, old: RunConfig) -> None:
-        results = [layout.FINAL, *self.directory.glob(f"{layout.CHECKPOINT_PREFIX}*")]
+        results = [run_folder.FINAL, *self.directory.glob(f"{run_folder.CHECKPOINT_PREFIX}*")]
         if not any((self.directory / path).exists() for path in results):
             return
         changed = _changes(_settings(old), _settings(self._config))
@@ -136,12 +136,13 @@ class LocalRun:
             return ExitCode.PREEMPTED
         self._view.start(step.command)
         self.log(step).parent.mkdir(parents=True, exist_ok=True)
-        (self.directory / step.outcome_file).unlink(missing_ok=True)
+        (self.directory / step.outcome).unlink(missing_ok=True)
         began = time.time()
-        command = [sys.executable, "-m", "dporun_trainer", step.command, "--config", str(self.directory / CONFIG)]
+        config = self.directory / run_folder.LOCAL_CONFIG
+        arguments = pod.arguments(step.command, config=config, root=self._root, port=step.port)
         with self.log(step).open("ab") as log:
             process = subprocess.Popen(
-                [*command, "--root", str(self._root), *step.arguments],
+                [sys.executable, "-m", pod.MODULE, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -165,7 +166,7 @@ class LocalRun:
         The commands inherit it: one that outlives this program, because that was killed, keeps the directory to itself.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / LOCK).open("w", encoding="utf-8") as file:
+        with (self.directory / run_folder.LOCAL_LOCK).open("w", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -175,7 +176,7 @@ class LocalRun:
 
     def _progress(self, *, since: float) -> Progress | None:
         try:
-            progress = Progress.model_validate_json((self.directory / layout.PROGRESS).read_bytes())
+            progress = Progress.model_validate_json((self.directory / run_folder.PROGRESS).read_bytes())
         except (OSError, ValidationError):
             return None
         return progress if progress.updated_at >= since else None
@@ -229,7 +230,7 @@ def _exit_code(returncode: int, *, stopped: bool) -> ExitCode:
 
 def _environment() -> dict[str, str]:
     quiet = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    return {**quiet, **os.environ, "DPORUN_TERMINATION_LOG": os.devnull}
+    return {**quiet, **os.environ, pod.TERMINATION_LOG_VARIABLE: os.devnull}
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

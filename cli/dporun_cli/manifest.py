@@ -12,11 +12,10 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from dporun_api.crd import structural
+from dporun_api.v1alpha1 import API_VERSION, KIND
+from dporun_api.v1alpha1.spec import OBJECT_NAME, PATTERN_HELP, DPORunSpec
 from dporun_cli.yaml_reader import Document, documents
-from dporun_operator import names
-from dporun_operator.api.crd import structural
-from dporun_operator.api.v1alpha1 import DPORunSpec
-from dporun_operator.api.v1alpha1.spec import OBJECT_NAME, PATTERN_HELP
 
 Schema = Mapping[str, Any]
 
@@ -77,9 +76,9 @@ def read(path: Path) -> list[Manifest]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ManifestError(path, [Problem(line, "", f"is not YAML: {error.problem}")]) from error
-    runs = [item for item in found if not isinstance(item.value, dict) or item.value.get("kind") == names.KIND]
+    runs = [item for item in found if not isinstance(item.value, dict) or item.value.get("kind") == KIND]
     if not runs:
-        raise ManifestError(path, [Problem(1, "", f"holds no object of kind {names.KIND}")])
+        raise ManifestError(path, [Problem(1, "", f"holds no object of kind {KIND}")])
     manifests, problems = [], []
     for document in runs:
         manifest, found_problems = _check(document)
@@ -93,7 +92,7 @@ def read(path: Path) -> list[Manifest]:
 def _check(document: Document) -> tuple[Manifest | None, list[Problem]]:
     body = document.value
     if not isinstance(body, dict):
-        return None, [Problem(document.line(()), "", f"is not a Kubernetes object of kind {names.KIND}")]
+        return None, [Problem(document.line(()), "", f"is not a Kubernetes object of kind {KIND}")]
     found = _problems_of_envelope(body)
     schema = structural(DPORunSpec)
     spec = _without_nulls(body.get("spec", {}), schema)
@@ -117,8 +116,8 @@ def _essential(error: ValidationError) -> list[ErrorDetails]:
 
 def _problems_of_envelope(body: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
     found: list[tuple[tuple[str | int, ...], str]] = []
-    if body.get("apiVersion") != names.API_VERSION:
-        found.append((("apiVersion",), f"write {names.API_VERSION}"))
+    if body.get("apiVersion") != API_VERSION:
+        found.append((("apiVersion",), f"write {API_VERSION}"))
     metadata = body.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not re.fullmatch(OBJECT_NAME, name) or len(name) > 253:

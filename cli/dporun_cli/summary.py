@@ -7,10 +7,10 @@ from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
+from dporun_api import run_folder
+from dporun_api.results import EvaluationSummary, Failure, HealthState, Outcome, VerdictState
+from dporun_api.text import number
 from dporun_cli.view import HEALTH_STYLE
-from dporun_operator.plan.text import number
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.results import EvaluationSummary, Failure, HealthState, Outcome, VerdictState
 
 VERDICT_STYLE = {VerdictState.GOOD: "green", VerdictState.FAIR: "yellow", VerdictState.NEEDS_IMPROVEMENT: "red"}
 LOG_LINES = 15
@@ -70,11 +70,15 @@ def _accuracy(evaluation: EvaluationSummary) -> str:
 
 
 def _places(directory: Path, archived: Outcome | None) -> Iterator[tuple[str, str]]:
-    for name, path in (("adapter", layout.FINAL), ("merged model", layout.MERGED), ("report", layout.REPORT_HTML)):
+    for name, path in (
+        ("adapter", run_folder.FINAL),
+        ("merged model", run_folder.MERGED),
+        ("report", run_folder.REPORT_HTML),
+    ):
         if (directory / path).exists():
             yield name, str(directory / path)
-    if (directory / layout.RUNS).is_dir():
-        yield "TensorBoard", f"tensorboard --logdir {directory / layout.RUNS}"
+    if (directory / run_folder.RUNS).is_dir():
+        yield "TensorBoard", f"tensorboard --logdir {directory / run_folder.RUNS}"
     if archived and archived.archive:
         archive = archived.archive
         yield "archive", f"{archive.uri}  ({archive.files} files, {archive.bytes / 1e6:,.1f} MB)"

@@ -16,8 +16,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from dporun_operator.plan.text import duration
-from dporun_trainer.contract.results import ExitCode, HealthState, Metrics, Outcome, Progress, Stage
+from dporun_api.pod import ExitCode
+from dporun_api.results import HealthState, Metrics, Outcome, Progress, Stage
+from dporun_api.text import duration
 
 HEALTH_STYLE = {
     HealthState.ON_TRACK: "green",

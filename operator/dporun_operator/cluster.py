@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import aiohttp
 from kubernetes.aio import client, config
 
+from dporun_api.v1alpha1 import API_VERSION, KIND, PLURAL
 from dporun_operator import names
 from dporun_operator.errors import ApiError, NameTakenError
 
@@ -32,7 +33,7 @@ _COLLECTIONS: Final = {
     "Service": ("/api/v1", "services"),
     "Deployment": ("/apis/apps/v1", "deployments"),
     "Job": ("/apis/batch/v1", "jobs"),
-    names.KIND: (f"/apis/{names.API_VERSION}", names.PLURAL),
+    KIND: (f"/apis/{API_VERSION}", PLURAL),
 }
 
 
@@ -143,7 +144,7 @@ class Cluster:
             {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version},
             {"op": "add", "path": "/metadata/finalizers", "value": finalizers},
         ]
-        path = _path(names.KIND, namespace, name)
+        path = _path(KIND, namespace, name)
         return await self._call(
             "PATCH", path, query={"fieldManager": names.OPERATOR}, body=patch, content_type=JSON_PATCH
         )

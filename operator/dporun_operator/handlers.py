@@ -16,6 +16,7 @@ import aiohttp
 import kopf
 from aiohttp import web
 
+from dporun_api.v1alpha1 import GROUP, KIND, PLURAL, VERSION
 from dporun_operator import names
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import ApiError
@@ -97,7 +98,7 @@ class Operator:
             try:
                 await self._list()
             except ApiError as error:
-                log.warning("cannot list %s; trying again in %.0f s: %s", names.PLURAL, delay, error)
+                log.warning("cannot list %s; trying again in %.0f s: %s", PLURAL, delay, error)
                 await asyncio.sleep(delay)
             else:
                 return
@@ -116,7 +117,7 @@ class Operator:
         runs = [
             run
             for namespace in self.settings.namespaces or (None,)
-            for run in await self.cluster.list(names.KIND, namespace=namespace)
+            for run in await self.cluster.list(KIND, namespace=namespace)
         ]
         for uid in known - {run["metadata"]["uid"] for run in runs}:
             self._gone(uid)
@@ -175,7 +176,7 @@ def serve(settings: Settings) -> None:
     labels = {names.RUN_UID: kopf.PRESENT}
     kopf.on.startup()(operator.start)
     kopf.on.cleanup()(operator.stop)
-    kopf.on.event(names.GROUP, names.VERSION, names.PLURAL)(operator.on_run)
+    kopf.on.event(GROUP, VERSION, PLURAL)(operator.on_run)
     kopf.on.event("batch", "v1", "jobs", labels=labels)(operator.on_child)
     kopf.on.event("", "v1", "pods", labels=labels)(operator.on_child)
     kopf.run(standalone=True, clusterwide=not settings.namespaces, namespaces=settings.namespaces)

@@ -1,14 +1,10 @@
-"""Names that more than one module needs: the API group, labels, field manager, and the names of a run's children."""
+"""Names that more than one module needs: labels, field manager, and the names of a run's children."""
 
 import hashlib
 from enum import StrEnum
 from typing import Final
 
-GROUP: Final = "dporun.io"
-VERSION: Final = "v1alpha1"
-KIND: Final = "DPORun"
-PLURAL: Final = "dporuns"
-API_VERSION: Final = f"{GROUP}/{VERSION}"
+from dporun_api.v1alpha1 import GROUP
 
 OPERATOR: Final = "dporun-operator"
 """Field manager of everything the operator applies, and reporting component of its Events."""

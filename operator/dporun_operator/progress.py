@@ -6,16 +6,15 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 from pydantic import ValidationError
 
+from dporun_api.pod import PROGRESS_PATH, STATUS_PORT
+from dporun_api.results import Progress
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import ApiError
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.results import Progress
 
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 64 * 1024
 TIMEOUT_SECONDS = 5.0
-PATH = "/progress"
 
 Ask = Callable[[str, str, str | None], Awaitable[Progress | None]]
 """(namespace, pod, IP address) → what the pod says; None when it says nothing that makes sense."""
@@ -38,7 +37,7 @@ def parse(body: bytes, *, complete: bool = True) -> Progress | None:
 class DirectProgress:
     """Asks the pod itself; for an operator inside the cluster."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, port: int = layout.STATUS_PORT):
+    def __init__(self, session: aiohttp.ClientSession, *, port: int = STATUS_PORT):
         self._session = session
         self._port = port
 
@@ -50,7 +49,7 @@ class DirectProgress:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         try:
             async with self._session.get(
-                f"http://{host}:{self._port}{PATH}", timeout=timeout, allow_redirects=False
+                f"http://{host}:{self._port}{PROGRESS_PATH}", timeout=timeout, allow_redirects=False
             ) as response:
                 if response.status != 200:
                     return None
@@ -64,14 +63,14 @@ class DirectProgress:
 class ProxiedProgress:
     """Asks through the API server; for an operator outside the cluster."""
 
-    def __init__(self, cluster: Cluster, *, port: int = layout.STATUS_PORT):
+    def __init__(self, cluster: Cluster, *, port: int = STATUS_PORT):
         self._cluster = cluster
         self._port = port
 
     async def __call__(self, namespace: str, pod: str, address: str | None) -> Progress | None:  # noqa: ARG002
         """Ask pod ``pod``; its address is not needed."""
         try:
-            answer = await self._cluster.through_pod(namespace, pod, self._port, PATH, limit=MAX_BYTES)
+            answer = await self._cluster.through_pod(namespace, pod, self._port, PROGRESS_PATH, limit=MAX_BYTES)
         except ApiError as error:
             log.debug("pod %s/%s does not answer: %s", namespace, pod, error)
             return None

@@ -12,9 +12,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from dporun_api.text import timestamp
+from dporun_api.v1alpha1 import API_VERSION, KIND
+from dporun_api.v1alpha1.status import ArchiveState, DPORunStatus
 from dporun_operator import names
-from dporun_operator.api.v1alpha1 import DPORunStatus
-from dporun_operator.api.v1alpha1.status import ArchiveState
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import ApiError, InvalidRunError, NameTakenError
 from dporun_operator.loop import Body, Seen
@@ -24,7 +25,6 @@ from dporun_operator.plan.actions import Delete, Event, Plan
 from dporun_operator.plan.decide import decide
 from dporun_operator.plan.observed import Observed
 from dporun_operator.plan.run import Manifest, Run
-from dporun_operator.plan.text import timestamp
 from dporun_operator.progress import Ask
 from dporun_operator.settings import Settings
 
@@ -104,7 +104,7 @@ class Reconciler:
         if plan.release:
             await self._release(run.namespace, run.name, run.finalizers, resource_version)
         elif plan.delete_run:
-            await self._cluster.delete(names.KIND, run.namespace, run.name, uid=run.uid)
+            await self._cluster.delete(KIND, run.namespace, run.name, uid=run.uid)
         return plan.requeue_seconds
 
     async def _hold(self, body: Body) -> Body:
@@ -226,8 +226,8 @@ class Reconciler:
 
     async def _apply_status(self, metadata: Manifest, status: DPORunStatus) -> Manifest:
         manifest = {
-            "apiVersion": names.API_VERSION,
-            "kind": names.KIND,
+            "apiVersion": API_VERSION,
+            "kind": KIND,
             "metadata": {key: metadata[key] for key in ("namespace", "name", "uid")},
             "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
@@ -243,8 +243,8 @@ class Reconciler:
             "kind": "Event",
             "metadata": {"name": f"{run.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": run.namespace},
             "involvedObject": {
-                "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
+                "apiVersion": API_VERSION,
+                "kind": KIND,
                 "namespace": run.namespace,
                 "name": run.name,
                 "uid": run.uid,

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from control_plane import control_plane
-from dporun_operator.api.crd import custom_resource_definition
+from dporun_api.crd import custom_resource_definition
 from dporun_operator.settings import Settings
-from kubectl import kubectl
+from dporun_testing.control_plane import control_plane
+from dporun_testing.kubectl import kubectl
+from dporun_testing.paths import CHART
 
 pytestmark = pytest.mark.cluster  # helm comes with the dev cluster
 
-CHART = Path(__file__).parents[2] / "charts" / "dporun-operator"
 Object = dict[str, Any]
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import hub_server
-import s3_server
+from dporun_testing import hub_server, s3_server
+from dporun_testing.tiny_model import save_tiny_model
 from dporun_trainer.stores.sources import ARCHIVE, Credentials
-from tiny_model import save_tiny_model
 
 
 @pytest.fixture(scope="session")

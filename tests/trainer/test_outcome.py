@@ -9,12 +9,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dporun_trainer.contract.results import (
+from dporun_api.pod import ExitCode
+from dporun_api.results import (
     ArchiveResult,
     DatasetSummary,
-    ExitCode,
     Failure,
-    FailureReason,
     Health,
     Metrics,
     Outcome,
@@ -22,7 +21,8 @@ from dporun_trainer.contract.results import (
     Suggestion,
     Verdict,
     VerdictState,
-)  # fmt: skip
+)
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import conclude, exit_code, failed, publish, termination_message
 
@@ -50,20 +50,20 @@ def raising(error: Exception) -> Outcome:
 @pytest.mark.parametrize(
     ("error", "reason", "code", "words"),
     [
-        (RunError(FailureReason.DATASET_INVALID, "row 3"), FailureReason.DATASET_INVALID, 65, "row 3"),
-        (OSError(errno.ENOSPC, "No space left", "/v/x"), FailureReason.DISK_FULL, 1, "no space left on the volume"),
-        (OSError(errno.EDQUOT, "Quota", "/v/x"), FailureReason.DISK_FULL, 1, "writing /v/x"),
+        (RunError(Reason.DATASET_INVALID, "row 3"), Reason.DATASET_INVALID, 65, "row 3"),
+        (OSError(errno.ENOSPC, "No space left", "/v/x"), Reason.DISK_FULL, 1, "no space left on the volume"),
+        (OSError(errno.EDQUOT, "Quota", "/v/x"), Reason.DISK_FULL, 1, "writing /v/x"),
         (
             torch.OutOfMemoryError("Tried to allocate 2 GiB\nmore"),
-            FailureReason.GPU_OUT_OF_MEMORY,
+            Reason.GPU_OUT_OF_MEMORY,
             66,
             "allocate 2 GiB",
         ),
-        (ZeroDivisionError("by zero"), FailureReason.TRAINER_ERROR, 1, "ZeroDivisionError: by zero"),
+        (ZeroDivisionError("by zero"), Reason.TRAINER_ERROR, 1, "ZeroDivisionError: by zero"),
     ],
 )
 def test_every_error_becomes_a_failure(
-    message: Path, tmp_path: Path, error: Exception, reason: FailureReason, code: int, words: str
+    message: Path, tmp_path: Path, error: Exception, reason: Reason, code: int, words: str
 ) -> None:
     path = tmp_path / "outcome.json"
     assert conclude(lambda: raising(error), path) == code
@@ -105,11 +105,11 @@ def test_without_a_container_there_is_no_message(tmp_path: Path, monkeypatch: py
         (Outcome(state=OutcomeState.SUCCEEDED), ExitCode.OK),
         (Outcome(state=OutcomeState.PREEMPTED), ExitCode.PREEMPTED),
         (Outcome(state=OutcomeState.FAILED), ExitCode.ERROR),
-        (failed(RunError(FailureReason.NON_FINITE_LOSS, "m")), ExitCode.NON_FINITE),
+        (failed(RunError(Reason.NON_FINITE_LOSS, "m")), ExitCode.NON_FINITE),
         (
             Outcome(
                 state=OutcomeState.FAILED,
-                failure=Failure(reason=FailureReason.TRAINER_ERROR, message="m", exit_code=-9),
+                failure=Failure(reason=Reason.TRAINER_ERROR, message="m", exit_code=-9),
             ),
             ExitCode.ERROR,
         ),
@@ -130,7 +130,7 @@ def test_message_fits_and_keeps_what_decides(words: list[str], text: str, tail: 
     outcome = Outcome(
         state=OutcomeState.FAILED,
         message=text,
-        failure=Failure(reason=FailureReason.STALLED, message=text, hint=text[:512], exit_code=1, log_tail=tail),
+        failure=Failure(reason=Reason.STALLED, message=text, hint=text[:512], exit_code=1, log_tail=tail),
         dataset=DatasetSummary(train_rows=1, validation_rows=1, warnings=tuple(words)),
         metrics=Metrics(train_loss=0.5),
         health=Health(evidence=tuple(words), suggestions=(Suggestion(path="spec.training", reason=text[:512]),) * 10),
@@ -142,6 +142,6 @@ def test_message_fits_and_keeps_what_decides(words: list[str], text: str, tail: 
     read = Outcome.model_validate_json(cut)
     assert read.state is OutcomeState.FAILED
     assert read.failure
-    assert read.failure.reason is FailureReason.STALLED
+    assert read.failure.reason is Reason.STALLED
     assert read.failure.exit_code == 1
     assert read.archive == outcome.archive

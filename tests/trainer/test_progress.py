@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dporun_trainer.contract.results import Metrics, Progress, Stage
+from dporun_api.results import Metrics, Progress, Stage
 from dporun_trainer.progress import (
     TRAINING_PERCENT,
     Done,

@@ -1,17 +1,19 @@
 """``dporun-trainer``: the commands of the trainer image. Heavy imports happen inside the command that needs them."""
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pydantic import ValidationError
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import ExitCode, FailureReason, Outcome
+from dporun_api import logs
+from dporun_api import run_folder as layout
+from dporun_api.pod import CLAIMS_MOUNT, CONFIG_PATH, LOG_LEVEL_VARIABLE, RESULTS_MOUNT, STATUS_PORT, ExitCode
+from dporun_api.results import Outcome
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import conclude, exit_code, explain, failed, publish
 
@@ -19,9 +21,7 @@ from dporun_trainer.outcome import conclude, exit_code, explain, failed, publish
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=os.environ.get("DPORUN_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logs.configure(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
     return int(arguments.run(arguments))
 
 
@@ -31,15 +31,15 @@ def _parser() -> argparse.ArgumentParser:
 
     def of_run(name: str, run: object, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--config", type=Path, default=Path(layout.CONFIG_PATH), help="RunConfig, as JSON")
-        command.add_argument("--root", type=Path, default=Path(layout.RESULTS_MOUNT), help="folder of all runs")
+        command.add_argument("--config", type=Path, default=Path(CONFIG_PATH), help="RunConfig, as JSON")
+        command.add_argument("--root", type=Path, default=Path(RESULTS_MOUNT), help="folder of all runs")
         command.set_defaults(run=run)
         return command
 
     prepare = of_run("prepare", _prepare, "fetch and check model and data, before a GPU is held")
-    prepare.add_argument("--claims", type=Path, default=Path(layout.CLAIMS_MOUNT), help="where pvc:// is mounted")
+    prepare.add_argument("--claims", type=Path, default=Path(CLAIMS_MOUNT), help="where pvc:// is mounted")
     train = of_run("train", _train, "train, evaluate, judge and report (PID 1 of the training pod)")
-    train.add_argument("--port", type=int, default=layout.STATUS_PORT, help="port of the status server; 0 for none")
+    train.add_argument("--port", type=int, default=STATUS_PORT, help="port of the status server; 0 for none")
     archive = of_run("archive", _archive, "prune, upload, verify")
     archive.add_argument("--prune-only", action="store_true", help="delete intermediate checkpoints, upload nothing")
 
@@ -76,13 +76,13 @@ def _add_restore(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     restore.set_defaults(run=_restore)
 
 
-def _conclude(arguments: argparse.Namespace, file: str, command: Callable[[RunConfig, Path], Outcome]) -> ExitCode:
+def _conclude(arguments: argparse.Namespace, file: PurePath, command: Callable[[RunConfig, Path], Outcome]) -> ExitCode:
     """Read the RunConfig, run ``command`` on it and tell how that ended in ``file`` of the run's directory."""
     try:
         config = RunConfig.model_validate_json(arguments.config.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         message = f"cannot read the run's configuration from {arguments.config}: {error}"
-        outcome = failed(RunError(FailureReason.INVALID_SPEC, message))
+        outcome = failed(RunError(Reason.INVALID_SPEC, message))
         publish(outcome, arguments.root / file)
         return exit_code(outcome)
     directory = arguments.root / config.run.directory
@@ -94,7 +94,7 @@ def _prepare(arguments: argparse.Namespace) -> ExitCode:
 
     return _conclude(
         arguments,
-        "prepare_outcome.json",
+        layout.PREPARE_OUTCOME,
         lambda config, directory: prepare(config, directory, claims=arguments.claims),
     )
 
@@ -114,7 +114,7 @@ def _archive(arguments: argparse.Namespace) -> ExitCode:
 
     return _conclude(
         arguments,
-        "archive_outcome.json",
+        layout.ARCHIVE_OUTCOME,
         lambda config, directory: archive(config, directory, prune_only=arguments.prune_only),
     )
 

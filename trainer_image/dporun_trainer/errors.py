@@ -1,6 +1,9 @@
 """The one exception that ends a command, with all that a person needs to act on it."""
 
-from dporun_trainer.contract.results import EXIT_CODES, ExitCode, Failure, FailureReason
+from dporun_api.pod import ExitCode
+from dporun_api.results import Failure
+from dporun_api.text import shorten
+from dporun_api.v1alpha1.reasons import Reason
 
 
 class RunError(Exception):
@@ -14,7 +17,7 @@ class RunError(Exception):
 
     """
 
-    def __init__(self, reason: FailureReason, message: str, *, hint: str | None = None, rank: int | None = None):
+    def __init__(self, reason: Reason, message: str, *, hint: str | None = None, rank: int | None = None):
         super().__init__(message)
         self.reason = reason
         self.message = message
@@ -24,7 +27,7 @@ class RunError(Exception):
     @property
     def exit_code(self) -> ExitCode:
         """Exit code of the command that this error ends."""
-        return EXIT_CODES.get(self.reason, ExitCode.ERROR)
+        return self.reason.traits.exit_code
 
     def failure(self, *, log_tail: str | None = None) -> Failure:
         """Express this error as part of an Outcome, cut to the lengths that the contract allows."""
@@ -36,8 +39,3 @@ class RunError(Exception):
             exit_code=self.exit_code,
             log_tail=None if log_tail is None else log_tail[-2048:],
         )
-
-
-def shorten(text: str, length: int) -> str:
-    """Cut ``text`` to ``length`` characters, with an ellipsis where something was cut."""
-    return text if len(text) <= length else text[: length - 1] + "…"

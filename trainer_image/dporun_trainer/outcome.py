@@ -8,10 +8,12 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.results import ExitCode, Failure, FailureReason, Outcome, OutcomeState
-from dporun_trainer.errors import RunError, shorten
-from dporun_trainer.files import write_text
+from dporun_api.files import write_text
+from dporun_api.pod import TERMINATION_LOG, TERMINATION_LOG_BYTES, TERMINATION_LOG_VARIABLE, ExitCode
+from dporun_api.results import Failure, Outcome, OutcomeState
+from dporun_api.text import shorten
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.errors import RunError
 
 log = logging.getLogger(__name__)
 
@@ -60,19 +62,19 @@ def explain(error: Exception) -> Failure:
         return error.failure()
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return RunError(
-            FailureReason.DISK_FULL,
+            Reason.DISK_FULL,
             f"no space left on the volume while writing {error.filename or 'a file'}",
             hint="Set a larger spec.storage.size; the checkpoints saved so far are complete and kept.",
         ).failure()
     if type(error).__name__ == "OutOfMemoryError":  # torch's, known by name: torch is not loaded here
         return RunError(
-            FailureReason.GPU_OUT_OF_MEMORY,
+            Reason.GPU_OUT_OF_MEMORY,
             f"the GPU ran out of memory: {str(error).splitlines()[0] if str(error) else 'CUDA out of memory'}",
             hint="Take a GPU with more memory; what has been saved so far is complete and kept.",
         ).failure()
     trace = "".join(traceback.format_exception(error))
     sys.stderr.write(trace)
-    return RunError(FailureReason.TRAINER_ERROR, f"{type(error).__name__}: {error}").failure(log_tail=trace)
+    return RunError(Reason.TRAINER_ERROR, f"{type(error).__name__}: {error}").failure(log_tail=trace)
 
 
 def publish(outcome: Outcome, path: Path) -> None:
@@ -80,7 +82,7 @@ def publish(outcome: Outcome, path: Path) -> None:
 
     The message goes first: it is on another file system, so a full volume cannot silence it.
     """
-    message_path = Path(os.environ.get("DPORUN_TERMINATION_LOG", str(layout.TERMINATION_LOG)))
+    message_path = Path(os.environ.get(TERMINATION_LOG_VARIABLE, str(TERMINATION_LOG)))
     if message_path.exists():
         message_path.write_text(termination_message(outcome), encoding="utf-8")
     try:
@@ -104,7 +106,7 @@ def termination_message(outcome: Outcome) -> str:
     for step in shorter:
         outcome = step(outcome)
         text = outcome.to_json(exclude_none=True)
-        if len(text.encode()) <= layout.TERMINATION_LOG_BYTES:
+        if len(text.encode()) <= TERMINATION_LOG_BYTES:
             return text
     raise AssertionError(f"the shortest outcome has {len(text)} characters")
 

@@ -5,9 +5,10 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.base import Document, Finite
-from dporun_trainer.contract.results import DatasetSummary, FailureReason
+from dporun_api import run_folder as layout
+from dporun_api.document import Document, Finite
+from dporun_api.results import DatasetSummary
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 
 
@@ -128,13 +129,13 @@ class Prepared(Document):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise RunError(
-                FailureReason.TRAINER_ERROR,
+                Reason.TRAINER_ERROR,
                 f"{path} is missing: prepare has not finished for this run",
                 hint="Run `dporun-trainer prepare` with the same --config and --root first.",
             ) from error
         except ValidationError as error:
             raise RunError(
-                FailureReason.TRAINER_ERROR,
+                Reason.TRAINER_ERROR,
                 f"{path} cannot be read: {error}",
                 hint="It was written by another version of dporun-trainer; delete it and run prepare again.",
             ) from error

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dporun_trainer.contract.results import Progress
-from dporun_trainer.files import write_text
+from dporun_api.files import write_text
+from dporun_api.results import Progress
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from dporun_operator.api.v1alpha1 import DPORunStatus
+from dporun_api.v1alpha1.status import DPORunStatus
 from dporun_operator.plan.run import Manifest
 
 

@@ -1,5 +1,6 @@
 """The Job that prunes intermediate checkpoints and uploads the results."""
 
+from dporun_api.pod import PROGRAM, Command, SecretPrefix, arguments
 from dporun_operator import names
 from dporun_operator.names import Component
 from dporun_operator.plan import pods
@@ -26,9 +27,9 @@ def archive_job(run: Run, settings: Settings, attempt: int, *, prune_only: bool 
                 run,
                 settings,
                 name=names.MAIN_CONTAINER,
-                command=["dporun-trainer", "archive", *(["--prune-only"] if prune_only else [])],
+                command=[PROGRAM, *arguments(Command.ARCHIVE, prune_only=prune_only)],
                 resources=settings.archive_resources,
-                secrets={pods.ARCHIVE_PREFIX: secret},
+                secrets={SecretPrefix.ARCHIVE: secret},
                 mounts=[pods.config_mount()],
             )
         ],

@@ -1,13 +1,14 @@
 """Archiving: whether a run is to be archived, and one Job after the other until it is."""
 
-from dporun_operator.api.v1alpha1.status import ArchiveState, ArchiveStatus, ConditionType
+from dporun_api.results import Outcome
+from dporun_api.run_config import ArchiveWhen
+from dporun_api.text import duration, sentence, shorten
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.status import ArchiveState, ArchiveStatus, ConditionType
 from dporun_operator.names import Component
 from dporun_operator.plan import archive_job, ending, retries, status, waiting
 from dporun_operator.plan.draft import Draft
 from dporun_operator.plan.observed import Job, Pod
-from dporun_operator.plan.text import duration, sentence, shorten
-from dporun_trainer.contract.config import ArchiveWhen
-from dporun_trainer.contract.results import FailureReason, Outcome
 
 SKIPPED = "Skipped"
 """Reason of Archived when nothing is to be archived."""
@@ -117,7 +118,7 @@ def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only
 
 def _give_up(draft: Draft, attempt: int, problem: str) -> None:
     draft.update(archive=ArchiveStatus(state=ArchiveState.FAILED, attempts=attempt, message=problem))
-    draft.set(ConditionType.ARCHIVED, False, FailureReason.ARCHIVE_FAILED, problem)
+    draft.set(ConditionType.ARCHIVED, False, Reason.ARCHIVE_FAILED, problem)
 
 
 def _start(draft: Draft, attempt: int, *, prune_only: bool, problem: str | None = None) -> None:

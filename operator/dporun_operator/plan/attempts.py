@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime
 
-from dporun_operator.api.v1alpha1.status import ConditionType, ProgressStatus
+from dporun_api.results import HealthState, Outcome, Progress, Stage
+from dporun_api.text import duration, timestamp
+from dporun_api.v1alpha1.status import ConditionType, ProgressStatus
 from dporun_operator.names import Component
 from dporun_operator.plan import ending, messages, retries, status, training_job, waiting
 from dporun_operator.plan.draft import Draft
 from dporun_operator.plan.observed import Job, Pod
-from dporun_operator.plan.text import duration, timestamp
-from dporun_trainer.contract.results import HealthState, Outcome, Progress, Stage
 
 HEARTBEAT_SECONDS = 60
 """A heartbeat that brings nothing new is written to the status no more often than this."""
@@ -136,7 +136,7 @@ def _try_again(draft: Draft, job: Job, end: ending.Ending, attempt: int) -> bool
     draft.set(ConditionType.EVALUATED, False, "Pending")
     if end.failure:
         allowed = draft.run.spec.run_policy.max_retries
-        if end.failure.reason not in ending.RETRIABLE or failures >= allowed:
+        if not end.failure.reason.traits.retried or failures >= allowed:
             draft.fail(end.failure)
             return True
         draft.update(failure=end.failure)

@@ -2,17 +2,17 @@
 
 from datetime import datetime
 
+from dporun_api.pod import TENSORBOARD_PORT
+from dporun_api.text import parse_time
+from dporun_api.v1alpha1.status import ConditionType, TensorBoardStatus
 from dporun_operator import names
-from dporun_operator.api.v1alpha1.status import ConditionType, TensorBoardStatus
 from dporun_operator.names import Component
 from dporun_operator.plan import deletion, stages, tensorboard
 from dporun_operator.plan.actions import Plan
 from dporun_operator.plan.draft import Draft
 from dporun_operator.plan.observed import Observed
 from dporun_operator.plan.run import Run
-from dporun_operator.plan.text import parse_time
 from dporun_operator.settings import Settings
-from dporun_trainer.contract import layout
 
 
 def decide(run: Run, observed: Observed, settings: Settings, now: datetime) -> Plan:
@@ -56,7 +56,7 @@ def _tensorboard(draft: Draft) -> None:
         return
     draft.apply(tensorboard.service(run, finished=finished))
     place = TensorBoardStatus(
-        service=names.tensorboard(run.name), port=layout.TENSORBOARD_PORT, command=tensorboard.port_forward(run)
+        service=names.tensorboard(run.name), port=TENSORBOARD_PORT, command=tensorboard.port_forward(run)
     )
     draft.update(tensorboard=place)
     component = Component.TENSORBOARD if finished else Component.TRAIN

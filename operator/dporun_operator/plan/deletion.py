@@ -3,9 +3,9 @@
 An error anywhere keeps the run: only the last step lets go of it.
 """
 
+from dporun_api.v1alpha1.spec import DeletionPolicy
+from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator import names
-from dporun_operator.api.v1alpha1.spec import DeletionPolicy
-from dporun_operator.api.v1alpha1.status import ConditionType
 from dporun_operator.names import Component
 from dporun_operator.plan import archiving, messages, run_config, storage
 from dporun_operator.plan.draft import Draft

@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from dporun_operator.api.v1alpha1 import DPORunStatus
-from dporun_operator.api.v1alpha1.status import Condition, ConditionType
+from dporun_api.results import Failure, HealthState
+from dporun_api.text import sentence, shorten, timestamp
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.status import Condition, ConditionType, DPORunStatus
 from dporun_operator.plan import status
 from dporun_operator.plan.actions import Delete, Event, Plan
 from dporun_operator.plan.observed import Observed
 from dporun_operator.plan.run import Manifest, Run
-from dporun_operator.plan.text import sentence, shorten, timestamp
 from dporun_operator.settings import Settings
-from dporun_trainer.contract.results import Failure, FailureReason, HealthState
 
 WARNINGS = {
     "ImagePull", "ContainerConfig", "Unschedulable", "Retrying", "Preempted",
     HealthState.OVERFITTING, HealthState.UNDERFITTING, HealthState.UNSTABLE, HealthState.CONFUSED,
-    *FailureReason,
+    *Reason,
 }  # fmt: skip
 """Reasons whose Events are warnings."""
 QUIET = {"Pending", "NotNeeded", "InProgress", "Unknown"}

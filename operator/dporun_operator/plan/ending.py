@@ -11,31 +11,18 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from dporun_operator.api.v1alpha1 import DPORunSpec
+from dporun_api import advice
+from dporun_api.pod import ExitCode
+from dporun_api.results import Failure, Outcome, OutcomeState
+from dporun_api.text import shorten
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.spec import DPORunSpec
 from dporun_operator.plan.observed import Job, Pod
-from dporun_operator.plan.text import shorten
-from dporun_trainer.contract.results import ExitCode, Failure, FailureReason, Outcome, OutcomeState
-
-RETRIABLE = {
-    FailureReason.TRAINER_ERROR,
-    FailureReason.NODE_LOST,
-    FailureReason.RENDEZVOUS,
-    FailureReason.STALLED,
-}
-"""Failures that may pass when the same is tried again."""
 
 _STOPPED = {ExitCode.PREEMPTED, 128 + signal.SIGKILL, 128 + signal.SIGTERM}
 """Exit codes of a pod that may have been stopped because another one failed."""
 
 _LOST = {"DeletionByPodGC", "DeletionByTaintManager", "DeletionByTaintEvictionController"}
-
-_BY_EXIT_CODE: dict[int, FailureReason] = {
-    ExitCode.CONFIG_INVALID: FailureReason.INVALID_SPEC,
-    ExitCode.DATA_INVALID: FailureReason.DATASET_INVALID,
-    ExitCode.GPU_OUT_OF_MEMORY: FailureReason.GPU_OUT_OF_MEMORY,
-    ExitCode.NON_FINITE: FailureReason.NON_FINITE_LOSS,
-    ExitCode.ARCHIVE_FAILED: FailureReason.ARCHIVE_FAILED,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,43 +76,22 @@ def read_outcome(pod: Pod) -> Outcome | None:
         return None
 
 
-def hint(reason: FailureReason, spec: DPORunSpec) -> str | None:
+def hint(reason: Reason, spec: DPORunSpec) -> str | None:
     """What to do about a failure, in terms of this run's own manifest."""
-    if reason is FailureReason.GPU_OUT_OF_MEMORY:
-        batch, steps = spec.training.per_device_batch_size, spec.training.gradient_accumulation_steps
-        if batch > 1:
-            return (
-                f"Set training.perDeviceBatchSize: {batch // 2} and training.gradientAccumulationSteps: "
-                f"{-(-steps * batch // (batch // 2))}; the effective batch stays the same."
-            )
-        return "Set training.gradientCheckpointing: always, or a smaller dpo.maxLength."
-    return _HINTS.get(reason)
-
-
-_HINTS = {
-    FailureReason.UNSCHEDULABLE: "Ask for less in spec.resources, or add a node that has it.",
-    FailureReason.IMAGE_PULL: "Check that the image exists and that the nodes may pull it (imagePullSecrets).",
-    FailureReason.HOST_OUT_OF_MEMORY: "Set a larger memory limit in spec.resources.limits.",
-    FailureReason.NODE_LOST: "Look at the node; the run goes on from its newest complete checkpoint.",
-    FailureReason.DISK_FULL: "Set a larger spec.storage.size.",
-    FailureReason.NON_FINITE_LOSS: "Lower training.learningRate, or set training.precision: bf16.",
-    FailureReason.ARCHIVE_FAILED: "Check archive.uri, archive.endpoint and the Secret of archive.secretRef.",
-    FailureReason.DEADLINE_EXCEEDED: "Set a larger runPolicy.activeDeadlineSeconds; the checkpoints are kept.",
-    FailureReason.STALLED: "Look at the log of the pod; set a larger runPolicy.stallSeconds if steps are that slow.",
-    FailureReason.TRAINER_ERROR: "Read failure.logTail, or the whole log with kubectl logs.",
-}
+    processes = spec.distributed.nodes * spec.processes_per_node
+    return advice.hint(reason, spec.training, spec.dpo, spec.lora, processes=processes)
 
 
 def _told(evidence: Evidence) -> Failure | None:
-    return _words(evidence, lambda reason: reason not in {FailureReason.PREEMPTED, FailureReason.RENDEZVOUS})
+    return _words(evidence, lambda reason: reason not in {Reason.PREEMPTED, Reason.RENDEZVOUS})
 
 
 def _lost_contact(evidence: Evidence) -> Failure | None:
     """Words of a pod that missed another one; how that one ended says more."""
-    return _words(evidence, lambda reason: reason is FailureReason.RENDEZVOUS)
+    return _words(evidence, lambda reason: reason is Reason.RENDEZVOUS)
 
 
-def _words(evidence: Evidence, wanted: Callable[[FailureReason], bool]) -> Failure | None:
+def _words(evidence: Evidence, wanted: Callable[[Reason], bool]) -> Failure | None:
     for pod in evidence.pods:
         outcome = evidence.outcomes.get(pod.name)
         failure = outcome.failure if outcome else None
@@ -144,7 +110,7 @@ def _done_but_silent(evidence: Evidence) -> Failure | None:
     if not evidence.job.succeeded:
         return None
     message = "The pod ended with exit code 0 but did not say that it was done."
-    return _failure(FailureReason.TRAINER_ERROR, message, evidence.spec, next(iter(evidence.pods), None))
+    return _failure(Reason.TRAINER_ERROR, message, evidence.spec, next(iter(evidence.pods), None))
 
 
 def _saved(evidence: Evidence) -> str | None:
@@ -176,7 +142,7 @@ def _killed(evidence: Evidence) -> Failure | None:
     if pod is None:
         return None
     message = f"Pod {pod.name} reached its memory limit and the kernel ended it."
-    return _failure(FailureReason.HOST_OUT_OF_MEMORY, message, evidence.spec, pod)
+    return _failure(Reason.HOST_OUT_OF_MEMORY, message, evidence.spec, pod)
 
 
 def _evicted(evidence: Evidence) -> Failure | None:
@@ -184,7 +150,7 @@ def _evicted(evidence: Evidence) -> Failure | None:
     if pod is None:
         return None
     message = pod.message or f"Pod {pod.name} was evicted."
-    reason = FailureReason.DISK_FULL if "ephemeral-storage" in message else FailureReason.NODE_LOST
+    reason = Reason.DISK_FULL if "ephemeral-storage" in message else Reason.NODE_LOST
     return _failure(reason, message, evidence.spec, pod)
 
 
@@ -202,14 +168,14 @@ def _exited(evidence: Evidence) -> Failure | None:
 
 
 def _silent(evidence: Evidence, code: int, pod: Pod | None) -> Failure:
-    reason = _BY_EXIT_CODE.get(code, FailureReason.TRAINER_ERROR)
+    reason = Reason.of_exit_code(code)
     message = f"The container ended with exit code {code} and did not say why; its log may."
     return _failure(reason, message, evidence.spec, pod, code)
 
 
 def _gone(evidence: Evidence) -> Failure:
     message = evidence.job.message or "The pod is gone without a trace."
-    return _failure(FailureReason.NODE_LOST, message, evidence.spec)
+    return _failure(Reason.NODE_LOST, message, evidence.spec)
 
 
 _RULES: tuple[Callable[[Evidence], Failure | str | None], ...] = (
@@ -229,7 +195,7 @@ _RULES: tuple[Callable[[Evidence], Failure | str | None], ...] = (
 
 
 def _failure(
-    reason: FailureReason, message: str, spec: DPORunSpec, pod: Pod | None = None, exit_code: int | None = None
+    reason: Reason, message: str, spec: DPORunSpec, pod: Pod | None = None, exit_code: int | None = None
 ) -> Failure:
     return Failure(
         reason=reason,

@@ -1,11 +1,11 @@
 """``status.message``: one sentence that says where the run stands and what to do next."""
 
-from dporun_operator.api.v1alpha1.status import ProgressStatus
+from dporun_api.results import BestCheckpoint, Failure, HealthState, Metrics, Stage
+from dporun_api.text import duration, number, sentence
+from dporun_api.v1alpha1.status import ProgressStatus
 from dporun_operator.plan import tensorboard
 from dporun_operator.plan.draft import Draft
 from dporun_operator.plan.run import Run
-from dporun_operator.plan.text import duration, number, sentence
-from dporun_trainer.contract.results import BestCheckpoint, Failure, HealthState, Metrics, Stage
 
 
 def starting(run: Run, attempt: int, failure: Failure | None) -> str:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
+from dporun_api.results import Progress
+from dporun_api.text import parse_time
 from dporun_operator import names
 from dporun_operator.names import Component
-from dporun_operator.plan.text import parse_time
-from dporun_trainer.contract.results import Progress
 
 _KEPT_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
 

@@ -6,25 +6,18 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from dporun_api.pod import CLAIMS_MOUNT, CONFIG_PATH, RESULTS_MOUNT, USER_ID
+from dporun_api.v1alpha1 import API_VERSION, KIND
+from dporun_api.v1alpha1.spec import SecretReference
 from dporun_operator import names
-from dporun_operator.api.v1alpha1.spec import SecretReference
 from dporun_operator.names import Component
 from dporun_operator.plan.run import Manifest, Run
 from dporun_operator.settings import Requirements, Settings
-from dporun_trainer.contract import layout
-
-USER_ID = 10001
-"""User and group of the trainer image; the volume's files belong to the group."""
 
 CONFIG_VOLUME = "config"
 RESULTS_VOLUME = "results"
 TEMPORARY_VOLUME = "tmp"
 SHARED_MEMORY_VOLUME = "shm"
-
-MODEL_PREFIX = "MODEL_"
-DATASET_PREFIX = "DATASET_"
-ARCHIVE_PREFIX = "ARCHIVE_"
-"""Of the variables of each Secret, as the trainer expects them."""
 
 _CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
@@ -56,8 +49,8 @@ def labels(run: Run, component: Component, attempt: int | None = None) -> dict[s
 def metadata(run: Run, name: str, component: Component, *, attempt: int | None = None, owned: bool = True) -> Manifest:
     """Metadata of a child; one that is not ``owned`` outlives its run until the operator deletes it."""
     owner = {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
+        "apiVersion": API_VERSION,
+        "kind": KIND,
         "name": run.name,
         "uid": run.uid,
         "controller": True,
@@ -103,7 +96,7 @@ def container(
         "volumeMounts": [
             {
                 "name": RESULTS_VOLUME,
-                "mountPath": str(layout.RESULTS_MOUNT),
+                "mountPath": str(RESULTS_MOUNT),
                 **({"readOnly": True} if read_only_results else {}),
             },
             {"name": TEMPORARY_VOLUME, "mountPath": "/tmp"},  # noqa: S108
@@ -115,7 +108,7 @@ def container(
 
 def config_mount() -> Manifest:
     """Where the trainer finds its RunConfig."""
-    return {"name": CONFIG_VOLUME, "mountPath": str(layout.CONFIG_PATH.parent), "readOnly": True}
+    return {"name": CONFIG_VOLUME, "mountPath": str(CONFIG_PATH.parent), "readOnly": True}
 
 
 def claim_mounts(run: Run) -> tuple[list[Manifest], list[Manifest]]:
@@ -127,7 +120,7 @@ def claim_mounts(run: Run) -> tuple[list[Manifest], list[Manifest]]:
     mounts = [
         {
             "name": RESULTS_VOLUME if claim == run.claim_name else volume,
-            "mountPath": str(layout.CLAIMS_MOUNT / claim),
+            "mountPath": str(CLAIMS_MOUNT / claim),
             "readOnly": True,
         }
         for claim, volume in volumes.items()

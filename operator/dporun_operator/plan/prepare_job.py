@@ -1,12 +1,12 @@
 """The Job that fetches and checks model and data, on a CPU, before any GPU is held."""
 
+from dporun_api.pod import PROGRAM, Command, ExitCode, SecretPrefix, arguments
+from dporun_api.v1alpha1.spec import SecretReference
 from dporun_operator import names
-from dporun_operator.api.v1alpha1.spec import SecretReference
 from dporun_operator.names import Component
 from dporun_operator.plan import pods
 from dporun_operator.plan.run import Manifest, Run
 from dporun_operator.settings import Settings
-from dporun_trainer.contract.results import ExitCode
 
 RETRIES = 3
 """Of the Job controller, for what may pass (a hub that does not answer); bad input is final."""
@@ -25,7 +25,7 @@ def prepare_job(run: Run, settings: Settings) -> Manifest:
                 run,
                 settings,
                 name=names.MAIN_CONTAINER,
-                command=["dporun-trainer", "prepare"],
+                command=[PROGRAM, *arguments(Command.PREPARE)],
                 resources=settings.prepare_resources,
                 secrets=input_secrets(run),
                 mounts=[pods.config_mount(), *mounts],
@@ -62,7 +62,7 @@ def input_secrets(run: Run) -> dict[str, SecretReference | None]:
     """Secrets that fetching needs, by prefix; the adapter of another run comes from an archive, so with its key."""
     spec = run.spec
     return {
-        pods.MODEL_PREFIX: spec.model.secret_ref,
-        pods.DATASET_PREFIX: spec.dataset.secret_ref,
-        pods.ARCHIVE_PREFIX: spec.archive.secret_ref if spec.checkpoints.resume_from and spec.archive else None,
+        SecretPrefix.MODEL: spec.model.secret_ref,
+        SecretPrefix.DATASET: spec.dataset.secret_ref,
+        SecretPrefix.ARCHIVE: spec.archive.secret_ref if spec.checkpoints.resume_from and spec.archive else None,
     }

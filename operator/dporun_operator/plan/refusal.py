@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from dporun_operator.api.v1alpha1 import DPORunStatus
-from dporun_operator.api.v1alpha1.status import Condition, ConditionType, Phase
+from dporun_api.results import Failure
+from dporun_api.text import sentence, shorten, timestamp
+from dporun_api.v1alpha1.reasons import Phase, Reason
+from dporun_api.v1alpha1.status import Condition, ConditionType, DPORunStatus
 from dporun_operator.plan.run import Run
-from dporun_operator.plan.text import sentence, shorten, timestamp
-from dporun_trainer.contract.results import Failure, FailureReason
 
 
 def status(run: Run, message: str, now: datetime) -> DPORunStatus:
@@ -41,7 +41,7 @@ def unreadable(message: str, generation: int, now: datetime) -> DPORunStatus:
         return Condition(
             type=kind,
             status="True" if value else "False",
-            reason=FailureReason.INVALID_SPEC,
+            reason=Reason.INVALID_SPEC,
             message=words,
             last_transition_time=timestamp(now),
             observed_generation=generation,
@@ -57,5 +57,5 @@ def unreadable(message: str, generation: int, now: datetime) -> DPORunStatus:
             condition(ConditionType.FINISHED, True),
         ),
         completion_time=timestamp(now),
-        failure=Failure(reason=FailureReason.INVALID_SPEC, message=words),
+        failure=Failure(reason=Reason.INVALID_SPEC, message=words),
     )

@@ -7,12 +7,13 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from dporun_api.run_config import Identity
+from dporun_api.text import parse_time
+from dporun_api.v1alpha1 import API_VERSION, KIND
+from dporun_api.v1alpha1.spec import DPORunSpec
+from dporun_api.v1alpha1.status import Condition, ConditionType, DPORunStatus
 from dporun_operator import names
-from dporun_operator.api.v1alpha1 import DPORunSpec, DPORunStatus
-from dporun_operator.api.v1alpha1.status import Condition, ConditionType
 from dporun_operator.errors import InvalidRunError
-from dporun_operator.plan.text import parse_time
-from dporun_trainer.contract.config import Identity
 
 Manifest = dict[str, Any]
 """A Kubernetes object as plain data."""
@@ -72,16 +73,6 @@ class Run:
         return self.identity.directory
 
     @property
-    def processes_per_node(self) -> int:
-        """Training processes per pod: as asked for, or one per GPU, or one."""
-        return self.spec.distributed.processes_per_node or self.spec.resources.gpus_per_node or 1
-
-    @property
-    def gpus(self) -> int:
-        """GPUs in all."""
-        return self.spec.distributed.nodes * self.spec.resources.gpus_per_node
-
-    @property
     def claim_name(self) -> str:
         """PersistentVolumeClaim of the results."""
         return self.spec.storage.claim_name or names.results_claim(self.name, self.uid)
@@ -109,8 +100,8 @@ def _as_written(body: Mapping[str, Any]) -> Manifest:
     if annotations:
         metadata["annotations"] = annotations
     return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
+        "apiVersion": API_VERSION,
+        "kind": KIND,
         "metadata": metadata,
         "spec": dict(body.get("spec") or {}),
     }

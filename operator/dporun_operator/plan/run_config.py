@@ -1,55 +1,12 @@
-"""The RunConfig of a run, and the ConfigMap that carries it to the pods."""
+"""The ConfigMap that carries the RunConfig of a run to its pods."""
 
-from typing import TypeVar
-
+from dporun_api.pod import CONFIG_PATH
+from dporun_api.translate import translate
 from dporun_operator import names
 from dporun_operator.names import Component
 from dporun_operator.plan import pods
 from dporun_operator.plan.run import Manifest, Run
 from dporun_operator.settings import Settings
-from dporun_trainer.contract import config, layout
-from dporun_trainer.contract.base import Document
-
-D = TypeVar("D", bound=Document)
-
-_CLUSTER_ONLY = {"secret_ref", "service_account_name"}
-"""Fields of the API that only the operator needs."""
-
-
-def run_config(run: Run, settings: Settings, *, source_uri: str | None = None) -> config.RunConfig:
-    """Translate the spec for the trainer.
-
-    Args:
-        run: the run.
-        settings: names the default image.
-        source_uri: archive of the run that ``checkpoints.resumeFrom.run`` names.
-
-    """
-    spec = run.spec
-    source = spec.checkpoints.resume_from
-    return config.RunConfig(
-        run=run.identity,
-        model=_narrow(config.Model, spec.model),
-        dataset=_narrow(config.Dataset, spec.dataset),
-        dpo=_narrow(config.Dpo, spec.dpo),
-        lora=spec.lora,
-        training=spec.training,
-        topology=config.Topology(
-            nodes=spec.distributed.nodes,
-            processes_per_node=run.processes_per_node,
-            deepspeed=spec.distributed.deepspeed,
-        ),
-        checkpoints=config.CheckpointConfig(
-            resume=spec.checkpoints.resume,
-            every_steps=spec.checkpoints.every_steps,
-            resume_from=source_uri or source.uri if source else None,
-        ),
-        evaluation=_narrow(config.Evaluation, spec.evaluation),
-        archive=None if spec.archive is None else _narrow(config.ArchiveTarget, spec.archive),
-        grace_period_seconds=spec.run_policy.grace_period_seconds,
-        image=spec.image or settings.trainer_image,
-        manifest=run.manifest,
-    )
 
 
 def config_maps(run: Run, settings: Settings, *, source_uri: str | None = None) -> list[Manifest]:
@@ -60,16 +17,14 @@ def config_maps(run: Run, settings: Settings, *, source_uri: str | None = None) 
     source = run.spec.checkpoints.resume_from
     if source and source.run and source_uri is None:
         return []
-    document = run_config(run, settings, source_uri=source_uri)
+    document = translate(
+        run.spec, run=run.identity, image=settings.trainer_image, manifest=run.manifest, source=source_uri
+    )
     return [
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": pods.metadata(run, names.config_map(run.name), Component.CONFIG, owned=False),
-            "data": {layout.CONFIG_PATH.name: document.to_json(indent=2) + "\n"},
+            "data": {CONFIG_PATH.name: document.to_json(indent=2) + "\n"},
         }
     ]
-
-
-def _narrow(kind: type[D], section: Document) -> D:
-    return kind.model_validate(section.model_dump(exclude=_CLUSTER_ONLY))

@@ -7,7 +7,10 @@ stage must remember is in the run's conditions, which the next reconciliation re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from dporun_operator.api.v1alpha1.status import ConditionType
+from dporun_api.results import Failure
+from dporun_api.text import timestamp
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.names import Component
 from dporun_operator.plan import (
     archiving,
@@ -24,8 +27,6 @@ from dporun_operator.plan import (
 )
 from dporun_operator.plan.draft import Draft
 from dporun_operator.plan.observed import Pod
-from dporun_operator.plan.text import timestamp
-from dporun_trainer.contract.results import Failure, FailureReason
 
 INITIAL_REASONS = (
     # condition, reason that it has before anything is known
@@ -63,8 +64,8 @@ def accept(draft: Draft) -> bool:
     if run.spec.image and not settings.allows_image(run.spec.image):
         problem = f"spec.image {run.spec.image} is not among the images that the administrator allows"
         hint = f"Leave spec.image out to use {settings.trainer_image}, or ask for it to be allowed."
-        draft.set(ConditionType.ACCEPTED, False, FailureReason.INVALID_SPEC, problem)
-        draft.fail(Failure(reason=FailureReason.INVALID_SPEC, message=problem, hint=hint))
+        draft.set(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, problem)
+        draft.fail(Failure(reason=Reason.INVALID_SPEC, message=problem, hint=hint))
         return True
     source = run.spec.checkpoints.resume_from
     if source and source.run and draft.observed.source_uri is None:
@@ -143,7 +144,7 @@ def prepare(draft: Draft) -> bool:
     if end.succeeded:
         draft.set(ConditionType.PREPARED, True, "Prepared", end.outcome.message if end.outcome else "")
         return True
-    failure = end.failure or Failure(reason=FailureReason.NODE_LOST, message=f"Prepare ended early: {end.preempted}.")
+    failure = end.failure or Failure(reason=Reason.NODE_LOST, message=f"Prepare ended early: {end.preempted}.")
     draft.set(ConditionType.PREPARED, False, failure.reason, failure.message)
     draft.fail(failure)
     return True
@@ -167,8 +168,8 @@ def archive(draft: Draft) -> bool:
         return False
     if not archived and not draft.failed:
         message = draft.get("archive").message or "The results could not be archived."
-        hint = ending.hint(FailureReason.ARCHIVE_FAILED, run.spec)
-        draft.fail(Failure(reason=FailureReason.ARCHIVE_FAILED, message=message, hint=hint))
+        hint = ending.hint(Reason.ARCHIVE_FAILED, run.spec)
+        draft.fail(Failure(reason=Reason.ARCHIVE_FAILED, message=message, hint=hint))
     return True
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dporun_operator.api.v1alpha1.status import Condition, ConditionType, Phase, ProgressStatus, Summary
+from dporun_api.results import BestCheckpoint, EvaluationSummary, Metrics
+from dporun_api.text import duration, number, shorten
+from dporun_api.v1alpha1.reasons import Phase
+from dporun_api.v1alpha1.status import Condition, ConditionType, ProgressStatus, Summary
 from dporun_operator.plan.run import Run
-from dporun_operator.plan.text import duration, number, shorten
-from dporun_trainer.contract.results import BestCheckpoint, EvaluationSummary, Metrics
 
 EVALUATING = "Evaluating"
 ARCHIVING = "Archiving"
@@ -61,7 +62,7 @@ def summary(run: Run, values: Mapping[str, Any]) -> Summary:
         margin=None if margin is None else f"{margin:.2f}",
         best=shorten(best.path or f"checkpoint-{best.step}", 64) if best else None,
         model=short_model(run.spec.model.uri),
-        gpus=str(run.gpus),
+        gpus=str(run.spec.gpus),
         forgetting=None if forgetting is None else f"{forgetting:.2f}",
     )
 

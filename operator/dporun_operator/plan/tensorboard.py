@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from dporun_api import run_folder as layout
+from dporun_api.pod import RESULTS_MOUNT, TENSORBOARD_PORT, tensorboard_command
 from dporun_operator import names
 from dporun_operator.names import Component
 from dporun_operator.plan import pods
 from dporun_operator.plan.run import Manifest, Run
 from dporun_operator.settings import Settings
-from dporun_trainer.contract import layout
 
 
 def sidecar(run: Run, settings: Settings) -> Manifest:
@@ -54,26 +55,26 @@ def service(run: Run, *, finished: bool) -> Manifest:
                 names.RUN_UID: run.uid,
                 **({names.COMPONENT: Component.TENSORBOARD.value} if finished else training),
             },
-            "ports": [{"name": "http", "port": layout.TENSORBOARD_PORT, "targetPort": layout.TENSORBOARD_PORT}],
+            "ports": [{"name": "http", "port": TENSORBOARD_PORT, "targetPort": TENSORBOARD_PORT}],
         },
     }
 
 
 def port_forward(run: Run) -> str:
     """Command that makes TensorBoard reachable at http://localhost:6006."""
-    port = layout.TENSORBOARD_PORT
+    port = TENSORBOARD_PORT
     return f"kubectl -n {run.namespace} port-forward service/{names.tensorboard(run.name)} {port}:{port}"
 
 
 def _container(run: Run, settings: Settings, **other: Any) -> Manifest:
-    logs = layout.RESULTS_MOUNT / run.directory / layout.RUNS
-    port = layout.TENSORBOARD_PORT
+    logs = RESULTS_MOUNT / run.directory / layout.RUNS
+    port = TENSORBOARD_PORT
     answers = {"httpGet": {"path": "/", "port": port}, "timeoutSeconds": 5}
     return pods.container(
         run,
         settings,
         name=names.TENSORBOARD_CONTAINER,
-        command=["tensorboard", f"--logdir={logs}", "--bind_all", f"--port={port}", "--reload_multifile=true"],
+        command=tensorboard_command(logs),
         resources=settings.tensorboard_resources,
         read_only_results=True,
         ports=[{"name": "tensorboard", "containerPort": port}],

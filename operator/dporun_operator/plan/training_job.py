@@ -7,13 +7,12 @@ podFailurePolicy only make its condition say why it failed, which outlives the p
 
 from collections.abc import Mapping
 
+from dporun_api.pod import MAIN_ADDRESS_VARIABLE, PROGRAM, RENDEZVOUS_PORT, STATUS_PORT, Command, ExitCode, arguments
 from dporun_operator import names
 from dporun_operator.names import Component
 from dporun_operator.plan import pods, tensorboard
 from dporun_operator.plan.run import Manifest, Run
 from dporun_operator.settings import Requirements, Settings
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.results import ExitCode
 
 TOLD_EXIT_CODES = [code.value for code in ExitCode if code >= ExitCode.CONFIG_INVALID]
 
@@ -24,7 +23,7 @@ def training_job(run: Run, settings: Settings, attempt: int) -> Manifest:
     shared_memory = {"medium": "Memory", "sizeLimit": spec.resources.shm_size}
     environment = {}
     if spec.distributed.nodes > 1:
-        environment["DPORUN_MAIN_ADDRESS"] = main_address(run, attempt)
+        environment[MAIN_ADDRESS_VARIABLE] = main_address(run, attempt)
     template = pods.template(
         run,
         settings,
@@ -35,11 +34,11 @@ def training_job(run: Run, settings: Settings, attempt: int) -> Manifest:
                 run,
                 settings,
                 name=names.MAIN_CONTAINER,
-                command=["dporun-trainer", "train"],
+                command=[PROGRAM, *arguments(Command.TRAIN)],
                 resources=_resources(run, settings),
                 environment=environment,
                 mounts=[pods.config_mount(), {"name": pods.SHARED_MEMORY_VOLUME, "mountPath": "/dev/shm"}],  # noqa: S108
-                ports=[{"name": "status", "containerPort": layout.STATUS_PORT}],
+                ports=[{"name": "status", "containerPort": STATUS_PORT}],
             )
         ],
         sidecars=[tensorboard.sidecar(run, settings)] if spec.tensorboard.enabled else [],
@@ -90,8 +89,8 @@ def training_service(run: Run) -> Manifest:
             "publishNotReadyAddresses": True,
             "selector": {names.RUN_UID: run.uid, names.COMPONENT: Component.TRAIN.value},
             "ports": [
-                {"name": "rendezvous", "port": layout.RENDEZVOUS_PORT, "targetPort": layout.RENDEZVOUS_PORT},
-                {"name": "status", "port": layout.STATUS_PORT, "targetPort": layout.STATUS_PORT},
+                {"name": "rendezvous", "port": RENDEZVOUS_PORT, "targetPort": RENDEZVOUS_PORT},
+                {"name": "status", "port": STATUS_PORT, "targetPort": STATUS_PORT},
             ],
         },
     }

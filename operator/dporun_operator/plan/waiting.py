@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dporun_operator.api.v1alpha1 import DPORunSpec
-from dporun_operator.api.v1alpha1.status import ConditionType
+from dporun_api.results import Failure
+from dporun_api.text import sentence, shorten
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.spec import DPORunSpec
+from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.names import Component
 from dporun_operator.plan import ending, messages
 from dporun_operator.plan.draft import Draft
 from dporun_operator.plan.observed import Job, Pod
-from dporun_operator.plan.text import sentence, shorten
-from dporun_trainer.contract.results import Failure, FailureReason
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
@@ -40,9 +41,9 @@ def of(pods: Sequence[Pod], spec: DPORunSpec, *, now: datetime, image_pull_secon
                 message = f"The image of pod {pod.name} cannot be pulled: {words}"
                 age = 0.0 if pod.scheduled_at is None else (now - pod.scheduled_at).total_seconds()
                 failure = Failure(
-                    reason=FailureReason.IMAGE_PULL,
+                    reason=Reason.IMAGE_PULL,
                     message=message,
-                    hint=ending.hint(FailureReason.IMAGE_PULL, spec),
+                    hint=ending.hint(Reason.IMAGE_PULL, spec),
                     pod=pod.name,
                 )
                 return Waiting(

@@ -13,29 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dporun_api.files import sha256, write_text
+from dporun_api.pod import ExitCode
+from dporun_api.results import ArchiveResult, Failure, Outcome, OutcomeState, Progress, Stage, Verdict, VerdictState
+from dporun_api.run_config import ArchiveContent, RunConfig
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.run_directory import ODD_NAME, a_checkpoint, a_run, results
+from dporun_testing.s3_server import S3Server
 from dporun_trainer.__main__ import main
 from dporun_trainer.archiving.archive import archive, select
 from dporun_trainer.archiving.manifest import Manifest
-from dporun_trainer.contract.config import ArchiveContent, RunConfig
-from dporun_trainer.contract.results import (
-    ArchiveResult,
-    ExitCode,
-    Failure,
-    FailureReason,
-    Outcome,
-    OutcomeState,
-    Progress,
-    Stage,
-    Verdict,
-    VerdictState,
-)  # fmt: skip
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import sha256, write_text
 from dporun_trainer.progress import ProgressFile
 from dporun_trainer.stores.folder import FolderStore
 from dporun_trainer.training import checkpoints
-from run_directory import ODD_NAME, a_checkpoint, a_run, results
-from s3_server import S3Server
 
 
 def archived(config: RunConfig, directory: Path) -> ArchiveResult:
@@ -184,7 +175,7 @@ def test_store_that_refuses_loses_nothing(
 def test_missing_bucket(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such bucket") as raised:
         archive(a_run("s3://not-there/runs"), results(tmp_path / "run"))
-    assert raised.value.reason is FailureReason.ARCHIVE_FAILED
+    assert raised.value.reason is Reason.ARCHIVE_FAILED
 
 
 @pytest.fixture(params=["s3", "folder"])
@@ -209,7 +200,7 @@ def test_foreign_manifest_is_kept(target: str, tmp_path: Path) -> None:
     (second / "final" / "adapter_model.safetensors").write_bytes(b"other")
     with pytest.raises(RunError, match=r"foreign manifest\.json, of the run tone") as raised:
         archive(a_run(target), second)
-    assert raised.value.reason is FailureReason.ARCHIVE_FAILED
+    assert raised.value.reason is Reason.ARCHIVE_FAILED
     assert left(second) == ["checkpoint-10", "checkpoint-20", "checkpoint-30", "checkpoint-40"]
     assert archived(first, tmp_path / "first").files, "the first run's archive is whole"
 
@@ -247,7 +238,7 @@ def test_failed_run_is_archived_with_its_best_checkpoint(tmp_path: Path) -> None
 def test_failed_run_gets_its_report_and_model_card(tmp_path: Path, prune_only: bool) -> None:
     directory = results(tmp_path / "run", state=OutcomeState.FAILED, final=False)
     (directory / "report.html").unlink()
-    failure = Failure(reason=FailureReason.NON_FINITE_LOSS, message="NaN at step 34", hint="Lower it.", log_tail="oh")
+    failure = Failure(reason=Reason.NON_FINITE_LOSS, message="NaN at step 34", hint="Lower it.", log_tail="oh")
     ended = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
     write_text(directory / "outcome.json", ended.to_json(exclude_none=True))
     outcome = archive(a_run(str(tmp_path / "archive")), directory, prune_only=prune_only)
@@ -260,7 +251,7 @@ def test_failed_run_gets_its_report_and_model_card(tmp_path: Path, prune_only: b
 
 def test_run_that_preparation_refused_gets_its_report(tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    failure = Failure(reason=FailureReason.DATASET_INVALID, message="row 3 has an empty chosen")
+    failure = Failure(reason=Reason.DATASET_INVALID, message="row 3 has an empty chosen")
     ended = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
     write_text(directory / "prepare_outcome.json", ended.to_json(exclude_none=True))
     archive(a_run(None), directory)

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
+from dporun_api.files import sha256
+from dporun_api.pod import ExitCode
+from dporun_api.results import DatasetSummary
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.run_directory import a_run, results
 from dporun_trainer.__main__ import main
 from dporun_trainer.archiving.archive import archive
 from dporun_trainer.archiving.restore import fetch_adapter, restore
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import DatasetSummary, ExitCode, FailureReason
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import sha256
 from dporun_trainer.prepared import DataFacts, LintReport, ModelFacts, Prepared
-from run_directory import a_run, results
 
 MODEL = ModelFacts(
     architecture="LlamaForCausalLM", parameters=9, dtype="float32", bytes=36, hidden_size=4, layers=1, vocabulary=8,
@@ -122,7 +124,7 @@ def test_adapter_of_another_base_is_refused(archived: Path, tmp_path: Path) -> N
     other = MODEL.model_copy(update={"fingerprint": hashlib.sha256(b"other").hexdigest()})
     with pytest.raises(RunError, match="trained on another base model: hf://owner/name") as raised:
         fetch_adapter(resumed(archived), other, tmp_path / "adapter")
-    assert raised.value.reason is FailureReason.MODEL_INVALID
+    assert raised.value.reason is Reason.MODEL_INVALID
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dporun_api.results import HealthState, Suggestion
+from dporun_api.run_config import RunConfig
+from dporun_testing.paths import UNHEALTHY
 from dporun_trainer.__main__ import main
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import HealthState, Suggestion
 from dporun_trainer.diagnosis import diagnose as command
 from dporun_trainer.diagnosis.curves import MAX_ENTRIES, Curves
 from dporun_trainer.diagnosis.foreign import read_run
 from dporun_trainer.diagnosis.health import RULES, diagnose, examine
 from dporun_trainer.diagnosis.remedies import RunValues, describe, patch
 
-CASES = sorted((Path(__file__).parents[1] / "cases/health").glob("*.yaml"))
-UNHEALTHY = Path(__file__).parents[3] / "examples/unhealthy"
+CASES = sorted((Path(__file__).parent / "cases" / "health").glob("*.yaml"))
 Entry = dict[str, Any]
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dporun_trainer.contract.config import Evaluation, Gates, GeneralQuestions
-from dporun_trainer.contract.results import EvaluationSummary, Health
+from dporun_api.results import EvaluationSummary, Health
+from dporun_api.run_config import Evaluation, Gates, GeneralQuestions
 from dporun_trainer.diagnosis.verdict import gates_in_force, judge
 
-CASES = sorted((Path(__file__).parents[1] / "cases/verdict").glob("*.yaml"))
+CASES = sorted((Path(__file__).parent / "cases" / "verdict").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)

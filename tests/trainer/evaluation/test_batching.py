@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import in_batches, stage
 
@@ -51,7 +51,7 @@ def test_one_item_that_does_not_fit_is_an_error_that_says_what_to_do() -> None:
 
     with pytest.raises(RunError, match="one sequence of 7 tokens") as caught:
         in_batches(work, [5, 7], batch_size=4, length=lambda x: x)
-    assert caught.value.reason is FailureReason.GPU_OUT_OF_MEMORY
+    assert caught.value.reason is Reason.GPU_OUT_OF_MEMORY
     assert "maxLength" in str(caught.value.hint)
 
 

@@ -16,9 +16,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters import save_random_adapter, save_trained_adapter
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.adapters import save_random_adapter, save_trained_adapter
+from dporun_testing.paths import ROOT, TINY
+from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs, write_rows
 from dporun_trainer.__main__ import main
-from dporun_trainer.contract.results import FailureReason
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.assess import evaluate_into, read_pairs, recorded_dpo
 from dporun_trainer.evaluation.compare import Better, Comparison
@@ -35,10 +37,7 @@ from dporun_trainer.evaluation.evaluate import (
 from dporun_trainer.evaluation.policy import Policy, Sides, load_policy
 from dporun_trainer.evaluation.scoring import LogProb, Reward
 from dporun_trainer.inputs.data import Pair
-from tiny_model import chat_pairs, save_tiny_model, text_pairs, write_rows
 
-ROOT = Path(__file__).parents[3]
-TINY = ROOT / "examples/tiny"
 LOGPS = Sides(LogProb(-8.0, 4), LogProb(-6.0, 4))
 
 
@@ -177,7 +176,7 @@ def test_weights_that_are_not_numbers_are_an_error(base: Path, tmp_path: Path) -
     broken = load_policy(save_random_adapter(base, tmp_path / "adapter", scale=float("inf")), base=base)
     with pytest.raises(RunError, match="is not a number") as caught:
         evaluate(broken, pairs(chat_pairs(2)), Options(max_examples=0))
-    assert caught.value.reason is FailureReason.NON_FINITE_LOSS
+    assert caught.value.reason is Reason.NON_FINITE_LOSS
 
 
 def test_beta_is_the_runs_own(tmp_path: Path) -> None:

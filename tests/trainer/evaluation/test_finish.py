@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_model
-from adapters import save_random_adapter
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import Outcome, OutcomeState, Progress, Stage
+from dporun_api.results import Outcome, OutcomeState, Progress, Stage
+from dporun_api.run_config import RunConfig
+from dporun_testing import tiny_model
+from dporun_testing.adapters import save_random_adapter
+from dporun_testing.training import a_config, prepare
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation import assess
 from dporun_trainer.evaluation import finish as finishing
@@ -26,7 +27,6 @@ from dporun_trainer.evaluation.finish import Stopped, finish
 from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import TRAINING_PERCENT, ProgressFile
 from dporun_trainer.reporting import report
-from training import a_config, prepare
 
 WRITTEN = [
     "evaluation/comparison_results.json",

@@ -9,15 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters import save_random_adapter
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.adapters import save_random_adapter
+from dporun_testing.paths import TINY
+from dporun_testing.tiny_model import save_tiny_model
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.forgetting import Item, measure, results, score
 from dporun_trainer.evaluation.policy import load_policy
 from dporun_trainer.inputs.questions import Question, load_questions, normalised
-from tiny_model import save_tiny_model
-
-TINY = Path(__file__).parents[3] / "examples/tiny"
 
 
 def an_item(**changes: object) -> Item:
@@ -165,7 +164,7 @@ def test_wrong_questions_are_named_by_row(tmp_path: Path, lines: list[str], mess
     with pytest.raises(RunError, match=r"general\.jsonl") as caught:
         load_questions(path)
     assert message in caught.value.message
-    assert caught.value.reason is FailureReason.DATASET_INVALID
+    assert caught.value.reason is Reason.DATASET_INVALID
 
 
 def test_a_missing_file_of_questions_is_named(tmp_path: Path) -> None:

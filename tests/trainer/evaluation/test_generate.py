@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from adapters import save_random_adapter
+from dporun_testing.adapters import save_random_adapter
+from dporun_testing.tiny_model import chat_pairs, save_tiny_model
 from dporun_trainer.evaluation.generate import answers_of_both, end_tokens, generate
 from dporun_trainer.evaluation.policy import Policy, load_policy
 from dporun_trainer.evaluation.scoring import encode_prompt
-from tiny_model import chat_pairs, save_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from peft import LoraModel
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from adapters import save_random_adapter
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.adapters import save_random_adapter
+from dporun_testing.tiny_model import save_tiny_model
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation import merge as merging
 from dporun_trainer.evaluation.merge import Merge, is_merged, merge
 from dporun_trainer.evaluation.policy import load_policy
-from tiny_model import save_tiny_model
 
 PROMPTS = ["what is apple", "please answer the question", "one two three", "good bad yes no"]
 
@@ -127,7 +127,7 @@ def test_an_adapter_that_is_not_a_number_is_an_error(base: Path, tmp_path: Path,
     broken = save_random_adapter(base, tmp_path / "adapter", scale=float("inf"))
     with pytest.raises(RunError) as caught:
         merge(broken, output, prompts=PROMPTS)
-    assert caught.value.reason in {FailureReason.NON_FINITE_LOSS, FailureReason.TRAINER_ERROR}
+    assert caught.value.reason in {Reason.NON_FINITE_LOSS, Reason.TRAINER_ERROR}
     assert not output.exists()
 
 
@@ -168,7 +168,7 @@ def test_a_volume_without_room_is_noticed_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(RunError, match=r"the merged model needs 0\.\d MB and .* has 0\.0 MB left") as caught:
         merge(adapter, output, prompts=PROMPTS)
-    assert caught.value.reason is FailureReason.DISK_FULL
+    assert caught.value.reason is Reason.DISK_FULL
 
 
 def test_a_disk_that_fills_up_while_writing_leaves_nothing_half(
@@ -181,7 +181,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_nothing_half(
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
     with pytest.raises(RunError, match="no space left on the volume") as caught:
         merge(adapter, output, prompts=PROMPTS)
-    assert caught.value.reason is FailureReason.DISK_FULL
+    assert caught.value.reason is Reason.DISK_FULL
     assert not output.exists()
 
 

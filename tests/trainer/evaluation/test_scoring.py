@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from adapters import save_random_adapter
+from dporun_testing.adapters import save_random_adapter
+from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs
 from dporun_trainer.evaluation.policy import Policy, load_policy
 from dporun_trainer.evaluation.scoring import EncodedPair, Reward, encode_pair, encode_prompt, rewards
 from dporun_trainer.inputs.data import Pair
-from tiny_model import chat_pairs, save_tiny_model, text_pairs
 
 BETA = 0.3
 LONG = {"prompt": "please " * 60, "chosen": " yes", "rejected": " no"}

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
-from dporun_trainer.contract.results import ExitCode, FailureReason
+from dporun_api.pod import ExitCode
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.dataset import Dataset, Source, build
 from dporun_trainer.inputs.lint import Encoder
 from dporun_trainer.inputs.model import load_tokenizer
-from tiny_model import chat_pairs, text_pairs, write_rows
 
-CASES = sorted((Path(__file__).parents[1] / "cases" / "data").glob("*.yaml"))
+CASES = sorted((Path(__file__).parent / "cases" / "data").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -173,5 +174,5 @@ def test_messages_need_a_chat_template(tiny_model: Path, tmp_path: Path) -> None
     tokenizer.chat_template = None
     with pytest.raises(RunError, match="no chat template") as raised:
         built(tmp_path, Encoder(tokenizer), chat_pairs(5))
-    assert raised.value.reason is FailureReason.MODEL_INVALID
+    assert raised.value.reason is Reason.MODEL_INVALID
     assert built(tmp_path, Encoder(tokenizer), text_pairs(5)).train_rows

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-import hub_server
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing import hub_server
+from dporun_testing.hub_server import Repository
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.hub import Listing, data_files, download, list_files, read_card
 from dporun_trainer.stores.sources import MODEL, HubSource
 from dporun_trainer.stores.transfer import Meter, StoredFile
-from hub_server import Repository
 
-CASES = yaml.safe_load((Path(__file__).parents[1] / "cases" / "splits.yaml").read_text())
+CASES = yaml.safe_load((Path(__file__).parent / "cases" / "splits.yaml").read_text())
 
 
 def listing_of(names: list[str]) -> Listing:
@@ -104,7 +104,7 @@ def test_gated_repository(repository: Repository, tmp_path: Path) -> None:
     repository.gated = True
     with pytest.raises(RunError, match="is gated") as raised:
         fetch(tmp_path / "model")
-    assert raised.value.reason is FailureReason.MODEL_INVALID
+    assert raised.value.reason is Reason.MODEL_INVALID
 
 
 @pytest.mark.parametrize(("repo", "revision"), [("owner/other", None), ("owner/name", "v9"), ("owner/na me", None)])
@@ -112,15 +112,15 @@ def test_gated_repository(repository: Repository, tmp_path: Path) -> None:
 def test_what_does_not_exist(repo: str, revision: str | None) -> None:
     with pytest.raises(RunError, match="no such") as raised:
         list_files(HubSource(repo, revision=revision), "model", MODEL)
-    assert raised.value.reason is FailureReason.MODEL_INVALID
+    assert raised.value.reason is Reason.MODEL_INVALID
 
 
 def test_trouble_of_the_hub_may_pass(hub: hub_server.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.fail_with = 500
     with pytest.raises(RunError, match="answered HTTP 500") as raised:
         list_files(HubSource("owner/name"), "model", MODEL)
-    assert raised.value.reason is FailureReason.TRAINER_ERROR, "the Job tries again"
+    assert raised.value.reason is Reason.TRAINER_ERROR, "the Job tries again"
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(RunError, match="cannot be reached") as raised:
         list_files(HubSource("owner/name"), "model", MODEL)
-    assert raised.value.reason is FailureReason.TRAINER_ERROR
+    assert raised.value.reason is Reason.TRAINER_ERROR

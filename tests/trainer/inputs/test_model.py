@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from dporun_trainer.contract.config import Lora
-from dporun_trainer.contract.results import ExitCode, FailureReason
+from dporun_api.pod import ExitCode
+from dporun_api.run_config import Lora
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.model import INDEX, WEIGHTS, check_model, check_positions, fingerprint, read_shards, wanted
 
@@ -192,7 +193,7 @@ def test_refused(model: Path, damage: Callable[[Path], None], words: str) -> Non
     damage(model)
     with pytest.raises(RunError, match=words) as raised:
         check_model(model, Lora())
-    assert raised.value.reason is FailureReason.MODEL_INVALID
+    assert raised.value.reason is Reason.MODEL_INVALID
     assert raised.value.exit_code is ExitCode.DATA_INVALID
     assert raised.value.hint, "every refusal says what to do"
 

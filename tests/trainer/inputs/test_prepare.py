@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 
-import hub_server
+from dporun_api.pod import ExitCode
+from dporun_api.results import Outcome, OutcomeState, Progress, Stage
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing import hub_server
+from dporun_testing.hub_server import Repository
+from dporun_testing.run_directory import results
+from dporun_testing.s3_server import S3Server
+from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
 from dporun_trainer.__main__ import main
 from dporun_trainer.archiving.archive import archive
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import ExitCode, FailureReason, Outcome, OutcomeState, Progress, Stage
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.prepare import prepare
 from dporun_trainer.prepared import Prepared
-from hub_server import Repository
-from run_directory import results
-from s3_server import S3Server
-from tiny_model import chat_pairs, text_pairs, write_rows
 
 
 def a_config(model: str | Path, train: str | Path, validation: str | Path | None = None, **more: Any) -> RunConfig:
@@ -182,7 +184,7 @@ def test_general_questions_are_fetched_and_checked(tiny_model: Path, train: Path
     write_rows(general, [{"question": "What is red?"}])
     with pytest.raises(RunError, match="row 1: answer") as raised:
         prepare(config, tmp_path / "other", claims=tmp_path)
-    assert raised.value.reason is FailureReason.DATASET_INVALID
+    assert raised.value.reason is Reason.DATASET_INVALID
 
 
 def test_adapter_of_an_archived_run(tiny_model: Path, train: Path, tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_full_disk_is_seen_before_the_download(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1000, 999, 1))
     with pytest.raises(RunError, match=r"the model needs .* has 1 B free") as raised:
         prepare(a_config("hf://owner/model", train), tmp_path / "run", claims=tmp_path)
-    assert raised.value.reason is FailureReason.DISK_FULL
+    assert raised.value.reason is Reason.DISK_FULL
     assert hub.downloads("model.safetensors") == 0
 
 
@@ -225,5 +227,5 @@ def test_command(tiny_model: Path, tmp_path: Path) -> None:
     assert main(["prepare", "--config", str(tmp_path / "run.json"), *folders]) == ExitCode.DATA_INVALID
     outcome = Outcome.model_validate_json((tmp_path / "tone" / "prepare_outcome.json").read_text())
     assert outcome.failure
-    assert outcome.failure.reason is FailureReason.DATASET_INVALID
+    assert outcome.failure.reason is Reason.DATASET_INVALID
     assert "an empty chosen (row 31 of train.jsonl)" in outcome.failure.message

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import Dataset, Model
+from dporun_api import run_folder as layout
+from dporun_api.run_config import Dataset, Model
+from dporun_testing.runs_on_disk import finished_run
 from dporun_trainer.reporting.model_card import model_card
 from dporun_trainer.reporting.record import Record, read_record
-from runs_on_disk import finished_run
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
+from dporun_api import run_folder as layout
+from dporun_api.results import EvaluationSummary, Failure, Outcome, OutcomeState
+from dporun_api.run_config import Gates
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.paths import UNHEALTHY
+from dporun_testing.runs_on_disk import finished_run
 from dporun_trainer.__main__ import main
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import Gates
-from dporun_trainer.contract.results import EvaluationSummary, Failure, FailureReason, Outcome, OutcomeState
 from dporun_trainer.diagnosis.curves import Curves
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
 from dporun_trainer.reporting.charts import CHARTS, draw, ticks
 from dporun_trainer.reporting.report import differences, write_report
-from runs_on_disk import finished_run
 
-UNHEALTHY = Path(__file__).parents[3] / "examples/unhealthy"
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
 
@@ -189,7 +190,7 @@ def test_a_failed_run_says_what_happened_and_what_to_do(tmp_path: Path) -> None:
     history = json.loads((tmp_path / "log_history.json").read_text(encoding="utf-8"))
     (tmp_path / layout.HEALTH).write_text(diagnose(history).to_json(), encoding="utf-8")
     failure = Failure(
-        reason=FailureReason.NON_FINITE_LOSS,
+        reason=Reason.NON_FINITE_LOSS,
         message="the loss was not a number for 3 steps, since step 34",
         hint="Lower spec.training.learningRate.",
         log_tail="step 33 loss 12.1\nstep 34 loss nan <b>",

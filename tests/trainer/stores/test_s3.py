@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.s3_server import S3Server
 from dporun_trainer.errors import RunError
 from dporun_trainer.stores.s3 import S3Store
 from dporun_trainer.stores.sources import ARCHIVE, DATASET, Credentials
 from dporun_trainer.stores.transfer import Content, Meter, StoredFile
-from s3_server import S3Server
 
 PART = 5 * 2**20  # the smallest that S3 allows
 
@@ -146,19 +146,19 @@ def test_download_of_a_changed_object_starts_over(store: S3Store, tmp_path: Path
     ("credentials", "change", "reason", "words", "hint"),
     [
         (
-            DATASET, {"AWS_SECRET_ACCESS_KEY": "wrong"}, FailureReason.DATASET_INVALID,
+            DATASET, {"AWS_SECRET_ACCESS_KEY": "wrong"}, Reason.DATASET_INVALID,
             "access denied by http", "AWS_SECRET_ACCESS_KEY in the Secret of spec.dataset.secretRef",
         ),
         (
-            DATASET, {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, FailureReason.DATASET_INVALID,
+            DATASET, {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, Reason.DATASET_INVALID,
             "no credentials", "Name a Secret with AWS_ACCESS_KEY_ID",
         ),
         (
-            DATASET, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, FailureReason.TRAINER_ERROR,
+            DATASET, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, Reason.TRAINER_ERROR,
             "http://127.0.0.1:9 cannot be reached", "AWS_ENDPOINT_URL in the Secret of spec.dataset.secretRef",
         ),
         (
-            ARCHIVE, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, FailureReason.ARCHIVE_FAILED,
+            ARCHIVE, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, Reason.ARCHIVE_FAILED,
             "cannot be reached", "spec.archive.secretRef",
         ),
     ],
@@ -169,7 +169,7 @@ def test_errors_say_what_to_check(
     monkeypatch: pytest.MonkeyPatch,
     credentials: Credentials,
     change: dict[str, str],
-    reason: FailureReason,
+    reason: Reason,
     words: str,
     hint: str,
 ) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.stores.sources import Credentials, HubSource, LocalSource, S3Source, Source, files_of, parse
 
-REASON = FailureReason.DATASET_INVALID
+REASON = Reason.DATASET_INVALID
 
 
 @pytest.fixture

@@ -2,15 +2,15 @@ import errno
 
 import pytest
 
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.training import a_config
 from dporun_trainer.errors import RunError
-from training import a_config
 
 EIGHT = a_config(training={"per_device_batch_size": 8, "gradient_accumulation_steps": 1})
 
 
-def explained(error: Exception, config: RunConfig = EIGHT) -> tuple[FailureReason, int | None, str]:
+def explained(error: Exception, config: RunConfig = EIGHT) -> tuple[Reason, int | None, str]:
     from dporun_trainer.training.failures import explain_training
 
     failure = explain_training(error, config, checkpointing=False)
@@ -21,7 +21,7 @@ def test_gpu_out_of_memory_proposes_a_smaller_batch_of_the_same_effect() -> None
     import torch
 
     reason, code, hint = explained(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"))
-    assert (reason, code) == (FailureReason.GPU_OUT_OF_MEMORY, 66)
+    assert (reason, code) == (Reason.GPU_OUT_OF_MEMORY, 66)
     assert "perDeviceBatchSize: 4" in hint
     assert "gradientAccumulationSteps: 2" in hint
 
@@ -29,14 +29,14 @@ def test_gpu_out_of_memory_proposes_a_smaller_batch_of_the_same_effect() -> None
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (MemoryError(), FailureReason.HOST_OUT_OF_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FailureReason.HOST_OUT_OF_MEMORY),
-        (RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]"), FailureReason.RENDEZVOUS),
-        (Exception("Current loss scale already at minimum - cannot decrease"), FailureReason.NON_FINITE_LOSS),
-        (OSError(errno.ENOSPC, "No space left on device"), FailureReason.DISK_FULL),
-        (RunError(FailureReason.MODEL_INVALID, "no weights"), FailureReason.MODEL_INVALID),
-        (KeyError("surprise"), FailureReason.TRAINER_ERROR),
+        (MemoryError(), Reason.HOST_OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Reason.HOST_OUT_OF_MEMORY),
+        (RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]"), Reason.RENDEZVOUS),
+        (Exception("Current loss scale already at minimum - cannot decrease"), Reason.NON_FINITE_LOSS),
+        (OSError(errno.ENOSPC, "No space left on device"), Reason.DISK_FULL),
+        (RunError(Reason.MODEL_INVALID, "no weights"), Reason.MODEL_INVALID),
+        (KeyError("surprise"), Reason.TRAINER_ERROR),
     ],
 )
-def test_reasons(error: Exception, reason: FailureReason) -> None:
+def test_reasons(error: Exception, reason: Reason) -> None:
     assert explained(error)[0] is reason

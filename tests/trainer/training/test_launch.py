@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-import tiny_model
-import training
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import FailureReason, Outcome, OutcomeState
+from dporun_api.results import Outcome, OutcomeState
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing import tiny_model, training
+from dporun_testing.training import a_config
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import exit_code
 from dporun_trainer.progress import ProgressFile
 from dporun_trainer.training import checkpoints, launch
-from training import a_config
 
 TWO = {"processes_per_node": 2}
 
@@ -178,7 +178,7 @@ def test_a_killed_process_ends_the_run_and_loses_nothing(model: Path, tmp_path: 
         then=lambda _: os.kill(workers(directory)[1], signal.SIGKILL),
     )
     assert outcome.failure is not None
-    assert outcome.failure.reason is FailureReason.HOST_OUT_OF_MEMORY
+    assert outcome.failure.reason is Reason.HOST_OUT_OF_MEMORY
     assert outcome.failure.rank == 1
     assert "SIGKILL" in outcome.failure.message
     assert checkpoints.complete(directory)

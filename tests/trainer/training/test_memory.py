@@ -9,11 +9,8 @@ from dporun_trainer.training.memory import (
     Shape,
     activations,
     needs_checkpointing,
-    out_of_memory_hint,
     required,
-    smaller_batch,
 )
-from training import a_config
 
 SEVEN_BILLION = Shape(
     parameters=7_600_000_000,
@@ -49,24 +46,3 @@ def test_activations_grow_with_the_tokens_of_a_batch(sequences: int, length: int
 
 def test_more_processes_share_the_optimizer() -> None:
     assert required(replace(SEVEN_BILLION, shards=8), checkpointing=True) < required(SEVEN_BILLION, checkpointing=True)
-
-
-@given(st.integers(1, 256), st.integers(1, 64))
-def test_a_smaller_batch_keeps_the_effective_batch(batch: int, accumulation: int) -> None:
-    config = a_config(training={"per_device_batch_size": batch, "gradient_accumulation_steps": accumulation})
-    found = smaller_batch(config)
-    assert (found is None) == (batch == 1)
-    if found is not None:
-        assert found[0] * found[1] == batch * accumulation
-        assert 1 <= found[0] <= batch // 2
-
-
-def test_the_hint_after_running_out_of_memory() -> None:
-    config = a_config(training={"per_device_batch_size": 8, "gradient_accumulation_steps": 4})
-    hint = out_of_memory_hint(config, checkpointing=False)
-    assert "perDeviceBatchSize: 4" in hint
-    assert "gradientAccumulationSteps: 8" in hint
-    assert "stays 32" in hint
-    one = a_config(training={"per_device_batch_size": 1})
-    assert "gradientCheckpointing: always" in out_of_memory_hint(one, checkpointing=False)
-    assert "maxLength" in out_of_memory_hint(one, checkpointing=True)

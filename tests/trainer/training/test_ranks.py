@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from dporun_trainer.contract.results import FailureReason, Outcome, OutcomeState
+from dporun_api.results import Outcome, OutcomeState
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import exit_code
 from dporun_trainer.training import ranks
@@ -25,7 +26,7 @@ def saved(rank: int, step: int | None = 7) -> RankEnd:
     return RankEnd(rank=rank, state=OutcomeState.PREEMPTED, at=9, step=step)
 
 
-def failed(rank: int, reason: FailureReason, at: float = 9) -> RankEnd:
+def failed(rank: int, reason: Reason, at: float = 9) -> RankEnd:
     failure = RunError(reason, f"rank {rank}: {reason}").failure()
     return RankEnd(rank=rank, state=OutcomeState.FAILED, at=at, failure=failure)
 
@@ -57,9 +58,9 @@ def test_killed_while_stopping_is_a_preemption() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "code"),
-    [(FailureReason.GPU_OUT_OF_MEMORY, 66), (FailureReason.NON_FINITE_LOSS, 67), (FailureReason.DISK_FULL, 1)],
+    [(Reason.GPU_OUT_OF_MEMORY, 66), (Reason.NON_FINITE_LOSS, 67), (Reason.DISK_FULL, 1)],
 )
-def test_the_failing_process_tells_reason_and_exit_code(reason: FailureReason, code: int) -> None:
+def test_the_failing_process_tells_reason_and_exit_code(reason: Reason, code: int) -> None:
     outcome = fold(failed(1, reason), done(0))
     assert outcome.failure is not None
     assert (outcome.failure.reason, outcome.failure.rank, exit_code(outcome)) == (reason, 1, code)
@@ -67,10 +68,10 @@ def test_the_failing_process_tells_reason_and_exit_code(reason: FailureReason, c
 
 
 def test_the_first_failure_counts_and_losing_contact_is_never_the_first() -> None:
-    outcome = fold(failed(0, FailureReason.RENDEZVOUS, at=1), failed(1, FailureReason.GPU_OUT_OF_MEMORY, at=2))
+    outcome = fold(failed(0, Reason.RENDEZVOUS, at=1), failed(1, Reason.GPU_OUT_OF_MEMORY, at=2))
     assert outcome.failure is not None
-    assert outcome.failure.reason is FailureReason.GPU_OUT_OF_MEMORY
-    outcome = fold(failed(0, FailureReason.DISK_FULL, at=5), failed(1, FailureReason.GPU_OUT_OF_MEMORY, at=4))
+    assert outcome.failure.reason is Reason.GPU_OUT_OF_MEMORY
+    outcome = fold(failed(0, Reason.DISK_FULL, at=5), failed(1, Reason.GPU_OUT_OF_MEMORY, at=4))
     assert outcome.failure is not None
     assert outcome.failure.rank == 1
 
@@ -78,24 +79,24 @@ def test_the_first_failure_counts_and_losing_contact_is_never_the_first() -> Non
 @pytest.mark.parametrize(
     ("log_tail", "reason"),
     [
-        (KILLED, FailureReason.HOST_OUT_OF_MEMORY),
-        (SEGFAULT, FailureReason.TRAINER_ERROR),
-        (NOBODY_THERE, FailureReason.RENDEZVOUS),
-        ("", FailureReason.TRAINER_ERROR),
+        (KILLED, Reason.HOST_OUT_OF_MEMORY),
+        (SEGFAULT, Reason.TRAINER_ERROR),
+        (NOBODY_THERE, Reason.RENDEZVOUS),
+        ("", Reason.TRAINER_ERROR),
     ],
 )
-def test_a_process_that_died_without_a_word(log_tail: str, reason: FailureReason) -> None:
-    outcome = fold(failed(0, FailureReason.RENDEZVOUS), log_tail=log_tail)
+def test_a_process_that_died_without_a_word(log_tail: str, reason: Reason) -> None:
+    outcome = fold(failed(0, Reason.RENDEZVOUS), log_tail=log_tail)
     assert outcome.failure is not None
     assert outcome.failure.reason is reason
-    if reason is not FailureReason.RENDEZVOUS:
+    if reason is not Reason.RENDEZVOUS:
         assert "training process 1" in outcome.failure.message
 
 
 def test_contact_lost_with_another_pod() -> None:
-    outcome = fold(failed(0, FailureReason.RENDEZVOUS), failed(1, FailureReason.RENDEZVOUS))
+    outcome = fold(failed(0, Reason.RENDEZVOUS), failed(1, Reason.RENDEZVOUS))
     assert outcome.failure is not None
-    assert outcome.failure.reason is FailureReason.RENDEZVOUS
+    assert outcome.failure.reason is Reason.RENDEZVOUS
 
 
 def test_end_files_are_read_back_and_torn_ones_are_not(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dporun_trainer.contract.config import Model
+from dporun_api.files import read_json, write_json
+from dporun_api.run_config import Model
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import read_json, write_json
 from dporun_trainer.training import checkpoints, record
 from dporun_trainer.training.checkpoints import Marker
 

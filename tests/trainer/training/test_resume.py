@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-import tiny_model
-import training
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing import tiny_model, training
+from dporun_testing.training import a_config, attempt, stop_at_step
 from dporun_trainer.errors import RunError
 from dporun_trainer.training import checkpoints
-from training import a_config, attempt, stop_at_step
 
 pytestmark = pytest.mark.slow
 
@@ -183,7 +182,7 @@ def test_a_torn_checkpoint_is_ignored_and_written_anew(stopped: Path, uninterrup
 def test_going_on_with_another_configuration_is_refused(stopped: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(RunError) as raised:
         attempt(a_config(**change), stopped)
-    assert raised.value.reason is FailureReason.INVALID_SPEC
+    assert raised.value.reason is Reason.INVALID_SPEC
     assert words in raised.value.message
     assert "checkpoint-6" in raised.value.message
     assert [one.step for one in checkpoints.complete(stopped)] == [4, 6]
@@ -243,7 +242,7 @@ def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path, model: Path) ->
 
     with pytest.raises(RunError) as raised:
         attempt(config, directory, on_trainer=fill_the_disk_after_the_first_checkpoint)
-    assert raised.value.reason is FailureReason.DISK_FULL
+    assert raised.value.reason is Reason.DISK_FULL
     assert "checkpoint-8" in raised.value.message
     assert [one.step for one in checkpoints.complete(directory)] == [4]
     assert not checkpoints.folder(directory, 8).exists()

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from dporun_trainer.contract.config import Dpo, RunConfig
+from dporun_api.run_config import Dpo, RunConfig
+from dporun_testing.training import a_config
 from dporun_trainer.errors import RunError
 from dporun_trainer.training.memory import GIB, Shape
 from dporun_trainer.training.settings import (
@@ -17,7 +18,6 @@ from dporun_trainer.training.settings import (
     is_due,
     trainer_arguments,
 )
-from training import a_config
 
 CPU = Machine(cuda=False, bf16=True, memory=16 * GIB, name="the CPU")
 H100 = Machine(cuda=True, bf16=True, memory=80 * GIB, name="H100")

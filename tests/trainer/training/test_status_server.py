@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dporun_trainer.contract.results import Metrics, Progress, Stage
+from dporun_api.results import Metrics, Progress, Stage
 from dporun_trainer.progress import ProgressFile
 from dporun_trainer.training.status_server import prometheus, respond, serve
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-import tiny_model
-import training
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing import tiny_model, training
+from dporun_testing.training import a_config, attempt
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import ProgressFile
 from dporun_trainer.training import checkpoints, ledger
-from training import a_config, attempt
 
 pytestmark = pytest.mark.slow
 
@@ -309,7 +308,7 @@ def test_loss_that_stays_not_a_number_stops_the_run(model: Path, tmp_path: Path)
     directory = training.prepare(config, tmp_path, model)
     with pytest.raises(RunError, match="steps 5 to 7") as raised:
         attempt(config, directory, on_trainer=lambda trainer, _: poison(trainer, {5, 6, 7, 8}))
-    assert raised.value.reason is FailureReason.NON_FINITE_LOSS
+    assert raised.value.reason is Reason.NON_FINITE_LOSS
     assert raised.value.exit_code == 67
     assert [one.step for one in checkpoints.complete(directory)] == [4]
     assert training.history(directory)[-1]["loss"] == "NaN"
@@ -334,7 +333,7 @@ def test_patience_ends_training(model: Path, tmp_path: Path) -> None:
 def test_an_unstable_run_is_stopped_with_a_checkpoint(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dporun_trainer.contract.results import Health, HealthState
+    from dporun_api.results import Health, HealthState
     from dporun_trainer.training import callbacks
 
     def diagnose(history: list[dict[str, Any]], _config: RunConfig) -> Health:

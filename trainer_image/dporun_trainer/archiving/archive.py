@@ -12,21 +12,22 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from dporun_trainer.archiving.manifest import BaseModel, Manifest, ManifestFile
-from dporun_trainer.archiving.restore import open_store
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import ArchiveContent, ArchiveTarget, ArchiveWhen, RunConfig
-from dporun_trainer.contract.results import (
+from dporun_api import run_folder as layout
+from dporun_api.files import write_text
+from dporun_api.results import (
     ArchiveResult,
     BestCheckpoint,
-    FailureReason,
     Outcome,
     OutcomeState,
     Stage,
     Verdict,
 )  # fmt: skip
-from dporun_trainer.errors import RunError, shorten
-from dporun_trainer.files import write_text
+from dporun_api.run_config import ArchiveContent, ArchiveTarget, ArchiveWhen, RunConfig
+from dporun_api.text import shorten
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.archiving.manifest import BaseModel, Manifest, ManifestFile
+from dporun_trainer.archiving.restore import open_store
+from dporun_trainer.errors import RunError
 from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import ProgressFile
 from dporun_trainer.stores.s3 import WORKERS
@@ -51,7 +52,7 @@ _FILES = {
     str(layout.REPORT_HTML): ArchiveContent.EVALUATION,
     str(layout.REPORT_PNG): ArchiveContent.EVALUATION,
 }
-_OF_THE_VOLUME = {_MANIFEST, str(layout.PROGRESS), "archive_outcome.json"}
+_OF_THE_VOLUME = {_MANIFEST, str(layout.PROGRESS), str(layout.ARCHIVE_OUTCOME)}
 _TOOLS = ("dporun", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "boto3")
 
 
@@ -202,7 +203,7 @@ def _send_one(store: Store, name: str, path: Path, content: Content, meter: Mete
             return
         log.warning("%s is stored otherwise than it was sent (attempt %d of %d)", name, attempt, ATTEMPTS)
     raise RunError(
-        FailureReason.ARCHIVE_FAILED,
+        Reason.ARCHIVE_FAILED,
         f"{store.uri}/{name} is stored otherwise than it was sent, {ATTEMPTS} times",
         hint="Check the network and the store's disks; the results are whole on the run's volume.",
     )
@@ -262,7 +263,7 @@ def _commit(config: RunConfig, directory: Path, store: Store, data: bytes, befor
             _refuse_foreign(config, store, stored, before)
             store.replace(_MANIFEST, data)
     if store.read(_MANIFEST) != data:
-        raise RunError(FailureReason.ARCHIVE_FAILED, f"{store.uri}/{_MANIFEST} was changed by somebody else meanwhile")
+        raise RunError(Reason.ARCHIVE_FAILED, f"{store.uri}/{_MANIFEST} was changed by somebody else meanwhile")
 
 
 def _refuse_foreign(config: RunConfig, store: Store, stored: bytes | None, before: bytes | None) -> None:
@@ -276,7 +277,7 @@ def _refuse_foreign(config: RunConfig, store: Store, stored: bytes | None, befor
     if owner is None or owner != config.run or config.run.uid is None:
         whose = f"the run {owner.name} ({owner.uid or 'local'})" if owner else "something else"
         raise RunError(
-            FailureReason.ARCHIVE_FAILED,
+            Reason.ARCHIVE_FAILED,
             f"{store.uri} holds a foreign {_MANIFEST}, of {whose}; nothing was uploaded",
             hint="Set archive.uri to another folder, or move the older archive away.",
         )

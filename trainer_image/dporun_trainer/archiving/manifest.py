@@ -4,10 +4,11 @@ from pathlib import PurePosixPath
 
 from pydantic import Field, ValidationError, field_validator
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.base import Document
-from dporun_trainer.contract.config import Identity
-from dporun_trainer.contract.results import BestCheckpoint, FailureReason
+from dporun_api import run_folder as layout
+from dporun_api.document import Document
+from dporun_api.results import BestCheckpoint
+from dporun_api.run_config import Identity
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.stores.transfer import Store
 
@@ -53,7 +54,7 @@ class Manifest(Document):
     files: tuple[ManifestFile, ...]
 
 
-def read_manifest(store: Store, reason: FailureReason) -> Manifest:
+def read_manifest(store: Store, reason: Reason) -> Manifest:
     """Read and check the manifest of an archived run.
 
     Raises:

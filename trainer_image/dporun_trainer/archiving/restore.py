@@ -4,11 +4,11 @@ import dataclasses
 import logging
 from pathlib import Path
 
+from dporun_api.files import read_json, sha256
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.archiving.manifest import Manifest, ManifestFile, read_manifest
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import FailureReason
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import read_json, sha256
 from dporun_trainer.prepared import ModelFacts
 from dporun_trainer.stores.folder import FolderStore
 from dporun_trainer.stores.s3 import S3Store
@@ -78,7 +78,7 @@ def fetch_adapter(config: RunConfig, model: ModelFacts, folder: Path) -> None:
         RunError: there is no such adapter, it is damaged, or it belongs to another base model or another LoRA shape.
 
     """
-    reason, uri = FailureReason.MODEL_INVALID, str(config.checkpoints.resume_from)
+    reason, uri = Reason.MODEL_INVALID, str(config.checkpoints.resume_from)
     place = config.archive
     store = open_store(
         uri,
@@ -102,7 +102,7 @@ def fetch_adapter(config: RunConfig, model: ModelFacts, folder: Path) -> None:
 
 
 def _copy(
-    store: Store, files: list[ManifestFile], target: Path, reason: FailureReason, names: dict[str, str] | None = None
+    store: Store, files: list[ManifestFile], target: Path, reason: Reason, names: dict[str, str] | None = None
 ) -> None:
     meter = Meter("restored", len(files), sum(file.bytes for file in files))
     for file in files:
@@ -131,7 +131,7 @@ def _check_shape(config: RunConfig, uri: str, adapter: dict[str, object]) -> Non
     for key, (field, value) in wanted.items():
         if adapter.get(key) != value:
             raise RunError(
-                FailureReason.INVALID_SPEC,
+                Reason.INVALID_SPEC,
                 f"{field} is {value}, but the adapter in {uri} has {adapter.get(key)}",
                 hint=f"Set {field} to {adapter.get(key)}: an adapter that is trained further keeps its shape.",
             )
@@ -139,7 +139,7 @@ def _check_shape(config: RunConfig, uri: str, adapter: dict[str, object]) -> Non
     names = adapter.get("target_modules")
     if targets != ("all-linear",) and isinstance(names, list) and set(names) != set(targets):
         raise RunError(
-            FailureReason.INVALID_SPEC,
+            Reason.INVALID_SPEC,
             f"lora.targetModules is {', '.join(targets)}, but the adapter in {uri} has {', '.join(sorted(names))}",
             hint="Set lora.targetModules to the adapter's, or to [all-linear] to take them as they are.",
         )

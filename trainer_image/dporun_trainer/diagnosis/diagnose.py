@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dporun_trainer.contract.results import Health, HealthState
+from dporun_api.results import Health, HealthState
 from dporun_trainer.diagnosis.curves import Curves, Series
 from dporun_trainer.diagnosis.foreign import Run, read_run
 from dporun_trainer.diagnosis.health import examine

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.results import FailureReason
+from dporun_api import run_folder as layout
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.diagnosis.curves import number
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.errors import RunError
@@ -177,7 +177,7 @@ def _json(path: Path) -> Any:
 
 def _unreadable(message: str, *, hint: str | None = None) -> RunError:
     return RunError(
-        FailureReason.TRAINER_ERROR,
+        Reason.TRAINER_ERROR,
         message,
         hint=hint or "Give the output folder of a training run, the one that holds its checkpoints.",
     )

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import Health, HealthState
+from dporun_api.results import Health, HealthState
+from dporun_api.run_config import RunConfig
+from dporun_api.text import shorten
 from dporun_trainer.diagnosis import remedies, signs
 from dporun_trainer.diagnosis.curves import Curves
 from dporun_trainer.diagnosis.remedies import Remedy, RunValues, Seen
 from dporun_trainer.diagnosis.sight import Sight
 from dporun_trainer.diagnosis.signs import Evidence
-from dporun_trainer.errors import shorten
 
 ENOUGH_LOGS = 10
 """Training logs before a run without signs is called healthy; a validation is enough as well."""

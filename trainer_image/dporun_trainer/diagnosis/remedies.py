@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import Suggestion
+from dporun_api.results import Suggestion
+from dporun_api.run_config import RunConfig
 
 MAX_LEARNING_RATE = 5e-4
 """No suggestion goes above it, and a run that diverged above it comes down to it at once. LoRA is trained with about

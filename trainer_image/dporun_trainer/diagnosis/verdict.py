@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dporun_trainer.contract.config import Evaluation, Gates
-from dporun_trainer.contract.results import EvaluationSummary, Health, HealthState, Verdict, VerdictState
+from dporun_api.results import EvaluationSummary, Health, HealthState, Verdict, VerdictState
+from dporun_api.run_config import Evaluation, Gates
 
 GOOD_ACCURACY, POOR_ACCURACY = 0.80, 0.70
 """An accuracy above the first is good; one below the second needs improvement."""

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import Dpo
-from dporun_trainer.contract.results import FailureReason
+from dporun_api import run_folder as layout
+from dporun_api.files import read_json, write_json
+from dporun_api.run_config import Dpo
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnStage
 from dporun_trainer.evaluation.evaluate import Options, evaluate, metrics, write_results
 from dporun_trainer.evaluation.forgetting import measure, results
 from dporun_trainer.evaluation.policy import Policy
-from dporun_trainer.files import read_json, write_json
 from dporun_trainer.inputs.data import Pair, RowError, Tally, to_pair
 from dporun_trainer.inputs.questions import Question
 from dporun_trainer.inputs.rows import read_rows
@@ -93,7 +93,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
     """
     if not path.is_file():
-        raise RunError(FailureReason.DATASET_INVALID, f"{path} is not a file")
+        raise RunError(Reason.DATASET_INVALID, f"{path} is not a file")
     pairs: list[Pair] = []
     wrong: dict[str, Tally] = {}
     for row in read_rows(path):
@@ -103,9 +103,9 @@ def read_pairs(path: Path) -> list[Pair]:
             wrong.setdefault(str(error), Tally()).add(row.file, row.number)
     if wrong:
         message = "; ".join(f"{tally}: {what}" for what, tally in list(wrong.items())[:5])
-        raise RunError(FailureReason.DATASET_INVALID, message, hint="Each row needs prompt, chosen and rejected.")
+        raise RunError(Reason.DATASET_INVALID, message, hint="Each row needs prompt, chosen and rejected.")
     if not pairs:
-        raise RunError(FailureReason.DATASET_INVALID, f"{path} has no rows")
+        raise RunError(Reason.DATASET_INVALID, f"{path} has no rows")
     return pairs
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def in_batches(
         if answers is None:
             if len(batch) == 1:
                 raise RunError(
-                    FailureReason.GPU_OUT_OF_MEMORY,
+                    Reason.GPU_OUT_OF_MEMORY,
                     f"the GPU has too little memory to evaluate one sequence of {length(items[batch[0]])} tokens",
                     hint="Lower spec.dpo.maxLength and spec.evaluation.maxNewTokens, or use a GPU with more memory.",
                 )

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.results import EvaluationSummary, FailureReason
+from dporun_api import run_folder as layout
+from dporun_api.files import write_json
+from dporun_api.results import EvaluationSummary
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnStage, stage
 from dporun_trainer.evaluation.compare import Better, Comparison, compare, sign_test, tally
 from dporun_trainer.evaluation.generate import Answer, answers_of_both
 from dporun_trainer.evaluation.policy import Policy, Sides
 from dporun_trainer.evaluation.scoring import LogProb, Reward, encode_pair, encode_prompt, rewards
-from dporun_trainer.files import write_json
 from dporun_trainer.inputs.data import Pair, Text
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def evaluate(policy: Policy, pairs: Sequence[Pair], options: Options, on_stage: 
     kept = [(index, tokens) for index, tokens in enumerate(encoded) if tokens is not None]
     if not kept:
         why = f"in all {len(pairs)} the prompt alone has {min(limits)} tokens or more" if pairs else "there are none"
-        raise RunError(FailureReason.DATASET_INVALID, f"no preference pairs to evaluate: {why}")
+        raise RunError(Reason.DATASET_INVALID, f"no preference pairs to evaluate: {why}")
     if len(kept) < len(pairs):
         log.warning("%d of %d pairs left out: the prompt alone fills max_length", len(pairs) - len(kept), len(pairs))
     scored = rewards(
@@ -99,7 +100,7 @@ def evaluate(policy: Policy, pairs: Sequence[Pair], options: Options, on_stage: 
     for example in examples:
         if not math.isfinite(example.reward.margin):
             raise RunError(
-                FailureReason.NON_FINITE_LOSS,
+                Reason.NON_FINITE_LOSS,
                 f"the reward of example {example.index + 1} is not a number: the model's weights are broken",
                 hint="Train with a lower learning rate, or in bf16 instead of fp16.",
             )

@@ -18,25 +18,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import (
-    EvaluationSummary,
-    FailureReason,
-    Outcome,
-    OutcomeState,
-    Stage,
-    Verdict,
-)
+from dporun_api import logs
+from dporun_api import run_folder as layout
+from dporun_api.files import read_json, write_text
+from dporun_api.pod import LOG_LEVEL_VARIABLE
+from dporun_api.results import EvaluationSummary, Outcome, OutcomeState, Stage, Verdict
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import read_json, write_text
 from dporun_trainer.outcome import conclude
 from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import TRAINING_PERCENT, ProgressFile, heartbeat
 
 log = logging.getLogger(__name__)
 
-OUTCOME = "finish_outcome.json"
 
 _SHARES = {
     "loading": 1.0,
@@ -82,7 +77,7 @@ def finish(config: RunConfig, directory: Path) -> Outcome:
 def _finish(config: RunConfig, directory: Path, meter: "_Meter") -> Outcome:
     adapter = directory / layout.FINAL
     if not (adapter / "adapter_model.safetensors").is_file():
-        raise RunError(FailureReason.TRAINER_ERROR, f"there is no trained adapter in {adapter}: train first")
+        raise RunError(Reason.TRAINER_ERROR, f"there is no trained adapter in {adapter}: train first")
     prepared = Prepared.load(directory)
     evaluation = _evaluated(config, directory, prepared, meter) if config.evaluation.enabled else None
     _merged(directory, prepared, meter)
@@ -228,14 +223,12 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="RunConfig, as JSON")
     parser.add_argument("--directory", type=Path, required=True, help="the run's directory")
     arguments = parser.parse_args()
-    logging.basicConfig(
-        level=os.environ.get("DPORUN_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logs.configure(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
 
     def command() -> Outcome:
         return finish(RunConfig.model_validate_json(arguments.config.read_text(encoding="utf-8")), arguments.directory)
 
-    return conclude(command, arguments.directory / OUTCOME)
+    return conclude(command, arguments.directory / layout.FINISH_OUTCOME)
 
 
 def _stop_on_signals() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.files import read_json, sha256, sync_folder, write_json
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.policy import (
     MERGE_RECORD,
@@ -22,7 +23,6 @@ from dporun_trainer.evaluation.policy import (
     load_tokenizer,
     resolve_device,
 )
-from dporun_trainer.files import read_json, sha256, sync_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +87,10 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
 
     """
     if not is_adapter(adapter):
-        raise RunError(FailureReason.MODEL_INVALID, f"{adapter} is a whole model, not an adapter: nothing to merge")
+        raise RunError(Reason.MODEL_INVALID, f"{adapter} is a whole model, not an adapter: nothing to merge")
     if output.exists() and any(output.iterdir()) and not (output / MERGE_RECORD).is_file():
         raise RunError(
-            FailureReason.MODEL_INVALID,
+            Reason.MODEL_INVALID,
             f"{output} is not empty and holds no merged model; it is left as it is",
             hint="Give another folder.",
         )
@@ -104,7 +104,7 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
         result = _merge_into(partial, adapter, base, prompts)
         if not result.faithful:
             raise RunError(
-                FailureReason.TRAINER_ERROR,
+                Reason.TRAINER_ERROR,
                 f"the merged model is not the adapted one: on {result.prompts} prompts its logits differ by "
                 f"{result.difference:.2e} (tolerance {result.tolerance:.0e} for {result.dtype}; the adapter itself "
                 f"changes them by {result.effect:.2e}; largest difference {result.max_abs_difference:.3g})",
@@ -123,7 +123,7 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
         if "No space left" not in str(error):
             raise
         raise RunError(
-            FailureReason.DISK_FULL,
+            Reason.DISK_FULL,
             f"no space left on the volume while writing the merged model {output}",
             hint="Set a larger spec.storage.size; the adapter in final/ is complete and kept.",
         ) from error
@@ -163,7 +163,7 @@ def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence
     try:
         merged = adapted_model.merge_and_unload(safe_merge=True)
     except ValueError as error:
-        raise RunError(FailureReason.NON_FINITE_LOSS, f"cannot merge {adapter}: {error}") from error
+        raise RunError(Reason.NON_FINITE_LOSS, f"cannot merge {adapter}: {error}") from error
     _make_generation_config_valid(merged)
     merged.save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
     tokenizer.save_pretrained(folder)
@@ -210,7 +210,7 @@ def _require_space(base: str | Path, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise RunError(
-            FailureReason.DISK_FULL,
+            Reason.DISK_FULL,
             f"the merged model needs {needed / 1e6:,.1f} MB and {folder} has {free / 1e6:,.1f} MB left",
             hint="Set a larger spec.storage.size; the adapter in final/ is complete and kept.",
         )

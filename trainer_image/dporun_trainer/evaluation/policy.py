@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.results import FailureReason
+from dporun_api import run_folder as layout
+from dporun_api.files import read_json
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnProgress
-from dporun_trainer.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def is_adapter(source: Path) -> bool:
         return False
     what = "has neither adapter_config.json nor config.json" if source.is_dir() else "is not a folder"
     raise RunError(
-        FailureReason.MODEL_INVALID,
+        Reason.MODEL_INVALID,
         f"{source} {what}",
         hint="Give the folder of a LoRA adapter (such as a run's final/ or checkpoint-N/) or of a merged model.",
     )
@@ -153,7 +153,7 @@ def find_base(source: Path) -> str | Path:
         if _HUB_NAME.fullmatch(candidate):
             return candidate
     raise RunError(
-        FailureReason.MODEL_INVALID,
+        Reason.MODEL_INVALID,
         f"the base model of {source} is not known"
         + "".join(f"; {name} is not here" for name in filter(None, recorded)),
         hint="Name it with --base.",
@@ -239,11 +239,11 @@ def _usable(base: str | Path) -> str | Path:
         return path
     if not path.exists() and _HUB_NAME.fullmatch(str(base)):
         return str(base)
-    raise RunError(FailureReason.MODEL_INVALID, f"{base} is not the folder of a base model: it has no config.json")
+    raise RunError(Reason.MODEL_INVALID, f"{base} is not the folder of a base model: it has no config.json")
 
 
 def _unloadable(what: str, source: str | Path, error: Exception) -> RunError:
     if isinstance(error, torch.OutOfMemoryError):
-        return RunError(FailureReason.GPU_OUT_OF_MEMORY, f"the GPU has too little memory for the {what} {source}")
+        return RunError(Reason.GPU_OUT_OF_MEMORY, f"the GPU has too little memory for the {what} {source}")
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return RunError(FailureReason.MODEL_INVALID, f"cannot load the {what} {source}: {reason}")
+    return RunError(Reason.MODEL_INVALID, f"cannot load the {what} {source}: {reason}")

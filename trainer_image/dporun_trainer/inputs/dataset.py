@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.files import sync_folder
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import sync_folder
 from dporun_trainer.inputs.data import RowError, Tally, Text, held_out, prompt_digest, to_pair
 from dporun_trainer.inputs.lint import FEW_ROWS, Encoder, Lint
 from dporun_trainer.inputs.rows import read_rows
@@ -139,16 +139,16 @@ def _refuse(lint: Lint, uri: str) -> None:
         kinds = [f"{what} ({tally})" for what, tally in list(lint.errors.items())[:5]]
         more = f"; and {len(lint.errors) - 5} more kinds of errors" if len(lint.errors) > 5 else ""
         raise RunError(
-            FailureReason.DATASET_INVALID,
+            Reason.DATASET_INVALID,
             f"{uri}: {count} of {lint.rows} rows cannot be used: {'; '.join(kinds)}{more}",
             hint="Correct these rows or take them out. A row has chosen and rejected, and a prompt of its own or as "
             "their common beginning; each is text or a list of messages with role and content.",
         )
     if not lint.rows:
-        raise RunError(FailureReason.DATASET_INVALID, f"{uri} has no rows", hint="Check that it is the right file.")
+        raise RunError(Reason.DATASET_INVALID, f"{uri} has no rows", hint="Check that it is the right file.")
     if not lint.kept:
         raise RunError(
-            FailureReason.DATASET_INVALID,
+            Reason.DATASET_INVALID,
             f"{uri}: every prompt is longer than dpo.maxLength ({lint.max_length} tokens)",
             hint="Set a larger dpo.maxLength.",
         )
@@ -159,7 +159,7 @@ def _refuse_mixture(train: Lint, validation: Lint) -> None:
     if train.conversational != validation.conversational:
         kinds = {True: "chat messages", False: "text"}
         raise RunError(
-            FailureReason.DATASET_INVALID,
+            Reason.DATASET_INVALID,
             f"{train.source} has {kinds[bool(train.conversational)]}, {validation.source} has "
             f"{kinds[bool(validation.conversational)]}",
             hint="Give both as chat messages, or both as text.",
@@ -172,7 +172,7 @@ def _hold_out(prompts: set[bytes], fraction: float, seed: int, train: Path, vali
         chosen = held_out(prompts, fraction, seed)
     except ValueError as error:
         raise RunError(
-            FailureReason.DATASET_INVALID,
+            Reason.DATASET_INVALID,
             f"{uri}: no validation rows can be held out, because all rows have the same prompt",
             hint="Name a file of validation rows in dataset.validation.",
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs import hub
 from dporun_trainer.inputs.model import wanted
@@ -96,7 +96,7 @@ class Fetcher:
     def _from_s3(self, store: S3Store, files: list[StoredFile], folder: Path, what: str) -> None:
         for file in files:
             if ".." in PurePosixPath(file.name).parts or PurePosixPath(file.name).is_absolute():
-                raise RunError(FailureReason.DATASET_INVALID, f"{store.uri}/{file.name}: a name that leads elsewhere")
+                raise RunError(Reason.DATASET_INVALID, f"{store.uri}/{file.name}: a name that leads elsewhere")
         missing = [file for file in files if not _whole(folder / file.name, file)]
         meter = self._meter(what, missing, folder)
         for file in missing:
@@ -115,7 +115,7 @@ class Fetcher:
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise RunError(
-                FailureReason.DISK_FULL,
+                Reason.DISK_FULL,
                 f"the {what} needs {size(needed)}, and {folder} has {size(free)} free",
                 hint="Set a larger spec.storage.size.",
             )
@@ -131,7 +131,7 @@ def _whole(path: Path, file: StoredFile) -> bool:
     return path.is_file() and path.stat().st_size == file.length
 
 
-def _some(names: list[str], uri: str, reason: FailureReason) -> list[str]:
+def _some(names: list[str], uri: str, reason: Reason) -> list[str]:
     if not names:
         raise RunError(
             reason,

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.stores.sources import Credentials, HubSource
 from dporun_trainer.stores.transfer import Meter, StoredFile
@@ -112,7 +112,7 @@ def data_files(listing: Listing, card: dict[str, Any], *, split: str, config: st
     chosen = splits.get(split, [])
     if not chosen:
         raise RunError(
-            FailureReason.DATASET_INVALID,
+            Reason.DATASET_INVALID,
             f"hf://{listing.repo} has no JSONL or Parquet files for split {split!r}"
             + (f" of config {config!r}" if config else ""),
             hint=f"It has the splits {', '.join(sorted(splits))}: write hf://{listing.repo}?split=NAME."
@@ -141,7 +141,7 @@ def _declared(card: dict[str, Any], names: list[str], config: str | None, repo: 
     name = config or (defaults or [name for name in configs if name == "default"] or list(configs))[0]
     if name not in configs or (config is None and len(configs) > 1 and not defaults and "default" not in configs):
         raise RunError(
-            FailureReason.DATASET_INVALID,
+            Reason.DATASET_INVALID,
             f"hf://{repo} has " + (f"no config {config!r}" if config else "several configs and no default one"),
             hint=f"Write ?config=NAME with one of {', '.join(sorted(configs))}.",
         )
@@ -251,11 +251,11 @@ def _explained(repo: str, kind: str, credentials: Credentials) -> Iterator[None]
             ) from error
         if status == 404:
             raise RunError(credentials.reason, f"{uri}: {error}") from error
-        raise RunError(FailureReason.TRAINER_ERROR, f"{uri}: {endpoint} answered HTTP {status}") from error
+        raise RunError(Reason.TRAINER_ERROR, f"{uri}: {endpoint} answered HTTP {status}") from error
     except (LocalEntryNotFoundError, httpx2.TransportError) as error:
         cause = error.__cause__ or error
         raise RunError(
-            FailureReason.TRAINER_ERROR,
+            Reason.TRAINER_ERROR,
             f"{uri}: {endpoint} cannot be reached ({type(cause).__name__}: {cause})",
             hint="Check the pod's network, and HF_ENDPOINT where a mirror is used.",
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.data import Pair, RowError, Tally, common_prefix, prompt_digest, row_digest
 from dporun_trainer.prepared import DataFacts, Lengths
@@ -82,7 +82,7 @@ class Encoder:
             return pair.prompt, pair.prompt + chosen, pair.prompt + rejected
         if not self._tokenizer.chat_template:
             raise RunError(
-                FailureReason.MODEL_INVALID,
+                Reason.MODEL_INVALID,
                 f"the rows are chat messages ({pair.file}), and the model's tokenizer has no chat template",
                 hint="Use the instruction-tuned version of the model, add chat_template.jinja to it, or give text.",
             )

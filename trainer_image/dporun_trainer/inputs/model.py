@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dporun_trainer.contract.config import Lora
-from dporun_trainer.contract.results import FailureReason
-from dporun_trainer.errors import RunError, shorten
+from dporun_api.run_config import Lora
+from dporun_api.text import shorten
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.errors import RunError
 from dporun_trainer.prepared import ModelFacts
 
 WEIGHTS = "model.safetensors"
@@ -326,4 +327,4 @@ def _require_safetensors(names: list[str], weights: list[str]) -> None:
 
 
 def _invalid(message: str, hint: str) -> RunError:
-    return RunError(FailureReason.MODEL_INVALID, message, hint=hint)
+    return RunError(Reason.MODEL_INVALID, message, hint=hint)

@@ -6,12 +6,13 @@ import logging
 import shutil
 from pathlib import Path
 
+from dporun_api import run_folder as layout
+from dporun_api.files import write_text
+from dporun_api.results import DatasetSummary, Outcome, OutcomeState, Stage
+from dporun_api.run_config import RunConfig
+from dporun_api.text import shorten
 from dporun_trainer.archiving.restore import fetch_adapter
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import DatasetSummary, Outcome, OutcomeState, Stage
-from dporun_trainer.errors import RunError, shorten
-from dporun_trainer.files import write_text
+from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.dataset import Source, build
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.lint import Encoder

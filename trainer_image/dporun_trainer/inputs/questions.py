@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from dporun_trainer.contract.base import Document
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.document import Document
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 
 
@@ -50,7 +50,7 @@ def load_questions(path: Path | None = None) -> list[Question]:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RunError(FailureReason.DATASET_INVALID, f"cannot read general questions: {error}") from error
+            raise RunError(Reason.DATASET_INVALID, f"cannot read general questions: {error}") from error
     questions, errors = [], []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -65,7 +65,7 @@ def load_questions(path: Path | None = None) -> list[Question]:
     if errors or not questions:
         more = f" and {len(errors) - 5} more" if len(errors) > 5 else ""
         raise RunError(
-            FailureReason.DATASET_INVALID,
+            Reason.DATASET_INVALID,
             f"{path}: " + ("; ".join(errors[:5]) + more if errors else "no questions in it"),
             hint='Each row is an object with "question" and "answer", and optionally "accept", "match" and "category".',
         )

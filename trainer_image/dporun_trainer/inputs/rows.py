@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 
 COLUMNS = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
@@ -47,7 +47,7 @@ def read_rows(path: Path, name: str | None = None) -> Iterator[Row]:
         yield from _json(path, name)
     else:
         raise RunError(
-            FailureReason.DATASET_INVALID,
+            Reason.DATASET_INVALID,
             f"{name} is of an unknown format",
             hint="Name it .jsonl or .parquet, for what it is.",
         )
@@ -63,7 +63,7 @@ def _json(path: Path, name: str) -> Iterator[Row]:
             else:
                 yield from _lines(file, name)
         except (OSError, EOFError) as error:
-            raise RunError(FailureReason.DATASET_INVALID, f"{name} cannot be read: {error}") from error
+            raise RunError(Reason.DATASET_INVALID, f"{name} cannot be read: {error}") from error
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[Row]:
@@ -84,7 +84,7 @@ def _array(file: IO[bytes], name: str) -> Iterator[Row]:
     try:
         values = json.load(file)
     except ValueError as error:
-        raise RunError(FailureReason.DATASET_INVALID, f"{name} is not JSON in UTF-8: {error}") from error
+        raise RunError(Reason.DATASET_INVALID, f"{name} is not JSON in UTF-8: {error}") from error
     for number, value in enumerate(values, 1):
         yield _row(name, number, value)
 
@@ -108,7 +108,7 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
                     number += 1
                     yield Row(name, number, columns_of_row)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise RunError(FailureReason.DATASET_INVALID, f"{name} is not a whole Parquet file: {error}") from error
+        raise RunError(Reason.DATASET_INVALID, f"{name} is not a whole Parquet file: {error}") from error
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from dporun_trainer.contract.config import RunConfig
+from dporun_api.run_config import RunConfig
 from dporun_trainer.reporting.record import Record
 
 _METRICS = (

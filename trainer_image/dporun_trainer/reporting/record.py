@@ -12,18 +12,16 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.base import Document
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import BestCheckpoint, Health, Outcome, Progress, Verdict
+from dporun_api import run_folder as layout
+from dporun_api.document import Document
+from dporun_api.results import BestCheckpoint, Health, Outcome, Progress, Verdict
+from dporun_api.run_config import RunConfig
 from dporun_trainer.diagnosis.curves import Curves
 from dporun_trainer.prepared import Prepared
 
 _Document = TypeVar("_Document", bound=Document)
 
 Json = Mapping[str, Any]
-
-_PREPARE_OUTCOME = PurePosixPath("prepare_outcome.json")
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def read_record(directory: Path) -> Record:
         raise FileNotFoundError(f"{directory} is not a folder")
     reader = _Reader(directory)
     training_config = reader.mapping(layout.TRAINING_CONFIG)
-    outcome = reader.document(layout.OUTCOME, Outcome) or reader.document(_PREPARE_OUTCOME, Outcome)
+    outcome = reader.document(layout.OUTCOME, Outcome) or reader.document(layout.PREPARE_OUTCOME, Outcome)
     return Record(
         directory=directory.resolve().name,
         config=_run_config(training_config),

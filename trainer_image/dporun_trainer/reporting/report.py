@@ -11,12 +11,12 @@ import jinja2
 import yaml
 from markupsafe import Markup, escape
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import HealthState, OutcomeState, Stage, VerdictState
+from dporun_api import run_folder as layout
+from dporun_api.files import write_text
+from dporun_api.results import HealthState, OutcomeState, Stage, VerdictState
+from dporun_api.run_config import RunConfig
 from dporun_trainer.diagnosis import remedies
 from dporun_trainer.diagnosis.verdict import GOOD_MARGIN
-from dporun_trainer.files import write_text
 from dporun_trainer.reporting import charts
 from dporun_trainer.reporting.model_card import model_card
 from dporun_trainer.reporting.poster import write_poster

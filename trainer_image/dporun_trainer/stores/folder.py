@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.files import sha256, sync_folder
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import sha256, sync_folder
 from dporun_trainer.stores.transfer import Content, StoredFile
 
 _PART = ".part"
@@ -16,7 +16,7 @@ _PART = ".part"
 class FolderStore:
     """A local folder as a Store (see there); files appear whole or not at all."""
 
-    def __init__(self, root: Path, reason: FailureReason = FailureReason.ARCHIVE_FAILED):
+    def __init__(self, root: Path, reason: Reason = Reason.ARCHIVE_FAILED):
         self._root = root
         self._reason = reason
         self.uri = str(root)

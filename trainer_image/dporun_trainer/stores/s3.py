@@ -24,7 +24,7 @@ from botocore.exceptions import (
 )
 from s3transfer.utils import ReadFileChunk
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.stores.sources import Credentials
 from dporun_trainer.stores.transfer import PART_BYTES, Content, StoredFile
@@ -272,7 +272,7 @@ def explain(error: Exception, what: str, credentials: Credentials, endpoint: str
     """
     keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     reason = credentials.reason
-    passing = reason if reason is FailureReason.ARCHIVE_FAILED else FailureReason.TRAINER_ERROR
+    passing = reason if reason is Reason.ARCHIVE_FAILED else Reason.TRAINER_ERROR
     code = _code(error)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return RunError(reason, f"{what}: no credentials", hint=f"Name a Secret with {keys} in {credentials.where}.")

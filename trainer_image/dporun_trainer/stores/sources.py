@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.pod import SecretPrefix
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 
 
@@ -51,7 +52,7 @@ class Credentials:
     where: str
     """Where the Secret is named: ``spec.model.secretRef``."""
     prefix: str
-    reason: FailureReason
+    reason: Reason
     """What it means for the run that something behind these credentials cannot be had."""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
@@ -65,12 +66,12 @@ class Credentials:
         return [self.environment.get(prefix + name) or None for name in names]
 
 
-MODEL = Credentials("spec.model.secretRef", "MODEL_", FailureReason.MODEL_INVALID)
-DATASET = Credentials("spec.dataset.secretRef", "DATASET_", FailureReason.DATASET_INVALID)
-ARCHIVE = Credentials("spec.archive.secretRef", "ARCHIVE_", FailureReason.ARCHIVE_FAILED)
+MODEL = Credentials("spec.model.secretRef", SecretPrefix.MODEL, Reason.MODEL_INVALID)
+DATASET = Credentials("spec.dataset.secretRef", SecretPrefix.DATASET, Reason.DATASET_INVALID)
+ARCHIVE = Credentials("spec.archive.secretRef", SecretPrefix.ARCHIVE, Reason.ARCHIVE_FAILED)
 
 
-def parse(uri: str, *, claims: Path, reason: FailureReason) -> Source:
+def parse(uri: str, *, claims: Path, reason: Reason) -> Source:
     """Understand a URI of the RunConfig.
 
     Args:
@@ -109,7 +110,7 @@ def parse(uri: str, *, claims: Path, reason: FailureReason) -> Source:
     raise RunError(reason, f"cannot understand {uri}", hint="Write hf://, s3://, pvc://, file:// or a path.")
 
 
-def inside(root: Path, relative: str, uri: str, reason: FailureReason) -> Path:
+def inside(root: Path, relative: str, uri: str, reason: Reason) -> Path:
     """Resolve ``relative`` below ``root``, symbolic links and all.
 
     Raises:
@@ -128,7 +129,7 @@ def inside(root: Path, relative: str, uri: str, reason: FailureReason) -> Path:
     return path
 
 
-def files_of(source: LocalSource, uri: str, reason: FailureReason) -> list[Path]:
+def files_of(source: LocalSource, uri: str, reason: Reason) -> list[Path]:
     """List the files right below a local folder, or the file itself, by name.
 
     Raises:

@@ -14,11 +14,11 @@ from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import ResumePolicy, RunConfig
-from dporun_trainer.contract.results import FailureReason
+from dporun_api import run_folder as layout
+from dporun_api.files import read_json
+from dporun_api.run_config import ResumePolicy, RunConfig
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import read_json
 from dporun_trainer.prepared import Prepared
 from dporun_trainer.training import callbacks, checkpoints
 from dporun_trainer.training.checkpoints import Checkpoint
@@ -45,7 +45,7 @@ def build(
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != config.topology.world_size:
         raise RunError(
-            FailureReason.INVALID_SPEC,
+            Reason.INVALID_SPEC,
             f"{world} training processes were started, but distributed.nodes times distributed.processesPerNode is "
             f"{config.topology.nodes} * {config.topology.processes_per_node} = {config.topology.world_size}",
         )
@@ -104,7 +104,7 @@ def this_machine(config: RunConfig) -> Machine:
         return Machine(cuda=False, bf16=True, memory=memory, name="the CPU")
     if torch.cuda.device_count() < processes:
         raise RunError(
-            FailureReason.INVALID_SPEC,
+            Reason.INVALID_SPEC,
             f"distributed.processesPerNode is {processes}, but this node has {torch.cuda.device_count()} GPUs",
             hint="Request as many GPUs as processes: resources.gpusPerNode.",
         )
@@ -132,7 +132,7 @@ def checkpoint_to_resume(config: RunConfig, directory: Path, identity: dict[str,
     differing = checkpoints.differences(newest.marker.identity, identity)
     if differing:
         raise RunError(
-            FailureReason.INVALID_SPEC,
+            Reason.INVALID_SPEC,
             f"{newest.path.name} was saved by a different run, so it cannot be continued: {'; '.join(differing)}",
             hint="Set these back, give the run a new name, or start it again with checkpoints.resume: never.",
         )
@@ -215,7 +215,7 @@ def _start_from(trainer: RunTrainer, adapter: Path, config: RunConfig) -> None:
     for name, now in (("r", config.lora.rank), ("lora_alpha", config.lora.alpha)):
         if saved.get(name) != now:
             raise RunError(
-                FailureReason.INVALID_SPEC,
+                Reason.INVALID_SPEC,
                 f"the adapter to start from has {name} {saved.get(name)}, this run has {now}",
                 hint="Set lora.rank and lora.alpha to those of the earlier run.",
             )
@@ -223,7 +223,7 @@ def _start_from(trainer: RunTrainer, adapter: Path, config: RunConfig) -> None:
     missing = [name for name in result.missing_keys if "lora_" in name]
     if missing or result.unexpected_keys:
         raise RunError(
-            FailureReason.INVALID_SPEC,
+            Reason.INVALID_SPEC,
             f"the adapter to start from adapts other layers: {len(missing)} of this run's have no weights in it, "
             f"{len(result.unexpected_keys)} of its layers are not adapted here",
             hint="Set lora.targetModules to those of the earlier run.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from dporun_trainer.contract.results import HealthState
+from dporun_api.results import HealthState
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.training import checkpoints, ledger
 from dporun_trainer.training.checkpoints import Checkpoint

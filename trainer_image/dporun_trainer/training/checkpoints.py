@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.base import Document, Finite
-from dporun_trainer.contract.results import BestCheckpoint
-from dporun_trainer.files import sync_folder, write_text
+from dporun_api import run_folder as layout
+from dporun_api.document import Document, Finite
+from dporun_api.files import sync_folder, write_text
+from dporun_api.results import BestCheckpoint
 
 
 class Marker(Document):

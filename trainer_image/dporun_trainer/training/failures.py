@@ -6,11 +6,12 @@ import traceback
 
 import torch
 
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import Failure, FailureReason
+from dporun_api.advice import after_gpu_out_of_memory
+from dporun_api.results import Failure
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import explain
-from dporun_trainer.training.memory import out_of_memory_hint
 
 _LOST_CONTACT = (
     "Connection closed by peer",
@@ -46,24 +47,26 @@ def _known(error: Exception, config: RunConfig, checkpointing: bool) -> RunError
         return error
     if isinstance(error, torch.cuda.OutOfMemoryError):
         first = text.splitlines()[0] if text else "CUDA out of memory"
-        hint = out_of_memory_hint(config, checkpointing=checkpointing)
-        return RunError(FailureReason.GPU_OUT_OF_MEMORY, f"the GPU ran out of memory: {first}", hint=hint)
+        hint = after_gpu_out_of_memory(
+            config.training, config.dpo, config.lora, processes=config.topology.world_size, checkpointing=checkpointing
+        )
+        return RunError(Reason.GPU_OUT_OF_MEMORY, f"the GPU ran out of memory: {first}", hint=hint)
     no_memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     if no_memory or "can't allocate memory" in text:
         return RunError(
-            FailureReason.HOST_OUT_OF_MEMORY,
+            Reason.HOST_OUT_OF_MEMORY,
             f"the pod ran out of memory: {text or type(error).__name__}",
             hint="Raise resources.limits.memory, or lower training.perDeviceBatchSize.",
         )
     if "loss scale already at minimum" in text:
         return RunError(
-            FailureReason.NON_FINITE_LOSS,
+            Reason.NON_FINITE_LOSS,
             "the gradients overflow in fp16 at every loss scale",
             hint="Lower training.learningRate, or take a GPU that has bf16.",
         )
     if isinstance(error, torch.distributed.DistError) or any(words in text for words in _LOST_CONTACT):
         return RunError(
-            FailureReason.RENDEZVOUS,
+            Reason.RENDEZVOUS,
             f"lost contact with another training process: {text.splitlines()[0] if text else type(error).__name__}",
             hint="See how the other processes and pods of this run ended.",
         )

@@ -13,13 +13,15 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pydantic import ValidationError
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import FailureReason, Outcome, OutcomeState, Stage
+from dporun_api import run_folder as layout
+from dporun_api.pod import MAIN_ADDRESS_VARIABLE, NODE_INDEX_VARIABLE, RENDEZVOUS_PORT
+from dporun_api.results import Outcome, OutcomeState, Stage
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import ProgressFile
@@ -28,10 +30,6 @@ from dporun_trainer.training import record as training_record
 from dporun_trainer.training.status_server import serve
 
 log = logging.getLogger(__name__)
-
-FINISH_OUTCOME = "finish_outcome.json"
-MAIN_ADDRESS_VARIABLE = "DPORUN_MAIN_ADDRESS"
-NODE_RANK_VARIABLE = "JOB_COMPLETION_INDEX"
 
 _TAIL_LINES = 60
 _AFTER_FAILURE_SECONDS = 20
@@ -70,10 +68,10 @@ def launch(config: RunConfig, config_path: Path, directory: Path, *, port: int) 
         return _with_progress(outcome, progress, prepared)
 
 
-def outcome_file(environment: Mapping[str, str]) -> str:
+def outcome_file(environment: Mapping[str, str]) -> PurePath:
     """Name of the file for this pod's Outcome: node 0 tells that of the run, the others their own."""
-    node = environment.get(NODE_RANK_VARIABLE, "0")
-    return str(layout.OUTCOME) if node == "0" else f"{layout.OUTCOME.stem}-{node}{layout.OUTCOME.suffix}"
+    node = environment.get(NODE_INDEX_VARIABLE, "0")
+    return layout.OUTCOME if node == "0" else layout.OUTCOME.with_stem(f"{layout.OUTCOME.stem}-{node}")
 
 
 def node_rank(environment: Mapping[str, str], config: RunConfig) -> int:
@@ -83,10 +81,10 @@ def node_rank(environment: Mapping[str, str], config: RunConfig) -> int:
         RunError: it is none of this run's nodes.
 
     """
-    text = environment.get(NODE_RANK_VARIABLE, "0")
+    text = environment.get(NODE_INDEX_VARIABLE, "0")
     if not text.isdecimal() or int(text) >= config.topology.nodes:
         raise RunError(
-            FailureReason.INVALID_SPEC, f"{NODE_RANK_VARIABLE} is {text}, but the run has {config.topology.nodes} nodes"
+            Reason.INVALID_SPEC, f"{NODE_INDEX_VARIABLE} is {text}, but the run has {config.topology.nodes} nodes"
         )
     return int(text)
 
@@ -166,8 +164,8 @@ def train(config: RunConfig, config_path: Path, directory: Path, *, node: int, s
     nodes = config.topology.nodes
     address = os.environ.get(MAIN_ADDRESS_VARIABLE, "127.0.0.1" if nodes == 1 else "")
     if not address:
-        raise RunError(FailureReason.INVALID_SPEC, f"{MAIN_ADDRESS_VARIABLE} is not set, but the run has {nodes} nodes")
-    port = layout.RENDEZVOUS_PORT if nodes > 1 else _free_port()
+        raise RunError(Reason.INVALID_SPEC, f"{MAIN_ADDRESS_VARIABLE} is not set, but the run has {nodes} nodes")
+    port = RENDEZVOUS_PORT if nodes > 1 else _free_port()
     per_node = config.topology.processes_per_node
     with tempfile.TemporaryDirectory(prefix="dporun-ranks-") as name:
         ends = Path(name)
@@ -179,7 +177,7 @@ def train(config: RunConfig, config_path: Path, directory: Path, *, node: int, s
 
 def _finish(config_path: Path, directory: Path, stop: threading.Event) -> Outcome:
     """Evaluate, merge and report in a process of its own, with the whole device to itself."""
-    path = directory / FINISH_OUTCOME
+    path = directory / layout.FINISH_OUTCOME
     path.unlink(missing_ok=True)
     command = [
         sys.executable,
@@ -198,7 +196,7 @@ def _finish(config_path: Path, directory: Path, stop: threading.Event) -> Outcom
             message = "Preempted after training; the next attempt evaluates and reports."
             return Outcome(state=OutcomeState.PREEMPTED, message=message)
         killed = code in {-signal.SIGKILL, 128 + signal.SIGKILL}
-        reason = FailureReason.HOST_OUT_OF_MEMORY if killed else FailureReason.TRAINER_ERROR
+        reason = Reason.HOST_OUT_OF_MEMORY if killed else Reason.TRAINER_ERROR
         error = RunError(reason, f"evaluation ended with exit code {code} and no outcome; training is done and kept")
         return Outcome(state=OutcomeState.FAILED, message=error.message, failure=error.failure(log_tail=tail))
 

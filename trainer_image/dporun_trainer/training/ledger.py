@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from dporun_trainer.contract.base import Document, Finite
-from dporun_trainer.files import write_text
+from dporun_api.document import Document, Finite
+from dporun_api.files import write_text
 
 
 class Ledger(Document):

@@ -1,8 +1,6 @@
-"""How much accelerator memory a training process needs: an estimate, and the advice that follows from running out."""
+"""How much accelerator memory a training process needs: an estimate."""
 
 from dataclasses import dataclass
-
-from dporun_trainer.contract.config import RunConfig
 
 GIB = 2**30
 
@@ -76,31 +74,3 @@ def required(shape: Shape, *, checkpointing: bool) -> int:
 def needs_checkpointing(shape: Shape, available: int) -> bool:
     """Whether activations must be recomputed for training to fit into ``available`` bytes."""
     return required(shape, checkpointing=False) > _HEADROOM * available
-
-
-def smaller_batch(config: RunConfig) -> tuple[int, int] | None:
-    """Find perDeviceBatchSize and gradientAccumulationSteps that need less memory for the same effective batch.
-
-    The largest proper divisor of the batch size, so that the effective batch stays what it is. None when the batch
-    size is 1 already.
-    """
-    batch, accumulation = config.training.per_device_batch_size, config.training.gradient_accumulation_steps
-    smaller = next((size for size in range(batch // 2, 0, -1) if batch % size == 0), None)
-    return None if smaller is None else (smaller, accumulation * (batch // smaller))
-
-
-def out_of_memory_hint(config: RunConfig, *, checkpointing: bool) -> str:
-    """Say what to change after a device ran out of memory."""
-    smaller = smaller_batch(config)
-    if smaller is not None:
-        batch, accumulation = smaller
-        return (
-            f"Set training.perDeviceBatchSize: {batch} and training.gradientAccumulationSteps: {accumulation}; "
-            f"the effective batch stays {config.effective_batch_size}."
-        )
-    if not checkpointing:
-        return "Set training.gradientCheckpointing: always; the batch size is 1 already."
-    return (
-        f"The batch size is 1 already: lower dpo.maxLength ({config.dpo.max_length}) or lora.rank "
-        f"({config.lora.rank}), or take a GPU with more memory."
-    )

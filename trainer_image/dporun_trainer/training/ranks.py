@@ -6,10 +6,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dporun_trainer.contract.base import Document, Finite
-from dporun_trainer.contract.results import Failure, FailureReason, Outcome, OutcomeState
+from dporun_api.document import Document, Finite
+from dporun_api.files import write_text
+from dporun_api.results import Failure, Outcome, OutcomeState
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import write_text
 
 FOLDER_VARIABLE = "DPORUN_RANKS"
 """Environment variable that names the folder of these files."""
@@ -65,7 +66,7 @@ def fold(ends: Iterable[RankEnd], ranks: Sequence[int], *, stopping: bool, log_t
     failures = sorted(
         ((end.at, end.rank, end.failure) for end in told if end.failure is not None), key=lambda failure: failure[:2]
     )
-    by_itself = [failure for failure in failures if failure[2].reason is not FailureReason.RENDEZVOUS]
+    by_itself = [failure for failure in failures if failure[2].reason is not Reason.RENDEZVOUS]
     preempted = [end for end in told if end.state is OutcomeState.PREEMPTED]
     silent = sorted(set(ranks) - {end.rank for end in told})
     if by_itself:
@@ -80,7 +81,7 @@ def fold(ends: Iterable[RankEnd], ranks: Sequence[int], *, stopping: bool, log_t
         return _failed(failures[0], log_tail)
     if exit_code != 0:
         message = f"the training processes finished, but their launcher ended with exit code {exit_code}"
-        return _outcome(RunError(FailureReason.TRAINER_ERROR, message), log_tail)
+        return _outcome(RunError(Reason.TRAINER_ERROR, message), log_tail)
     return Outcome(state=OutcomeState.SUCCEEDED, message="Training finished.")
 
 
@@ -101,7 +102,7 @@ def _died(silent: Sequence[int], log_tail: str, exit_code: int) -> RunError:
     signals = {int(number) for number, _ in _KILLED.findall(log_tail)}
     if _SIGKILL in signals or exit_code in {-_SIGKILL, 128 + _SIGKILL}:
         return RunError(
-            FailureReason.HOST_OUT_OF_MEMORY,
+            Reason.HOST_OUT_OF_MEMORY,
             f"training process {ranks} was killed (SIGKILL), as the kernel does when memory runs out",
             hint="Raise resources.limits.memory, or lower training.perDeviceBatchSize.",
             rank=silent[0],
@@ -109,12 +110,12 @@ def _died(silent: Sequence[int], log_tail: str, exit_code: int) -> RunError:
     if signals:
         names = ", ".join(map(str, sorted(signals)))
         message = f"training process {ranks} was killed by signal {names}"
-        return RunError(FailureReason.TRAINER_ERROR, message, rank=silent[0])
+        return RunError(Reason.TRAINER_ERROR, message, rank=silent[0])
     message = f"training process {ranks} ended without telling why (launcher's exit code {exit_code})"
     if re.search(r"RendezvousConnectionError|RendezvousTimeoutError|DistNetworkError|DistStoreError", log_tail):
         return RunError(
-            FailureReason.RENDEZVOUS,
+            Reason.RENDEZVOUS,
             "the training processes could not find each other",
             hint="See whether all pods of the run were started, and whether a NetworkPolicy keeps them apart.",
         )
-    return RunError(FailureReason.TRAINER_ERROR, message, rank=silent[0])
+    return RunError(Reason.TRAINER_ERROR, message, rank=silent[0])

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import Model
-from dporun_trainer.contract.results import FailureReason
+from dporun_api import run_folder as layout
+from dporun_api.files import read_json, sync_folder, write_json
+from dporun_api.run_config import Model
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.files import read_json, sync_folder, write_json
 from dporun_trainer.prepared import Prepared
 from dporun_trainer.training import checkpoints
 from dporun_trainer.training.checkpoints import Checkpoint
@@ -186,7 +186,7 @@ def save_final(directory: Path, base: Mapping[str, str | None]) -> Checkpoint:
     """
     best = checkpoints.best(checkpoints.complete(directory))
     if best is None:
-        raise RunError(FailureReason.TRAINER_ERROR, f"training ended without a complete checkpoint in {directory}")
+        raise RunError(Reason.TRAINER_ERROR, f"training ended without a complete checkpoint in {directory}")
     final, temporary = directory / layout.FINAL, directory / f".{layout.FINAL}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

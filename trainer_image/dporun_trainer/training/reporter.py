@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from dporun_trainer.contract.results import Metrics, Stage
+from dporun_api.results import Metrics, Stage
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.progress import Done, Plan, ProgressFile, finishing_seconds, pace, percent, seconds_left
 from dporun_trainer.training import checkpoints

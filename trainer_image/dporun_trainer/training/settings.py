@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dporun_trainer.contract.config import Dpo, RunConfig, Switch
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.run_config import Dpo, RunConfig, Switch
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import Plan
 from dporun_trainer.training.memory import Shape, needs_checkpointing
@@ -106,10 +106,10 @@ def decide_precision(requested: str, machine: Machine) -> Precision:
         return "fp32" if not machine.cuda else "bf16" if machine.bf16 else "fp16"
     if requested == "fp16" and not machine.cuda:
         message = "training.precision is fp16, but this process has no GPU, and DeepSpeed has no fp16 on CPU"
-        raise RunError(FailureReason.INVALID_SPEC, message, hint="Set training.precision: auto.")
+        raise RunError(Reason.INVALID_SPEC, message, hint="Set training.precision: auto.")
     if requested == "bf16" and not machine.bf16:
         message = f"training.precision is bf16, but {machine.name} does not compute in bfloat16"
-        raise RunError(FailureReason.INVALID_SPEC, message, hint="Set training.precision: auto, which takes fp16.")
+        raise RunError(Reason.INVALID_SPEC, message, hint="Set training.precision: auto, which takes fp16.")
     return {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}[requested]  # type: ignore[return-value]
 
 
@@ -128,12 +128,10 @@ def decide_losses(dpo: Dpo) -> tuple[tuple[str, ...], tuple[float, ...]]:
     smoothing = dpo.label_smoothing
     if "exo_pair" in dpo.loss and smoothing == 0:
         message = "dpo.loss exo_pair needs dpo.labelSmoothing above 0"
-        raise RunError(FailureReason.INVALID_SPEC, message, hint="Its authors recommend dpo.labelSmoothing: 0.001.")
+        raise RunError(Reason.INVALID_SPEC, message, hint="Its authors recommend dpo.labelSmoothing: 0.001.")
     if smoothing > 0 and not set(dpo.loss) & _SMOOTHED_LOSSES:
         message = f"dpo.labelSmoothing is {smoothing:g}, but dpo.loss {', '.join(dpo.loss)} does not use it"
-        raise RunError(
-            FailureReason.INVALID_SPEC, message, hint=f"Losses that use it: {', '.join(sorted(_SMOOTHED_LOSSES))}."
-        )
+        raise RunError(Reason.INVALID_SPEC, message, hint=f"Losses that use it: {', '.join(sorted(_SMOOTHED_LOSSES))}.")
     types: list[str] = []
     weights: list[float] = []
     for name, weight in zip(dpo.loss, dpo.loss_weights or (1.0,) * len(dpo.loss), strict=True):

@@ -9,8 +9,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.results import Progress
+from dporun_api import run_folder as layout
+from dporun_api.pod import HEALTH_PATH, METRICS_PATH, PROGRESS_PATH
+from dporun_api.results import Progress
 from dporun_trainer.progress import ProgressFile
 
 log = logging.getLogger(__name__)
@@ -58,16 +59,16 @@ def serve(directory: Path, port: int, *, host: str = "", heartbeat_limit: float 
 
 def respond(path: str, progress: Progress, now: float, heartbeat_limit: float) -> tuple[HTTPStatus, str, str]:
     """Answer a request: status, content type and body."""
-    if path == "/progress":
+    if path == PROGRESS_PATH:
         return HTTPStatus.OK, "application/json", progress.to_json(exclude_none=True)
-    if path == "/metrics":
+    if path == METRICS_PATH:
         return HTTPStatus.OK, "text/plain; version=0.0.4", prometheus(progress)
-    if path == "/healthz":
+    if path == HEALTH_PATH:
         age = now - progress.updated_at
         if age > heartbeat_limit:
             return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"no progress for {age:.0f} s\n"
         return HTTPStatus.OK, "text/plain", "ok\n"
-    return HTTPStatus.NOT_FOUND, "text/plain", "there is /progress, /metrics and /healthz\n"
+    return HTTPStatus.NOT_FOUND, "text/plain", f"there is {PROGRESS_PATH}, {METRICS_PATH} and {HEALTH_PATH}\n"
 
 
 _GAUGES = {

@@ -11,7 +11,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
 
-from dporun_trainer.contract import layout
+from dporun_api import run_folder as layout
 from dporun_trainer.training.checkpoints import Checkpoint
 
 if TYPE_CHECKING:

@@ -14,16 +14,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dporun_trainer.contract import layout
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import ExitCode, OutcomeState, Stage
+from dporun_api import logs
+from dporun_api import run_folder as layout
+from dporun_api.pod import LOG_LEVEL_VARIABLE, ExitCode
+from dporun_api.results import OutcomeState, Stage
+from dporun_api.run_config import RunConfig
 from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import ProgressFile, heartbeat
 from dporun_trainer.training import ranks
 from dporun_trainer.training.ranks import RankEnd
 
 _PR_SET_PDEATHSIG = 1
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
@@ -62,7 +63,7 @@ def die_with_parent() -> None:
 def _quiet() -> None:
     """Log what concerns the run; the libraries' notes on their own future, and rank N's copies, are noise."""
     main = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=os.environ.get("DPORUN_LOG_LEVEL", "INFO") if main else "WARNING", format=LOG_FORMAT)
+    logs.configure(os.environ.get(LOG_LEVEL_VARIABLE, "INFO") if main else "WARNING")
     warnings.filterwarnings("ignore", category=FutureWarning)
     for library in ("accelerate", "deepspeed", "DeepSpeed", "transformers", "trl", "datasets", "torch", "filelock"):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from trl import DPOTrainer
 
-from dporun_trainer.contract.config import RunConfig
-from dporun_trainer.contract.results import FailureReason
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.training import checkpoints, ledger
 from dporun_trainer.training.checkpoints import Checkpoint, Marker
@@ -95,7 +95,7 @@ class RunTrainer(DPOTrainer):
         self.non_finite_steps += non_finite
         if self._non_finite_streak >= NON_FINITE_LIMIT:
             raise RunError(
-                FailureReason.NON_FINITE_LOSS,
+                Reason.NON_FINITE_LOSS,
                 f"loss or gradient were not finite at steps {self.state.global_step - NON_FINITE_LIMIT + 1} to "
                 f"{self.state.global_step} (NaN or infinity)",
                 hint="Lower training.learningRate, or look for bad rows; checkpoints from before are kept.",
@@ -290,7 +290,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise
         shutil.rmtree(path, ignore_errors=True)
         raise RunError(
-            FailureReason.DISK_FULL,
+            Reason.DISK_FULL,
             f"no space left on the volume while saving {path.name}",
             hint="Set a larger storage.size; the checkpoints saved so far are complete and kept.",
         ) from error

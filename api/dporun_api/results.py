@@ -1,0 +1,231 @@
+"""What the trainer reports: Progress while it runs, Outcome at the end, and the findings that both carry."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from dporun_api.document import Document, Finite
+from dporun_api.v1alpha1.reasons import FailureReason
+
+
+class Stage(StrEnum):
+    """What a run's pod is doing."""
+
+    PREPARING = "Preparing"
+    LOADING = "Loading"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    REPORTING = "Reporting"
+    ARCHIVING = "Archiving"
+    DONE = "Done"
+
+
+class Metrics(Document):
+    """The newest value of each training metric; one that is unknown or not a number is absent."""
+
+    train_loss: Finite | None = None
+    """DPO loss on the training data."""
+    eval_loss: Finite | None = None
+    """DPO loss on the validation data."""
+    learning_rate: Finite | None = None
+    """Learning rate of the newest step."""
+    grad_norm: Finite | None = None
+    """Global gradient norm before clipping."""
+    reward_chosen: Finite | None = None
+    """Mean reward of chosen validation responses (of training responses before the first validation)."""
+    reward_rejected: Finite | None = None
+    """Mean reward of rejected responses."""
+    reward_margin: Finite | None = None
+    """Mean of chosen minus rejected rewards."""
+    reward_accuracy: Finite | None = None
+    """Share of pairs whose chosen response has the higher reward."""
+
+
+class BestCheckpoint(Document):
+    """The checkpoint with the lowest validation loss."""
+
+    step: int = Field(ge=0)
+    """Optimizer step at which it was saved."""
+    epoch: Finite | None = Field(None, ge=0)
+    """Passes over the training data until then."""
+    eval_loss: Finite | None = None
+    """Its validation loss."""
+    path: str | None = Field(None, max_length=512)
+    """Folder, relative to the run's directory."""
+
+
+class DatasetSummary(Document):
+    """What the data turned out to be."""
+
+    train_rows: int = Field(ge=0)
+    """Preference pairs used for training."""
+    validation_rows: int = Field(ge=0)
+    """Preference pairs held out."""
+    warnings: tuple[str, ...] = Field((), max_length=20)
+    """What looks wrong, with row numbers."""
+    fingerprint: str | None = Field(None, max_length=64)
+    """SHA-256 over the rows, in order."""
+
+
+class HealthState(StrEnum):
+    """Diagnosis of a run's curves."""
+
+    ON_TRACK = "OnTrack"
+    OVERFITTING = "Overfitting"
+    UNDERFITTING = "Underfitting"
+    UNSTABLE = "Unstable"
+    CONFUSED = "Confused"
+    UNKNOWN = "Unknown"
+
+
+class Suggestion(Document):
+    """One change of this run's manifest that should help."""
+
+    path: str = Field(max_length=128, examples=["spec.training.learningRate"])
+    """Field of the manifest, or a word for what is not a field (such as ``dataset``)."""
+    current: float | int | bool | str | None = None
+    """Its value in this run."""
+    proposed: float | int | bool | str | None = None
+    """The value to try."""
+    reason: str = Field(max_length=512)
+    """Why, in words."""
+
+
+class Health(Document):
+    """Diagnosis of a run, with its evidence."""
+
+    state: HealthState = HealthState.UNKNOWN
+    """The most serious finding."""
+    evidence: tuple[str, ...] = Field((), max_length=20)
+    """What was seen: steps and values."""
+    suggestions: tuple[Suggestion, ...] = Field((), max_length=10)
+    """What to change, as values of this run's own manifest."""
+
+
+class EvaluationSummary(Document):
+    """Results on the validation data, averaged per example."""
+
+    accuracy: Finite = Field(ge=0, le=1)
+    """Share of pairs whose chosen response has the higher reward; a tie counts as neither."""
+    accuracy_low: Finite | None = None
+    """Lower end of the 95 % bootstrap interval of accuracy."""
+    accuracy_high: Finite | None = None
+    """Upper end of the 95 % bootstrap interval of accuracy."""
+    ties: int = Field(0, ge=0)
+    """Pairs with equal rewards."""
+    avg_chosen_reward: Finite
+    """Mean reward of chosen responses."""
+    avg_rejected_reward: Finite
+    """Mean reward of rejected responses."""
+    reward_margin: Finite
+    """Mean of chosen minus rejected rewards."""
+    forgetting: Finite | None = Field(None, ge=0, le=1)
+    """Share of general knowledge lost: 0 is nothing, 1 is everything."""
+    better_than_base: bool | None = None
+    """Whether generated answers are better than the base model's on more examples than they are worse."""
+    examples: int = Field(ge=0)
+    """Pairs compared."""
+
+
+class VerdictState(StrEnum):
+    """How good the run's result is."""
+
+    GOOD = "Good"
+    FAIR = "Fair"
+    NEEDS_IMPROVEMENT = "NeedsImprovement"
+
+
+class Verdict(Document):
+    """Judgement of the result."""
+
+    state: VerdictState
+    """Good, Fair or NeedsImprovement."""
+    passed: bool
+    """Whether every gate of evaluation.gates was reached."""
+    reasons: tuple[str, ...] = Field((), max_length=20)
+    """Why, in words."""
+
+
+class Failure(Document):
+    """Why and where a run failed."""
+
+    reason: FailureReason
+    """One word for programs."""
+    message: str = Field(max_length=1024)
+    """One sentence for people."""
+    hint: str | None = Field(None, max_length=512)
+    """What to do about it."""
+    rank: int | None = None
+    """Training process that failed first."""
+    exit_code: int | None = None
+    """Its exit code."""
+    pod: str | None = Field(None, max_length=253)
+    """Pod that failed."""
+    log_tail: str | None = Field(None, max_length=2048)
+    """Last lines of its log."""
+
+
+class ArchiveResult(Document):
+    """What was archived."""
+
+    uri: str = Field(max_length=1280)
+    """Folder of the run in the archive."""
+    manifest_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of manifest.json, which holds that of every other file."""
+    files: int = Field(ge=0)
+    """Files archived, the manifest not counted."""
+    bytes: int = Field(ge=0)
+    """Their size in all."""
+
+
+class Progress(Document):
+    """A snapshot of a running pod, served as ``GET /progress`` and kept as progress.json."""
+
+    version: Literal[1] = 1
+    stage: Stage = Stage.LOADING
+    detail: str | None = Field(None, max_length=256)
+    """What is being done, e.g. ``generating 12/60``."""
+    percent: Finite = Field(0, ge=0, le=100)
+    """Share of the whole stay in the pod that is done."""
+    step: int = Field(0, ge=0)
+    total_steps: int = Field(0, ge=0)
+    epoch: Finite = Field(0, ge=0)
+    eta_seconds: Finite | None = Field(None, ge=0)
+    """Seconds left, evaluation included."""
+    samples_per_second: Finite | None = Field(None, ge=0)
+    """Preference pairs per second."""
+    metrics: Metrics = Metrics()
+    best_checkpoint: BestCheckpoint | None = None
+    health: Health | None = None
+    resumed_from: str | None = Field(None, max_length=512)
+    """Checkpoint from which this attempt went on."""
+    updated_at: Finite = Field(0, ge=0)
+    """Unix time of this snapshot; a heartbeat as well."""
+
+
+class OutcomeState(StrEnum):
+    """How a command ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    PREEMPTED = "Preempted"
+
+
+class Outcome(Document):
+    """How a command ended: written to the volume and, cut to 4096 bytes, as the container's termination message."""
+
+    version: Literal[1] = 1
+    state: OutcomeState
+    message: str = Field("", max_length=1024)
+    """One sentence for people."""
+    failure: Failure | None = None
+    resumed_from: str | None = Field(None, max_length=512)
+    step: int | None = Field(None, ge=0)
+    dataset: DatasetSummary | None = None
+    metrics: Metrics | None = None
+    best_checkpoint: BestCheckpoint | None = None
+    health: Health | None = None
+    evaluation: EvaluationSummary | None = None
+    verdict: Verdict | None = None
+    archive: ArchiveResult | None = None

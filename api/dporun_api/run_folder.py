@@ -1,0 +1,58 @@
+"""Names of the files of a run, relative to its folder: on the volume, in the archive and on a user's disk.
+
+The trainer's ``RunFolder`` is the one reader and writer of them; see there who writes what.
+"""
+
+from pathlib import PurePosixPath
+
+INPUTS = PurePosixPath("inputs")
+"""Model and data as prepare fetched them; never archived."""
+INPUT_MODEL = INPUTS / "model"
+INPUT_TRAIN = INPUTS / "train.jsonl"
+INPUT_VALIDATION = INPUTS / "validation.jsonl"
+INPUT_GENERAL = INPUTS / "general.jsonl"
+INPUT_ADAPTER = INPUTS / "adapter"
+"""Adapter to start from (checkpoints.resumeFrom)."""
+PREPARED = INPUTS / "prepared.json"
+"""Written last by prepare: what was fetched, its fingerprints and the lint report."""
+
+CHECKPOINT_PREFIX = "checkpoint-"
+COMPLETE = "COMPLETE"
+"""Marker inside a checkpoint, written last; a checkpoint without it is torn and ignored."""
+FINAL = PurePosixPath("final")
+"""Adapter of the best checkpoint."""
+MERGED = PurePosixPath("merged")
+"""Base model with that adapter merged in."""
+RUNS = PurePosixPath("runs")
+"""TensorBoard logs."""
+EVALUATION = PurePosixPath("evaluation")
+
+TRAINING_CONFIG = PurePosixPath("training_config.json")
+TRAINING_METRICS = PurePosixPath("training_metrics.json")
+LOG_HISTORY = PurePosixPath("log_history.json")
+COMPARISON_RESULTS = EVALUATION / "comparison_results.json"
+EVALUATION_METRICS = EVALUATION / "evaluation_metrics.json"
+FORGETTING = EVALUATION / "forgetting.json"
+HEALTH = PurePosixPath("health.json")
+VERDICT = PurePosixPath("verdict.json")
+REPORT_HTML = PurePosixPath("report.html")
+REPORT_PNG = PurePosixPath("report.png")
+MODEL_CARD = PurePosixPath("README.md")
+PROGRESS = PurePosixPath("progress.json")
+OUTCOME = PurePosixPath("outcome.json")
+"""How training ended, evaluation included; of the first node where there are several."""
+PREPARE_OUTCOME = PurePosixPath("prepare_outcome.json")
+FINISH_OUTCOME = PurePosixPath("finish_outcome.json")
+"""How evaluation and report ended, for the launcher."""
+ARCHIVE_OUTCOME = PurePosixPath("archive_outcome.json")
+MANIFEST = PurePosixPath("manifest.json")
+"""Of the archive: path, bytes and SHA-256 of every file; written last."""
+
+# Only on a user's disk (``dporun run --local``).
+
+LOCAL_CONFIG = PurePosixPath("run.json")
+"""The RunConfig."""
+LOCAL_LOGS = PurePosixPath("logs")
+"""What each command printed."""
+LOCAL_LOCK = PurePosixPath("lock")
+"""Held by the one process that may use the folder."""

@@ -1,0 +1,396 @@
+"""DPORunSpec: what the user asks for.
+
+Hyper-parameter sections come from the trainer's contract; this module adds what only a cluster has: secrets, volumes,
+placement, life cycle. Field docstrings become ``kubectl explain``. Rules stand beside what they check.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
+
+from dporun_api import run_config
+from dporun_api.document import Document
+from dporun_api.v1alpha1.rules import Rule, Ruled
+
+HUB = r"hf://[\w.-]+(/[\w.-]+)?"
+S3 = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+CLAIM = r"pvc://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+
+MODEL_URI = rf"^({HUB}|{S3}/\S+|{CLAIM}/\S+)$"
+DATA_URI = rf"^({HUB}(\?[\w=&.,:/-]+)?|{S3}/\S+|{CLAIM}/\S+)$"
+FILE_URI = rf"^({S3}/\S+|{CLAIM}/\S+)$"
+FOLDER_URI = rf"^{S3}(/\S*)?$"
+OBJECT_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
+IMAGE = r"^[\w][\w./:@-]*$"
+RESOURCE_NAME = r"^[a-z0-9.-]+/[\w.-]+$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+
+PATTERN_HELP = {
+    MODEL_URI: "write hf://OWNER/NAME, s3://BUCKET/PREFIX or pvc://CLAIM/PATH",
+    DATA_URI: "write hf://OWNER/NAME?split=train, s3://BUCKET/FILE or pvc://CLAIM/FILE",
+    FILE_URI: "write s3://BUCKET/FILE or pvc://CLAIM/FILE",
+    FOLDER_URI: "write s3://BUCKET or s3://BUCKET/PREFIX",
+    OBJECT_NAME: "write the name of a Kubernetes object: lower-case letters, digits, '-' and '.'",
+    IMAGE: "write an image reference such as registry.example.com/dporun/trainer:0.1.0",
+    RESOURCE_NAME: "write an extended resource such as nvidia.com/gpu",
+    QUANTITY: "write a quantity such as 500m, 64Gi or 8",
+    run_config.ENDPOINT_URL: "write http://HOST:PORT or https://HOST, without a path; the bucket belongs into uri",
+    run_config.REVISION: "write a branch, a tag or a commit of the Hub",
+}
+"""What to write instead of a value that does not match; nobody should have to parse a pattern to mend a manifest."""
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=OBJECT_NAME)]
+"""Name of a Kubernetes object."""
+
+LabelText = Annotated[str, StringConstraints(max_length=317)]
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    StringConstraints(pattern=QUANTITY, max_length=32),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "pattern": QUANTITY,
+            "maxLength": 32,
+        },
+        mode="validation",
+    ),
+]
+"""Kubernetes quantity, such as 500m, 64Gi or 8."""
+
+
+def no_parent_folder(field: str) -> Rule:
+    """A rule that refuses ``..`` as a step of a path."""
+    return Rule(
+        f"!has(self.{field}) || !(self.{field}.contains('/../') || self.{field}.endsWith('/..'))",
+        lambda document: ".." not in (getattr(document, field) or "").split("/"),
+        f"{field} must not contain '..'",
+    )
+
+
+class SecretReference(Document):
+    """A Secret in the run's own namespace; mounted by the kubelet, never read by the operator."""
+
+    name: Name
+    """Name of the Secret."""
+
+
+class Model(run_config.Model, Ruled):
+    """The base model."""
+
+    rules = (
+        no_parent_folder("uri"),
+        Rule(
+            "!has(self.revision) || self.uri.startsWith('hf://')",
+            lambda model: model.revision is None or model.uri.startswith("hf://"),
+            "revision is for hf:// models only",
+        ),
+    )
+
+    uri: run_config.Uri = Field(pattern=MODEL_URI, examples=["hf://Qwen/Qwen2.5-0.5B-Instruct"])
+    """hf://OWNER/NAME, s3://BUCKET/PREFIX or pvc://CLAIM/PATH of a transformers model in safetensors."""
+    secret_ref: SecretReference | None = None
+    """Secret with HF_TOKEN (hf://) or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (s3://; also AWS_ENDPOINT_URL)."""
+
+
+class Dataset(run_config.Dataset, Ruled):
+    """Preference pairs: prompt, chosen and rejected, as text or as chat messages."""
+
+    rules = (
+        no_parent_folder("train"),
+        no_parent_folder("validation"),
+        Rule(
+            "!has(self.validation) || !has(self.validationFraction)",
+            lambda dataset: dataset.validation is None or dataset.validation_fraction is None,
+            "give validation or validationFraction, not both",
+        ),
+        Rule(
+            "!has(self.validation) || self.validation != self.train",
+            lambda dataset: dataset.validation != dataset.train,
+            "validation must not be the training data; leave it out to have a part of train held out",
+        ),
+    )
+
+    train: run_config.Uri = Field(pattern=DATA_URI, examples=["s3://bucket/dpo_train.jsonl"])
+    """hf://OWNER/NAME?split=train, s3://BUCKET/FILE or pvc://CLAIM/FILE; JSONL or Parquet."""
+    validation: run_config.Uri | None = Field(None, pattern=DATA_URI, examples=["s3://bucket/dpo_val.jsonl"])
+    """Held-out pairs, from the same kinds of place. Split off from train when absent."""
+    secret_ref: SecretReference | None = None
+    """Secret with HF_TOKEN (hf://) or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (s3://; also AWS_ENDPOINT_URL)."""
+
+
+class Dpo(run_config.Dpo, Ruled):
+    """The DPO objective, in the words of TRL's DPOConfig."""
+
+    rules = (
+        Rule(
+            "!has(self.lossWeights) || size(self.lossWeights) == size(self.loss)",
+            lambda dpo: dpo.loss_weights is None or len(dpo.loss_weights) == len(dpo.loss),
+            "lossWeights must have one weight per entry of loss",
+        ),
+    )
+
+
+class Distributed(Document):
+    """How many processes train together, and DeepSpeed."""
+
+    nodes: int = Field(1, ge=1, le=64, examples=[2])
+    """Pods; more than 1 needs a ReadWriteMany volume."""
+    processes_per_node: int | None = Field(None, ge=1, le=64, examples=[8])
+    """Training processes per pod. One per GPU when absent, and one where gpusPerNode is 0."""
+    deepspeed: run_config.DeepSpeed = run_config.DeepSpeed()
+    """DeepSpeed ZeRO."""
+
+
+class Toleration(Document):
+    """A taint that the pods tolerate."""
+
+    key: str | None = Field(None, max_length=317)
+    """Taint key; all taints when absent and operator is Exists."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """How the key relates to the value."""
+    value: str | None = Field(None, max_length=63)
+    """Taint value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Taint effect; all effects when absent."""
+    toleration_seconds: int | None = Field(None, ge=0)
+    """Seconds for which a NoExecute taint is tolerated. For ever when absent."""
+
+
+class Resources(Document):
+    """What the training pods get, and where they run."""
+
+    gpu_resource_name: str = Field("nvidia.com/gpu", max_length=253, pattern=RESOURCE_NAME, examples=["amd.com/gpu"])
+    """Extended resource that stands for one GPU."""
+    gpus_per_node: int = Field(1, ge=0, le=64, examples=[8])
+    """GPUs per pod; 0 trains on CPU."""
+    requests: dict[LabelText, Quantity] | None = Field(None, max_length=16, examples=[{"cpu": "8", "memory": "64Gi"}])
+    """Requests of the training container, GPUs apart. The operator's defaults when absent."""
+    limits: dict[LabelText, Quantity] | None = Field(None, max_length=16, examples=[{"memory": "64Gi"}])
+    """Limits of the training container, GPUs apart. The operator's defaults when absent."""
+    node_selector: dict[LabelText, Annotated[str, StringConstraints(max_length=63)]] | None = Field(
+        None, max_length=32, examples=[{"gpu": "h100"}]
+    )
+    """Labels of the nodes to run on; every pod of the run has them, so that its volume binds where the GPUs are."""
+    tolerations: tuple[Toleration, ...] | None = Field(None, max_length=16)
+    """Taints that every pod of the run tolerates."""
+    runtime_class_name: Name | None = Field(None, examples=["nvidia"])
+    """RuntimeClass of the pods."""
+    priority_class_name: Name | None = Field(None, examples=["training-low"])
+    """PriorityClass of the training pods."""
+    shm_size: Quantity = Field("2Gi", examples=["16Gi"])
+    """Size of /dev/shm, which NCCL uses between the processes of a pod."""
+
+
+class Scheduling(Document):
+    """Queueing."""
+
+    queue_name: Name | None = Field(None, examples=["team-a"])
+    """Kueue LocalQueue; training waits there for its quota."""
+
+
+class Storage(Ruled):
+    """The volume of the run's results."""
+
+    rules = (
+        Rule(
+            "!has(self.claimName) || !has(self.storageClassName)",
+            lambda storage: storage.claim_name is None or storage.storage_class_name is None,
+            "storageClassName is for a new volume; with claimName, leave it out",
+        ),
+    )
+
+    claim_name: Name | None = Field(None, examples=["shared-results"])
+    """Existing PersistentVolumeClaim to use. One is made for the run when absent."""
+    size: Quantity = Field("50Gi", examples=["200Gi"])
+    """Size of the volume that is made."""
+    storage_class_name: Name | None = Field(None, examples=["fast-ssd"])
+    """Its StorageClass. The cluster's default when absent."""
+    access_modes: tuple[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"], ...] = Field(
+        ("ReadWriteOnce",), min_length=1, max_length=3, examples=[["ReadWriteMany"]]
+    )
+    """Its access modes."""
+    when_deleted: Literal["Delete", "Retain"] = "Delete"
+    """What becomes of the volume that was made, once the deleted run has been archived."""
+
+
+class ResumeFrom(Ruled):
+    """Another run to start from."""
+
+    rules = (
+        Rule(
+            "has(self.run) != has(self.uri)",
+            lambda source: (source.run is None) != (source.uri is None),
+            "give exactly one of run and uri",
+        ),
+    )
+
+    run: Name | None = Field(None, examples=["support-tone-v1"])
+    """Archived DPORun in this namespace."""
+    uri: run_config.Uri | None = Field(
+        None, pattern=FOLDER_URI, examples=["s3://bucket/dporuns/support-tone-v1-1a2b3c4d"]
+    )
+    """Folder of an archived run."""
+
+
+class Checkpoints(Document):
+    """Checkpoints of the run."""
+
+    resume: run_config.ResumePolicy = run_config.ResumePolicy.AUTO
+    """auto: an attempt goes on from the newest complete checkpoint; never: it starts again."""
+    every_steps: int | None = Field(None, ge=1, le=1000000, examples=[500])
+    """Save (and validate) every so many optimizer steps as well as after each epoch."""
+    resume_from: ResumeFrom | None = None
+    """Start from the best adapter of another run."""
+
+
+class GeneralQuestions(run_config.GeneralQuestions, Ruled):
+    """The check for catastrophic forgetting on general questions."""
+
+    rules = (no_parent_folder("uri"),)
+
+    uri: run_config.Uri | None = Field(None, pattern=FILE_URI, examples=["s3://bucket/general.jsonl"])
+    """JSONL with question, answer and optionally accept, match and category. A built-in set of 60 when absent."""
+
+
+class Evaluation(run_config.Evaluation):
+    """What happens after training, before the GPU is given back."""
+
+    general: GeneralQuestions = GeneralQuestions()
+    """The check for catastrophic forgetting."""
+
+
+class Archive(run_config.ArchiveTarget, Ruled):
+    """Where results are archived, and which."""
+
+    mutable = frozenset({"secretRef"})
+    rules = (
+        no_parent_folder("uri"),
+        Rule(
+            "!has(self.secretRef) || !has(self.serviceAccountName)",
+            lambda archive: archive.secret_ref is None or archive.service_account_name is None,
+            "give secretRef or serviceAccountName, not both",
+        ),
+    )
+
+    uri: run_config.Uri = Field(pattern=FOLDER_URI, examples=["s3://bucket/dporuns"])
+    """S3 folder; the run's own folder is made below it."""
+    secret_ref: SecretReference | None = None
+    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
+    service_account_name: Name | None = Field(None, examples=["dporun-archiver"])
+    """ServiceAccount with a cloud identity (such as IRSA) that may write to the bucket."""
+
+
+class TensorBoard(Document):
+    """TensorBoard beside the training, and after it."""
+
+    enabled: bool = True
+    """Run TensorBoard with a Service."""
+    ttl_seconds_after_finished: int = Field(86400, ge=0, le=31536000, examples=[3600])
+    """Seconds for which TensorBoard stays after the run has finished."""
+
+
+class RunPolicy(Ruled):
+    """Retries and limits."""
+
+    mutable = frozenset({"ttlSecondsAfterFinished"})
+
+    max_retries: int = Field(3, ge=0, le=100, examples=[0])
+    """Attempts after a failure that may pass; preemptions do not count."""
+    active_deadline_seconds: int | None = Field(None, ge=60, le=31536000, examples=[86400])
+    """Longest time to train, waiting for a GPU not counted. No limit when absent."""
+    stall_seconds: int = Field(1800, ge=60, le=86400, examples=[600])
+    """Seconds without progress after which an attempt counts as stalled and is restarted."""
+    ttl_seconds_after_finished: int | None = Field(None, ge=0, le=31536000, examples=[604800])
+    """Delete the DPORun (as kubectl delete would) so long after it finished. Never when absent."""
+    grace_period_seconds: int = Field(120, ge=30, le=3600, examples=[300])
+    """Seconds that a pod has to save a checkpoint when it is stopped."""
+
+
+class DeletionPolicy(StrEnum):
+    """What deleting the DPORun does with its results."""
+
+    ARCHIVE = "Archive"
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+class DPORunSpec(Ruled):
+    """A DPO fine-tuning run."""
+
+    mutable = frozenset({"suspend", "deletionPolicy", "tensorboard"})
+    rules = (
+        Rule(
+            "self.distributed.nodes == 1 || has(self.storage.claimName) || 'ReadWriteMany' in self.storage.accessModes",
+            lambda spec: (
+                spec.distributed.nodes == 1
+                or spec.storage.claim_name is not None
+                or "ReadWriteMany" in spec.storage.access_modes
+            ),
+            "distributed.nodes above 1 needs storage that all nodes can mount: "
+            "set storage.accessModes to [ReadWriteMany], or storage.claimName",
+        ),
+        Rule(
+            "self.resources.gpusPerNode == 0 || !has(self.distributed.processesPerNode) || "
+            "self.distributed.processesPerNode == self.resources.gpusPerNode",
+            lambda spec: (
+                spec.resources.gpus_per_node == 0
+                or spec.distributed.processes_per_node in {None, spec.resources.gpus_per_node}
+            ),
+            "distributed.processesPerNode must equal resources.gpusPerNode: one process drives one GPU "
+            "(leave processesPerNode out)",
+        ),
+        Rule(
+            "!has(self.archive) || self.archive.when != 'Passed' || self.evaluation.enabled",
+            lambda spec: spec.archive is None or spec.archive.when != "Passed" or spec.evaluation.enabled,
+            "archive.when: Passed needs evaluation.enabled: a run that is not evaluated passes nothing",
+        ),
+    )
+
+    model: Model
+    """The base model."""
+    dataset: Dataset
+    """Preference pairs."""
+    dpo: Dpo = Dpo()
+    """The DPO objective."""
+    lora: run_config.Lora = run_config.Lora()
+    """The LoRA adapter."""
+    training: run_config.Training = run_config.Training()
+    """Optimisation."""
+    distributed: Distributed = Distributed()
+    """How many processes train together, and DeepSpeed."""
+    resources: Resources = Resources()
+    """What the training pods get, and where they run."""
+    scheduling: Scheduling = Scheduling()
+    """Queueing."""
+    image: str | None = Field(
+        None, max_length=512, pattern=IMAGE, examples=["registry.example.com/dporun/trainer:0.1.0"]
+    )
+    """Trainer image. The operator's default when absent; another must match the administrator's allow-list."""
+    storage: Storage = Storage()
+    """The volume of the run's results."""
+    checkpoints: Checkpoints = Checkpoints()
+    """Checkpoints of the run."""
+    evaluation: Evaluation = Evaluation()
+    """What happens after training, before the GPU is given back."""
+    tensorboard: TensorBoard = TensorBoard()
+    """TensorBoard beside the training, and after it."""
+    archive: Archive | None = None
+    """Where results are archived. Nowhere when absent: they stay on the volume."""
+    run_policy: RunPolicy = RunPolicy()
+    """Retries and limits."""
+    deletion_policy: DeletionPolicy = DeletionPolicy.ARCHIVE
+    """Archive: a deleted run is archived first; Retain: its volume stays; Delete: its results go with it."""
+    suspend: bool = False
+    """Stop the run after saving a checkpoint; false again goes on from there."""
+
+    @property
+    def processes_per_node(self) -> int:
+        """Training processes per pod: as asked for, or one per GPU, or one."""
+        return self.distributed.processes_per_node or self.resources.gpus_per_node or 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in all."""
+        return self.distributed.nodes * self.resources.gpus_per_node

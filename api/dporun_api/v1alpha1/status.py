@@ -1,0 +1,182 @@
+"""DPORunStatus: where a run stands. Written by the operator alone."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from dporun_api import results
+from dporun_api.document import Document, Finite
+from dporun_api.v1alpha1.reasons import Phase
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+"""RFC 3339, UTC."""
+
+ShortText = Annotated[str, StringConstraints(max_length=64)]
+
+
+class ConditionType(StrEnum):
+    """What can be waited for with ``kubectl wait --for=condition=...``."""
+
+    ACCEPTED = "Accepted"
+    PREPARED = "Prepared"
+    SCHEDULED = "Scheduled"
+    RUNNING = "Running"
+    TENSORBOARD_READY = "TensorBoardReady"
+    EVALUATED = "Evaluated"
+    HEALTHY = "Healthy"
+    ARCHIVED = "Archived"
+    STALLED = "Stalled"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FINISHED = "Finished"
+
+
+class Condition(Document):
+    """One aspect of the run's state, as in the Kubernetes API conventions."""
+
+    type: ConditionType
+    """Aspect."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=1024)]
+    """One word for programs."""
+    message: Annotated[str, StringConstraints(max_length=32768)] = ""
+    """One sentence for people."""
+    last_transition_time: Time
+    """When status last changed."""
+    observed_generation: int = Field(ge=0)
+    """metadata.generation that this was derived from."""
+
+
+class ProgressStatus(Document):
+    """How far training is."""
+
+    percent: Finite = Field(0, ge=0, le=100)
+    """Share of the run that is done."""
+    step: int = Field(0, ge=0)
+    """Optimizer steps done."""
+    total_steps: int = Field(0, ge=0)
+    """Optimizer steps in all."""
+    epoch: Finite = Field(0, ge=0)
+    """Passes over the training data."""
+    eta_seconds: Finite | None = Field(None, ge=0)
+    """Seconds left, evaluation included."""
+    samples_per_second: Finite | None = Field(None, ge=0)
+    """Preference pairs per second."""
+    updated_at: Time | None = None
+    """When the training pod last said so."""
+
+
+class TensorBoardStatus(Document):
+    """Where to find TensorBoard."""
+
+    service: str | None = Field(None, max_length=63)
+    """Service in the run's namespace."""
+    port: int | None = None
+    """Port of the Service."""
+    command: str | None = Field(None, max_length=512)
+    """Command that makes it reachable at http://localhost:6006."""
+
+
+class ArchiveState(StrEnum):
+    """State of the archive."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+
+
+class ArchiveStatus(Document):
+    """What has been archived."""
+
+    state: ArchiveState
+    """Pending, Running, Succeeded, Failed or Skipped."""
+    uri: str | None = Field(None, max_length=1280)
+    """Folder of the run in the archive."""
+    manifest_sha256: str | None = Field(None, max_length=64)
+    """SHA-256 of manifest.json, which holds that of every other file."""
+    files: int | None = Field(None, ge=0)
+    """Files archived."""
+    bytes: int | None = Field(None, ge=0)
+    """Their size in all."""
+    attempts: int = Field(0, ge=0)
+    """Times that archiving was tried."""
+    message: str | None = Field(None, max_length=1024)
+    """What went wrong, or why nothing was archived."""
+
+
+class Summary(Document):
+    """Formatted values for the columns of ``kubectl get``."""
+
+    progress: ShortText | None = None
+    """Steps, such as 340/1200."""
+    eta: ShortText | None = None
+    """Time left, such as 41m."""
+    eval_loss: ShortText | None = None
+    """Validation loss."""
+    accuracy: ShortText | None = None
+    """Share of validation pairs ranked rightly."""
+    margin: ShortText | None = None
+    """Mean reward margin."""
+    best: ShortText | None = None
+    """Best checkpoint."""
+    model: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    """Base model, shortened."""
+    gpus: ShortText | None = None
+    """GPUs in all."""
+    forgetting: ShortText | None = None
+    """Share of general knowledge lost."""
+
+
+class DPORunStatus(Document):
+    """Where a run stands."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    observed_generation: int | None = None
+    """metadata.generation that this status was derived from."""
+    phase: Phase | None = None
+    """Where the run stands, in one word."""
+    message: str | None = Field(None, max_length=2048)
+    """Where the run stands and what to do next, in one sentence."""
+    conditions: tuple[Condition, ...] = Field(
+        (), max_length=32, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+    )
+    """Aspects of the run's state."""
+    start_time: Time | None = None
+    """When the first pod of the run was created."""
+    completion_time: Time | None = None
+    """When the run finished."""
+    attempt: int | None = Field(None, ge=0)
+    """Number of the current training attempt, from 1."""
+    retries: int | None = Field(None, ge=0)
+    """Attempts that failed and were repeated."""
+    preemptions: int | None = Field(None, ge=0)
+    """Attempts that were preempted."""
+    progress: ProgressStatus | None = None
+    """How far training is."""
+    metrics: results.Metrics | None = None
+    """The newest training metrics."""
+    best_checkpoint: results.BestCheckpoint | None = None
+    """The checkpoint with the lowest validation loss."""
+    resumed_from: str | None = Field(None, max_length=512)
+    """Checkpoint from which the current attempt went on."""
+    dataset: results.DatasetSummary | None = None
+    """What the data turned out to be."""
+    health: results.Health | None = None
+    """Diagnosis of the run's curves."""
+    evaluation: results.EvaluationSummary | None = None
+    """Results on the validation data."""
+    verdict: results.Verdict | None = None
+    """Judgement of the result."""
+    tensorboard: TensorBoardStatus | None = None
+    """Where to find TensorBoard."""
+    archive: ArchiveStatus | None = None
+    """What has been archived."""
+    failure: results.Failure | None = None
+    """Why and where the run failed."""
+    summary: Summary | None = None
+    """Formatted values for the columns of kubectl get."""

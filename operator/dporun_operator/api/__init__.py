@@ -1,1 +1,0 @@
-"""The DPORun API: typed models of the custom resource, and the CustomResourceDefinition made from them."""

@@ -1,0 +1,98 @@
+"""The models of the API: what may change, and rules that are the same in CEL and in Python."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args
+
+import pytest
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from dporun_api.document import Document
+from dporun_api.v1alpha1.rules import Ruled
+from dporun_api.v1alpha1.spec import PATTERN_HELP, DPORunSpec
+from dporun_api.v1alpha1.status import DPORunStatus
+from dporun_testing.manifests import dporun
+from dporun_testing.paths import REFUSED
+
+
+def spec(**changes: Any) -> DPORunSpec:
+    return DPORunSpec.model_validate(dporun("run", changes)["spec"])
+
+
+def every_ruled(kind: type[Ruled] = Ruled) -> list[type[Ruled]]:
+    found = [kind] if kind.__module__.startswith("dporun_operator") else []
+    return found + [each for child in kind.__subclasses__() for each in every_ruled(child)]
+
+
+def test_the_shortest_manifest_is_enough() -> None:
+    assert spec().training.epochs == 2
+
+
+def test_an_unknown_field_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="epoch"):
+        spec(training={"epoch": 3})
+
+
+def test_a_quantity_may_be_a_whole_number() -> None:
+    assert spec(resources={"requests": {"cpu": 8}}).resources.requests == {"cpu": "8"}
+    with pytest.raises(ValidationError):
+        spec(resources={"requests": {"cpu": True}})
+
+
+def documents(kind: object) -> Iterator[type[Document]]:
+    """Every document inside ``kind``."""
+    if isinstance(kind, type) and issubclass(kind, Document):
+        yield kind
+        for field in kind.model_fields.values():
+            yield from documents(field.annotation)
+    for part in get_args(kind):
+        yield from documents(part)
+
+
+def test_the_example_of_every_field_is_valid() -> None:
+    for kind in documents(DPORunSpec):
+        for field in kind.model_fields.values():
+            for example in field.examples or ():
+                TypeAdapter(Annotated[field.annotation, "documented", *field.metadata]).validate_python(example)
+
+
+def test_what_may_change() -> None:
+    immutable = DPORunSpec.immutable()
+    assert {"model", "training", "storage", "archive.uri", "runPolicy.maxRetries"} <= set(immutable)
+    assert not {"suspend", "deletionPolicy", "tensorboard", "archive.secretRef"} & set(immutable)
+    assert "runPolicy.ttlSecondsAfterFinished" not in immutable
+
+
+def test_mutable_names_are_fields() -> None:
+    for kind in every_ruled():
+        assert (kind.mutable or frozenset()) <= {str(field.alias) for field in kind.model_fields.values()}, kind
+
+
+def test_every_broken_rule_is_named() -> None:
+    with pytest.raises(ValidationError) as caught:
+        spec(dataset={"validation": "s3://bucket/train.jsonl", "validationFraction": 0.1})
+    (error,) = caught.value.errors()
+    assert "not both" in error["msg"]
+    assert "must not be the training data" in error["msg"]
+
+
+def test_every_rule_and_pattern_has_a_case_for_both_languages() -> None:
+    """The cases run against the API server, and offline; so CEL and Python cannot drift apart unseen."""
+    cases = [yaml.safe_load(path.read_text()) for path in REFUSED]
+    messages = {rule.message for kind in every_ruled() for rule in kind.rules} | set(PATTERN_HELP.values())
+    for message in messages:
+        assert any(message.startswith(case["offline"].partition(": ")[2].partition(", not ")[0]) for case in cases), (
+            message
+        )
+
+
+def test_a_path_may_hold_dots_but_no_parent() -> None:
+    assert spec(dataset={"train": "s3://bucket/v1..2/pairs.jsonl"}).dataset.train.endswith("pairs.jsonl")
+    for path in ("a/../b", "a/.."):
+        with pytest.raises(ValidationError, match=r"must not contain '\.\.'"):
+            spec(dataset={"train": f"pvc://claim/{path}"})
+
+
+def test_status_of_a_newer_operator_can_be_read() -> None:
+    status = DPORunStatus.model_validate({"phase": "Training", "somethingNew": 1})
+    assert status.phase == "Training"

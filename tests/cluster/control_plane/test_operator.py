@@ -1,0 +1,406 @@
+"""The operator as a process against a real API server: objects, status, deletion, restarts."""
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import playing_kubelet as kubelet
+import pytest
+
+from dporun_api.results import (
+    ArchiveResult,
+    BestCheckpoint,
+    DatasetSummary,
+    EvaluationSummary,
+    Failure,
+    Health,
+    HealthState,
+    Outcome,
+    OutcomeState,
+    Progress,
+    Stage,
+    Verdict,
+    VerdictState,
+)
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.kubectl import apply, eventually, exists, get, kubectl, wait_condition
+from dporun_testing.operator_process import OperatorProcess
+
+pytestmark = pytest.mark.cluster
+
+DONE = Outcome(state=OutcomeState.SUCCEEDED)
+PREPARED = Outcome(state=OutcomeState.SUCCEEDED, dataset=DatasetSummary(train_rows=90, validation_rows=10))
+TRAINED = Outcome(
+    state=OutcomeState.SUCCEEDED,
+    message="Trained and evaluated.",
+    step=100,
+    best_checkpoint=BestCheckpoint(step=80, epoch=1.6, eval_loss=0.31, path="checkpoint-80"),
+    health=Health(state=HealthState.ON_TRACK, evidence=("validation loss fell from 0.69 to 0.31",)),
+    evaluation=EvaluationSummary(
+        accuracy=0.9, avg_chosen_reward=1.5, avg_rejected_reward=-1.0, reward_margin=2.5, forgetting=0.0, examples=10
+    ),
+    verdict=Verdict(state=VerdictState.GOOD, passed=True, reasons=("accuracy 0.9",)),
+)
+ARCHIVED = Outcome(
+    state=OutcomeState.SUCCEEDED,
+    archive=ArchiveResult(uri="s3://bucket/runs/demo", manifest_sha256="1" * 64, files=9, bytes=12345),
+)
+DENIED = Outcome(
+    state=OutcomeState.FAILED,
+    failure=Failure(reason=Reason.ARCHIVE_FAILED, message="403 AccessDenied", exit_code=74),
+)
+
+
+def manifest(name: str = "demo", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "dporun.io/v1alpha1",
+        "kind": "DPORun",
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"uri": "s3://bucket/model"},
+            "dataset": {"train": "s3://bucket/train.jsonl"},
+            "resources": {"gpusPerNode": 1},
+            "archive": {"uri": "s3://bucket/runs"},
+            **spec,
+        },
+    }
+
+
+def status(namespace: str, name: str = "demo") -> dict[str, Any]:
+    return dict(get("dporun", name, namespace).get("status", {}))
+
+
+def wait_phase(namespace: str, phase: str, name: str = "demo") -> dict[str, Any]:
+    eventually(
+        lambda: status(namespace, name).get("phase") == phase, seconds=30, what=f"{phase}: {status(namespace, name)}"
+    )
+    return status(namespace, name)
+
+
+def train(namespace: str, name: str = "demo", **spec: Any) -> str:
+    """Apply a run and bring it to where it trains; returns its training pod."""
+    apply(manifest(name, **spec), namespace)
+    kubelet.end(namespace, f"{name}-prepare", PREPARED)
+    pod = kubelet.run(namespace, f"{name}-train-1")
+    wait_phase(namespace, "Training", name)
+    return pod
+
+
+def finish(namespace: str, name: str = "demo") -> None:
+    train(namespace, name)
+    kubelet.end(namespace, f"{name}-train-1", TRAINED)
+    kubelet.end(namespace, f"{name}-archive-1", ARCHIVED)
+    wait_condition(name, "Finished", namespace, seconds=30)
+
+
+def delete(namespace: str, name: str = "demo", cascade: str = "background") -> None:
+    kubectl("delete", "dporun", name, "-n", namespace, "--wait=false", f"--cascade={cascade}")
+
+
+def wait_gone(kind: str, name: str, namespace: str) -> None:
+    eventually(lambda: not exists(kind, name, namespace), seconds=40, what=f"{kind} {name} is gone")
+
+
+@pytest.fixture
+def training_pod_server() -> Iterator[list[bytes]]:
+    """The status port of every pod that the tests let run; serves the last of the list."""
+    answers = [Progress(stage=Stage.LOADING, updated_at=time.time()).to_json().encode()]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/progress"
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answers[-1])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer((kubelet.ADDRESS, 8080), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield answers
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_run_from_apply_to_deletion(  # noqa: PLR0915  one story
+    operator: OperatorProcess, namespace: str, training_pod_server: list[bytes]
+) -> None:
+    apply(manifest(), namespace)
+    kubelet.pod_of(namespace, "demo-prepare")
+    run = get("dporun", "demo", namespace)
+    uid = run["metadata"]["uid"]
+    claim = f"demo-results-{uid[:8]}"
+
+    # Everything follows the run, but for what its archive needs.
+    for kind, name, owned in (
+        ("job", "demo-prepare", True),
+        ("service", "demo-train", True),
+        ("configmap", "demo-config", False),
+        ("pvc", claim, False),
+    ):
+        metadata = get(kind, name, namespace)["metadata"]
+        assert [owner["uid"] for owner in metadata.get("ownerReferences", ())] == ([uid] if owned else [])
+        assert metadata["labels"]["dporun.io/run-uid"] == uid
+    assert run["metadata"]["finalizers"] == ["dporun.io/archive"]
+    assert not [key for key in run["metadata"]["annotations"] if "kopf" in key]
+    assert json.loads(get("configmap", "demo-config", namespace)["data"]["run.json"])["run"]["uid"] == uid
+
+    kubelet.end(namespace, "demo-prepare", PREPARED)
+    pod = kubelet.run(namespace, "demo-train-1")
+    wait_condition("demo", "Running", namespace, seconds=30)
+    wait_condition("demo", "TensorBoardReady", namespace, seconds=30)
+    assert status(namespace)["dataset"] == {"trainRows": 90, "validationRows": 10, "warnings": []}
+
+    # Progress comes from the pod, and nonsense from it changes nothing.
+    training_pod_server.append(
+        Progress(stage=Stage.TRAINING, percent=40, step=40, total_steps=100, eta_seconds=90, updated_at=time.time())
+        .to_json()
+        .encode()
+    )
+    eventually(lambda: status(namespace).get("progress", {}).get("step") == 40, seconds=20, what="step 40")
+    training_pod_server.append(b'{"version": 1, "step": -3, "percent": 1e999}')
+    asked = operator.metric('dporun_operator_reconciliations_total{result="ok"}')
+    eventually(
+        lambda: operator.metric('dporun_operator_reconciliations_total{result="ok"}') > asked + 2,
+        seconds=20,
+        what="the operator asks on",
+    )
+    assert status(namespace)["progress"]["step"] == 40
+    row = kubectl("get", "dporuns", "-n", namespace, "--no-headers").split()
+    assert row[:3] == ["demo", "Training", "40/100"]
+
+    kubelet.end(namespace, "demo-train-1", TRAINED)
+    wait_phase(namespace, "Archiving")
+    assert "ownerReferences" not in get("job", "demo-archive-1", namespace)["metadata"]
+    kubelet.end(namespace, "demo-archive-1", ARCHIVED)
+    wait_condition("demo", "Finished", namespace, seconds=30)
+    done = status(namespace)
+    assert done["phase"] == "Succeeded"
+    assert done["archive"]["uri"] == "s3://bucket/runs/demo"
+    assert done["verdict"] == {"state": "Good", "passed": True, "reasons": ["accuracy 0.9"]}
+    assert done["bestCheckpoint"] == {"step": 80, "epoch": 1.6, "evalLoss": 0.31, "path": "checkpoint-80"}
+    for condition in ("Accepted", "Prepared", "Evaluated", "Healthy", "Archived", "Succeeded"):
+        wait_condition("demo", condition, namespace, seconds=1)
+    wide = kubectl("get", "dporuns", "-n", namespace, "-o", "wide")
+    assert "checkpoint-80" in wide
+    assert "results are in s3://bucket/runs/demo" in wide
+    assert exists("deployment", "demo-tensorboard", namespace)
+
+    # Each transition is told once.
+    events = json.loads(kubectl("get", "events", "-n", namespace, "-o", "json"))["items"]
+    ours = [e for e in events if e["involvedObject"]["kind"] == "DPORun"]
+    assert {e["reportingComponent"] for e in ours} == {"dporun-operator"}
+    reasons = [e["reason"] for e in ours]
+    assert {"Accepted", "Prepared", "Training", "Evaluated", "Archived", "Succeeded"} <= set(reasons)
+    assert reasons.count("Training") == 1
+
+    # The end is final: what is deleted by hand does not come back.
+    kubectl("delete", "job", "--all", "-n", namespace, "--wait=false")
+    kubelet.bury(namespace, pod)
+    wait_gone("job", "demo-train-1", namespace)
+    assert operator.metric('dporun_operator_runs{phase="Succeeded"}') == 1
+    delete(namespace)
+    wait_gone("dporun", "demo", namespace)
+    wait_gone("pvc", claim, namespace)
+    assert not exists("configmap", "demo-config", namespace)
+    assert not exists("job", "demo-train-1", namespace)
+
+
+def test_an_operator_killed_during_deletion_goes_on_after_its_restart(
+    operator: OperatorProcess, namespace: str
+) -> None:
+    pod = train(namespace)
+    delete(namespace)
+    eventually(
+        lambda: "deletionTimestamp" in get("pod", pod, namespace)["metadata"], seconds=30, what="the pod is stopped"
+    )
+    operator.kill()
+    kubelet.bury(namespace, pod)
+    assert exists("dporun", "demo", namespace)
+    operator.start()
+    kubelet.pod_of(namespace, "demo-archive-1")
+    operator.kill()
+    kubelet.end(namespace, "demo-archive-1", ARCHIVED)
+    wait_gone_job = get("job", "demo-archive-1", namespace)
+    assert "ownerReferences" not in wait_gone_job["metadata"]
+    assert exists("dporun", "demo", namespace)
+    operator.start()
+    wait_gone("dporun", "demo", namespace)
+    wait_gone("job", "demo-archive-1", namespace)
+
+
+def test_a_foreground_deletion_does_not_reap_what_the_archive_needs(operator: OperatorProcess, namespace: str) -> None:
+    pod = train(namespace)
+    claim = f"demo-results-{get('dporun', 'demo', namespace)['metadata']['uid'][:8]}"
+    delete(namespace, cascade="foreground")
+    eventually(
+        lambda: "deletionTimestamp" in get("pod", pod, namespace)["metadata"], seconds=30, what="the pod is stopped"
+    )
+    kubelet.bury(namespace, pod)
+    kubelet.pod_of(namespace, "demo-archive-1")
+    assert "deletionTimestamp" not in get("pvc", claim, namespace)["metadata"]
+    assert exists("configmap", "demo-config", namespace)
+    kubelet.end(namespace, "demo-archive-1", ARCHIVED)
+    wait_gone("dporun", "demo", namespace)
+    assert operator.metric('dporun_operator_reconciliations_total{result="ok"}') > 0
+
+
+def test_an_archive_that_fails_holds_the_deleted_run(operator: OperatorProcess, namespace: str) -> None:
+    pod = train(namespace)
+    delete(namespace)
+    eventually(
+        lambda: "deletionTimestamp" in get("pod", pod, namespace)["metadata"], seconds=30, what="the pod is stopped"
+    )
+    kubelet.bury(namespace, pod)
+    kubelet.end(namespace, "demo-archive-1", DENIED, exit_code=74)
+    eventually(lambda: "403 AccessDenied" in status(namespace)["message"], seconds=30, what="the failure is told")
+    kubelet.pod_of(namespace, "demo-archive-2")
+    assert status(namespace)["archive"]["attempts"] == 2
+    kubelet.end(namespace, "demo-archive-2", ARCHIVED)
+    wait_gone("dporun", "demo", namespace)
+    assert operator.metric('dporun_operator_reconciliations_total{result="ok"}') > 0
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_run_created_again_under_its_old_name_starts_afresh(namespace: str) -> None:
+    finish(namespace)
+    first = get("dporun", "demo", namespace)["metadata"]["uid"]
+    kubectl("delete", "dporun", "demo", "-n", namespace, "--timeout=30s")
+    apply(manifest(), namespace)
+    eventually(
+        lambda: status(namespace).get("phase") == "Preparing" and kubelet.pods(namespace, "demo-prepare"),
+        seconds=60,
+        what="the new run is prepared",
+    )
+    run = get("dporun", "demo", namespace)
+    assert run["metadata"]["uid"] != first
+    assert "archive" not in run["status"]
+    assert exists("pvc", f"demo-results-{run['metadata']['uid'][:8]}", namespace)
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_refused_object_is_told_and_tried_again(namespace: str) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "no-jobs"},
+        "spec": {"hard": {"count/jobs.batch": "0"}},
+    }
+    apply(quota, namespace)
+    eventually(lambda: get("quota", "no-jobs", namespace).get("status", {}).get("hard"), seconds=30, what="the quota")
+    apply(manifest(), namespace)
+    eventually(lambda: "exceeded quota" in status(namespace).get("message", ""), seconds=30, what="the refusal is told")
+    kubectl("delete", "quota", "no-jobs", "-n", namespace)
+    kubelet.pod_of(namespace, "demo-prepare")
+    eventually(lambda: "quota" not in status(namespace)["message"], seconds=30, what="the refusal is forgotten")
+
+
+@pytest.mark.usefixtures("operator")
+def test_objects_of_others_are_neither_taken_over_nor_deleted(namespace: str) -> None:
+    theirs = {"metadata": {"name": "demo-config"}, "apiVersion": "v1", "kind": "ConfigMap", "data": {"mine": "yes"}}
+    apply(theirs, namespace)
+    kubectl("create", "deployment", "demo-tensorboard", "--image=example", "--replicas=0", "-n", namespace)
+    apply(manifest(), namespace)
+    eventually(
+        lambda: "ConfigMap demo-config exists already" in status(namespace).get("message", ""),
+        seconds=30,
+        what="the name that is taken is told",
+    )
+    assert get("configmap", "demo-config", namespace)["data"] == {"mine": "yes"}
+    delete(namespace)
+    wait_gone("dporun", "demo", namespace)
+    assert exists("configmap", "demo-config", namespace)
+    assert exists("deployment", "demo-tensorboard", namespace)
+
+
+def test_a_volume_that_was_enlarged_stays_as_large(
+    start_operator: Callable[..., OperatorProcess], namespace: str
+) -> None:
+    growing = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": f"growing-{namespace}"},
+        "provisioner": "dporun.io/none",
+        "allowVolumeExpansion": True,
+    }
+    apply(growing, namespace)
+    first = start_operator(DPORUN_NAMESPACES=namespace)
+    apply(manifest(storage={"size": "1Gi", "storageClassName": f"growing-{namespace}"}), namespace)
+    kubelet.pod_of(namespace, "demo-prepare")
+    claim = f"demo-results-{get('dporun', 'demo', namespace)['metadata']['uid'][:8]}"
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"volume-{namespace}"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": f"growing-{namespace}",
+            "claimRef": {"namespace": namespace, "name": claim},
+            "hostPath": {"path": "/nowhere"},
+        },
+    }
+    apply(volume, namespace)
+    eventually(
+        lambda: get("pvc", claim, namespace)["status"]["phase"] == "Bound", seconds=60, what="the claim is bound"
+    )
+    larger = {"spec": {"resources": {"requests": {"storage": "2Gi"}}}}
+    kubectl("patch", "pvc", claim, "-n", namespace, "-p", json.dumps(larger))
+    first.kill()
+    start_operator(DPORUN_NAMESPACES=namespace)
+    kubelet.end(namespace, "demo-prepare", PREPARED)
+    kubelet.pod_of(namespace, "demo-train-1")
+    assert get("pvc", claim, namespace)["spec"]["resources"]["requests"]["storage"] == "2Gi"
+
+
+def test_an_image_that_is_not_allowed_is_refused(
+    start_operator: Callable[..., OperatorProcess], namespace: str
+) -> None:
+    start_operator(DPORUN_NAMESPACES=namespace, DPORUN_IMAGE_ALLOW_LIST="registry.example.com/ml/*")
+    apply(manifest("bad", image="evil.example.com/miner:1"), namespace)
+    apply(manifest("good", image="registry.example.com/ml/trainer:2"), namespace)
+    wait_condition("bad", "Finished", namespace, seconds=30)
+    assert status(namespace, "bad")["failure"]["reason"] == "InvalidSpec"
+    kubelet.pod_of(namespace, "good-prepare")
+    assert not exists("job", "bad-prepare", namespace)
+    kubectl("delete", "dporun", "bad", "-n", namespace, "--timeout=30s")
+
+
+def test_only_the_watched_namespaces_are_touched(
+    start_operator: Callable[..., OperatorProcess], namespace: str
+) -> None:
+    from dporun_testing.kubectl import temporary_namespace
+
+    with temporary_namespace(f"{namespace}-a") as one, temporary_namespace(f"{namespace}-b") as other:
+        start_operator(DPORUN_NAMESPACES=f"{namespace},{one}")
+        for place in (other, one, namespace):
+            apply(manifest(), place)
+        kubelet.pod_of(namespace, "demo-prepare")
+        kubelet.pod_of(one, "demo-prepare")
+        assert "finalizers" not in get("dporun", "demo", other)["metadata"]
+        start_operator()  # cluster-wide
+        kubelet.pod_of(other, "demo-prepare")
+
+
+def test_nothing_is_asked_while_nothing_happens(operator: OperatorProcess, namespace: str) -> None:
+    apply(manifest(), namespace)
+    kubelet.pod_of(namespace, "demo-prepare")
+    wait_phase(namespace, "Preparing")
+    settled = {"requests": -1.0}
+
+    def quiet() -> bool:
+        before, settled["requests"] = settled["requests"], operator.metric("dporun_operator_api_requests_total")
+        return before == settled["requests"]
+
+    eventually(quiet, seconds=20, what="the operator is quiet")
+    for _ in range(6):
+        assert quiet()
+        time.sleep(0.5)
+    kubelet.end(namespace, "demo-prepare", PREPARED)
+    kubelet.pod_of(namespace, "demo-train-1")

@@ -1,0 +1,120 @@
+"""A real Kubernetes control plane of one's own: etcd, kube-apiserver and kube-controller-manager, but no node.
+
+Jobs make real pods there, owners are garbage-collected and admission is enforced; the tests play scheduler and kubelet
+by writing the status of pods.
+"""
+
+import json
+import secrets
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from dporun_testing.paths import ROOT
+
+START_SECONDS = 90
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextmanager
+def control_plane(folder: Path) -> Iterator[Path]:
+    """Start the control plane in ``folder``, install the CRD, and yield the path of an administrator's kubeconfig."""
+    for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl"):
+        assert shutil.which(program), f'no {program} on the PATH; run eval "$(hack/devcluster/devcluster env)"'
+    client_port, peer_port, port, manager_port = _free_ports(4)
+    token, key, kubeconfig = secrets.token_hex(16), folder / "service-accounts.key", folder / "kubeconfig"
+    subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+    (folder / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n', encoding="utf-8")
+    write_kubeconfig(kubeconfig, f"https://127.0.0.1:{port}", token)
+    etcd, peer = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{peer_port}"
+    programs = {
+        "etcd": [
+            f"--data-dir={folder / 'etcd'}", f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}",
+            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+        ],
+        "kube-apiserver": [
+            f"--etcd-servers={etcd}", "--bind-address=127.0.0.1", f"--secure-port={port}", f"--cert-dir={folder}",
+            "--service-cluster-ip-range=10.96.0.0/16", "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
+            f"--token-auth-file={folder / 'tokens.csv'}", "--authorization-mode=RBAC",
+        ],
+        "kube-controller-manager": [
+            f"--kubeconfig={kubeconfig}", "--bind-address=127.0.0.1", f"--secure-port={manager_port}",
+            f"--service-account-private-key-file={key}", f"--root-ca-file={folder / 'apiserver.crt'}",
+            f"--cert-dir={folder}", "--leader-elect=false",
+        ],
+    }  # fmt: skip
+    with ExitStack() as stack:
+        for name, arguments in programs.items():
+            stack.enter_context(_process(folder, name, arguments))
+            if name == "kube-apiserver":
+                _wait_until_ready(port, folder / f"{name}.log")
+        crd = ROOT / "crds" / "dporuns.dporun.io.yaml"
+        subprocess.run(["kubectl", "--kubeconfig", kubeconfig, "apply", "--server-side", "-f", crd], check=True)
+        _wait_until_served(kubeconfig)
+        yield kubeconfig
+
+
+def write_kubeconfig(path: Path, server: str, token: str) -> None:
+    """Write a kubeconfig for the bearer of ``token``."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "here", "cluster": {"server": server, "insecure-skip-tls-verify": True}}],
+        "users": [{"name": "me", "user": {"token": token}}],
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+        "current-context": "here",
+    }
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+@contextmanager
+def _process(folder: Path, name: str, arguments: list[str]) -> Iterator[None]:
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen([name, *arguments], stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(port: int, log: Path) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"https://127.0.0.1:{port}/readyz", context=context, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"the API server is not ready:\n{log.read_text(encoding='utf-8')[-3000:]}")
+
+
+def _wait_until_served(kubeconfig: Path) -> None:
+    """Wait for the CRD's resource; ``kubectl wait`` stumbles over a CRD that has no conditions yet."""
+    deadline = time.monotonic() + START_SECONDS
+    question = ["kubectl", "--kubeconfig", str(kubeconfig), "get", "dporuns", "--all-namespaces"]
+    while (answer := subprocess.run(question, capture_output=True, text=True, check=False)).returncode:
+        assert time.monotonic() < deadline, answer.stderr
+        time.sleep(0.2)

@@ -1,0 +1,168 @@
+"""Runs of the training part alone: what prepare would leave, and training inside this process or started by launch."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dporun_api.results import DatasetSummary
+from dporun_api.run_config import RunConfig
+from dporun_testing import tiny_model
+from dporun_trainer.prepared import DataFacts, Lengths, LintReport, ModelFacts, Prepared
+
+PROCESS = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_MIXED_PRECISION": "no",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "DS_ACCELERATOR": "cpu",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""What accelerate tells a single training process."""
+
+
+def a_config(name: str = "run", **sections: Any) -> RunConfig:
+    """A quick run: dropout on, two epochs of four steps on one process; ``sections`` change fields of the RunConfig."""
+    training = {
+        "learning_rate": 5e-3,
+        "per_device_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "logging_steps": 1,
+        "epochs": 2,
+    }
+    fields: dict[str, Any] = {
+        "run": {"name": name},
+        "model": {"uri": "pvc://models/tiny"},
+        "dataset": {"train": "pvc://data/train.jsonl"},
+        "dpo": {"max_length": 128} | sections.pop("dpo", {}),
+        "lora": {"rank": 4, "alpha": 8, "dropout": 0.1} | sections.pop("lora", {}),
+        "training": training | sections.pop("training", {}),
+        "evaluation": {"enabled": False, "max_new_tokens": 4},
+    }
+    return RunConfig.model_validate(fields | sections)
+
+
+def prepare(
+    config: RunConfig, root: Path, model: Path, *, train: int = 16, validation: int = 6, adapter: Path | None = None
+) -> Path:
+    """Leave in the run's directory what prepare leaves, and return the directory."""
+    directory = root / config.run.directory
+    inputs = directory / "inputs"
+    train_path = tiny_model.write_rows(inputs / "train.jsonl", tiny_model.chat_pairs(train))
+    validation_path = tiny_model.write_rows(inputs / "validation.jsonl", tiny_model.chat_pairs(validation, seed=1))
+    lengths = Lengths(mean=40, p50=40, p90=50, p99=60, maximum=60)
+    facts = DataFacts(source="train", rows=train, kept=train, prompts=train, conversational=True, total=lengths)
+    prepared = Prepared(
+        key="0" * 64,
+        model_path=str(model),
+        model=ModelFacts(
+            architecture="LlamaForCausalLM",
+            fingerprint="a" * 64,
+            parameters=50_000,
+            dtype="float32",
+            bytes=200_000,
+            hidden_size=32,
+            layers=2,
+            vocabulary=384,
+            lora_modules=14,
+            lora_parameters=5_000,
+        ),
+        train_path=str(train_path),
+        validation_path=str(validation_path),
+        adapter_path=None if adapter is None else str(adapter),
+        dataset=DatasetSummary(train_rows=train, validation_rows=validation, fingerprint="f" * 64),
+        lint=LintReport(train=facts),
+    )
+    (inputs / "prepared.json").write_text(prepared.to_json(indent=2), encoding="utf-8")
+    config_path(config, root).write_text(config.to_json(), encoding="utf-8")
+    return directory
+
+
+def config_path(config: RunConfig, root: Path) -> Path:
+    """File that holds the RunConfig of a prepared run."""
+    return root / f"{config.run.name}.json"
+
+
+@contextlib.contextmanager
+def single_process() -> Iterator[None]:
+    """Make this process the only training process of a run, as accelerate would."""
+    import torch
+
+    torch.set_num_threads(1)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    before = {name: os.environ.get(name) for name in (*PROCESS, "MASTER_PORT")}
+    os.environ.update(PROCESS, MASTER_PORT=port)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def attempt(
+    config: RunConfig,
+    directory: Path,
+    *,
+    rank: int = 0,
+    on_trainer: Callable[[Any, threading.Event], None] | None = None,
+) -> Any:
+    """Make one attempt of a prepared run in this process and return its trainer.
+
+    ``on_trainer`` gets the trainer before it starts, and the event that asks it to stop. What the attempt raises,
+    Preempted as well, is raised here.
+    """
+    from dporun_trainer.training.train import Attempt
+
+    stop = threading.Event()
+    made = Attempt(config, directory, stop, rank)
+    made.run(before=None if on_trainer is None else lambda trainer: on_trainer(trainer, stop))
+    return made.trainer
+
+
+def stop_at_step(step: int) -> Callable[[Any, threading.Event], None]:
+    """Ask an attempt to stop while it computes optimizer step ``step``."""
+    from transformers import TrainerCallback
+
+    def prepare_trainer(trainer: Any, stop: threading.Event) -> None:
+        class StopThere(TrainerCallback):
+            def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+                if state.global_step == step - 1:
+                    stop.set()
+
+        trainer.add_callback(StopThere())
+
+    return prepare_trainer
+
+
+def history(directory: Path) -> list[dict[str, Any]]:
+    """The run's log, without what depends on the clock."""
+    entries = json.loads((directory / "log_history.json").read_text())
+    return [
+        {name: value for name, value in entry.items() if not name.endswith(("_runtime", "_per_second"))}
+        for entry in entries
+    ]
+
+
+def adapter_difference(one: Path, other: Path) -> float:
+    """Largest difference between the weights of two adapters."""
+    from safetensors.torch import load_file
+
+    left, right = (load_file(folder / "adapter_model.safetensors") for folder in (one, other))
+    assert left.keys() == right.keys()
+    return max((left[name].double() - right[name].double()).abs().max().item() for name in left)
