@@ -3,23 +3,23 @@
 import contextlib
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 from pydantic import ValidationError
 
 from dporun_api import pod, run_folder
+from dporun_api.archive_policy import skip_reason
 from dporun_api.files import write_text
 from dporun_api.pod import Command, ExitCode
 from dporun_api.results import Outcome, OutcomeState, Progress
-from dporun_api.run_config import ArchiveWhen, RunConfig
+from dporun_api.run_config import RunConfig
+from dporun_cli.interrupts import Interrupts
 from dporun_cli.view import View
 
 TICK_SECONDS = 0.25
@@ -66,27 +66,36 @@ class LocalRun:
             OSError: the folder cannot be written.
 
         """
-        with self._alone(), _Interrupts(self._view) as interrupts:
+        with self._exclusive_lock(), Interrupts(self._view) as interrupts:
             old = self._stored()
             if old is not None:
                 self._refuse_other(old)
             write_text(self.directory / run_folder.LOCAL_CONFIG, self._config.to_json(indent=2) + "\n")
             return self._run(interrupts, archived=old is not None and old.archive == self._config.archive)
 
-    def _run(self, interrupts: "_Interrupts", *, archived: bool) -> ExitCode:
-        code = ExitCode.OK
+    def _run(self, interrupts: Interrupts, *, archived: bool) -> ExitCode:
+        """Run the commands that are left.
+
+        Args:
+            interrupts: of the user.
+            archived: whether an archive that these results have is the one that is asked for now.
+
+        """
         if self._done(TRAIN):
             self._view.note("finished before; the results are as they were")
+            code = ExitCode.OK
         else:
-            code = self._execute(PREPARE, interrupts) or self._execute(TRAIN, interrupts)
             archived = False
+            code = self._execute(PREPARE, interrupts)
+            if code is ExitCode.OK:
+                code = self._execute(TRAIN, interrupts)
         if code is ExitCode.PREEMPTED or (archived and self._done(ARCHIVE)):
             return code
         # Archiving also writes the report of a run that failed, whether or not anything is to be archived.
         if code is ExitCode.OK and not self._to_be_archived():
             return code
         archive_code = self._execute(ARCHIVE, interrupts)
-        return code or archive_code
+        return archive_code if code is ExitCode.OK else code
 
     def outcome(self, step: Step) -> Outcome | None:
         """What ``step`` said last; None when it has said nothing."""
@@ -121,18 +130,17 @@ class LocalRun:
         return outcome is not None and outcome.state is OutcomeState.SUCCEEDED
 
     def _to_be_archived(self) -> bool:
-        archive, trained = self._config.archive, self.outcome(TRAIN)
-        if archive is None or trained is None:
-            return False
-        passed = trained.verdict is not None and trained.verdict.passed
-        return {
-            ArchiveWhen.FINISHED: True,
-            ArchiveWhen.SUCCEEDED: trained.state is OutcomeState.SUCCEEDED,
-            ArchiveWhen.PASSED: passed,
-        }[archive.when]
+        trained = self.outcome(TRAIN)
+        skipped = skip_reason(
+            self._config.archive,
+            started=trained is not None,
+            succeeded=self._done(TRAIN),
+            passed=bool(trained and trained.verdict and trained.verdict.passed),
+        )
+        return skipped is None
 
-    def _execute(self, step: Step, interrupts: "_Interrupts") -> ExitCode:
-        if interrupts.asked:
+    def _execute(self, step: Step, interrupts: Interrupts) -> ExitCode:
+        if interrupts.count:
             return ExitCode.PREEMPTED
         self._view.start(step.command)
         self.log(step).parent.mkdir(parents=True, exist_ok=True)
@@ -155,12 +163,12 @@ class LocalRun:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(TICK_SECONDS)
                 self._view.progress(self._progress(since=began))
-        code = _exit_code(process.returncode, stopped=interrupts.asked > 0)
+        code = _exit_code(process.returncode, stopped=interrupts.count > 0)
         self._view.finish(step.command, code, self.outcome(step))
         return code
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive_lock(self) -> Iterator[None]:
         """Hold the lock of the run's directory.
 
         The commands inherit it: one that outlives this program, because that was killed, keeps the directory to itself.
@@ -180,46 +188,6 @@ class LocalRun:
         except (OSError, ValidationError):
             return None
         return progress if progress.updated_at >= since else None
-
-
-class _Interrupts:
-    """Passes SIGINT and SIGTERM on as what a preempted pod gets: SIGTERM first, SIGKILL when asked again."""
-
-    def __init__(self, view: View):
-        self.asked = 0
-        self._view = view
-        self._process: subprocess.Popen[bytes] | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    @contextlib.contextmanager
-    def passed_to(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        """Pass signals on to ``process``, one that came while it started included."""
-        self._process = process
-        if self.asked:
-            process.terminate()
-        try:
-            yield
-        finally:
-            self._process = None
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked += 1
-        self._view.stopping()
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            if self.asked == 1:
-                self._process.terminate()
-            else:
-                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _exit_code(returncode: int, *, stopped: bool) -> ExitCode:

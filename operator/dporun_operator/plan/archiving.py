@@ -1,5 +1,6 @@
 """Archiving: whether a run is to be archived, and one Job after the other until it is."""
 
+from dporun_api.archive_policy import skip_reason
 from dporun_api.results import Outcome
 from dporun_api.run_config import ArchiveWhen
 from dporun_api.text import duration, sentence, shorten
@@ -22,14 +23,7 @@ def wanted(draft: Draft) -> bool:
 
 def why_not(draft: Draft) -> str | None:
     """Say why the run is not to be archived; None when it is, or when only its verdict on the volume can tell."""
-    archive = draft.run.spec.archive
-    if archive is None:
-        return "spec.archive is not set: the results stay on the volume"
-    if not draft.get("attempt"):
-        return "training never started: there is nothing to archive"
-    if archive.when is not ArchiveWhen.FINISHED and not draft.trained:
-        return f"archive.when is {archive.when}, and training did not succeed"
-    return None
+    return skip_reason(draft.run.spec.archive, started=bool(draft.get("attempt")), succeeded=draft.trained, passed=None)
 
 
 def skip(draft: Draft, reason: str | None) -> None:

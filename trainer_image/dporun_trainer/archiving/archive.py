@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from dporun_api import run_folder as layout
+from dporun_api.archive_policy import skip_reason
 from dporun_api.files import write_text
 from dporun_api.results import (
     ArchiveResult,
@@ -22,7 +23,7 @@ from dporun_api.results import (
     Stage,
     Verdict,
 )  # fmt: skip
-from dporun_api.run_config import ArchiveContent, ArchiveTarget, ArchiveWhen, RunConfig
+from dporun_api.run_config import ArchiveContent, ArchiveTarget, RunConfig
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.archiving.manifest import BaseModel, Manifest, ManifestFile
@@ -75,8 +76,15 @@ def archive(config: RunConfig, directory: Path, *, prune_only: bool = False) -> 
     _report(directory, ended)
     if prune_only or config.archive is None:
         return _done(f"{_prune(directory, ended)}, nothing uploaded")
-    if (why_not := _unwanted(config.archive.when, ended, _verdict(directory))) is not None:
-        return _done(f"not archived: {why_not}; {_prune(directory, ended)}")
+    verdict = _verdict(directory)
+    skipped = skip_reason(
+        config.archive,
+        started=True,
+        succeeded=ended is not None and ended.state is OutcomeState.SUCCEEDED,
+        passed=verdict is not None and verdict.passed,
+    )
+    if skipped is not None:
+        return _done(f"not archived: {skipped}; {_prune(directory, ended)}")
     store = open_store(
         config.archive.uri,
         name=config.run.directory,
@@ -326,15 +334,6 @@ def _teller(directory: Path) -> Callable[[str], None]:
     """What puts lines of progress into the run's progress file."""
     progress = ProgressFile(directory / layout.PROGRESS)
     return lambda line: progress.update(stage=Stage.ARCHIVING, detail=shorten(line, 256))
-
-
-def _unwanted(when: ArchiveWhen, ended: Outcome | None, verdict: Verdict | None) -> str | None:
-    """Why ``when`` keeps a run out of the archive, or None."""
-    if when is not ArchiveWhen.FINISHED and (ended is None or ended.state is not OutcomeState.SUCCEEDED):
-        return f"archive.when is {when}, and the run did not succeed"
-    if when is ArchiveWhen.PASSED and (verdict is None or not verdict.passed):
-        return f"archive.when is {when}, and the run did not pass its gates"
-    return None
 
 
 def _ended(directory: Path) -> Outcome | None:
