@@ -6,7 +6,7 @@ from typing import Any
 from dporun_api.files import write_text
 from dporun_api.results import Outcome, OutcomeState
 from dporun_api.run_config import RunConfig
-from dporun_trainer.training.checkpoints import Marker, mark_complete
+from dporun_trainer.run_folder.checkpoints import Marker, mark_complete
 
 ODD_NAME = "events.out.ünï çødé 日本.1"
 

@@ -13,7 +13,7 @@ from dporun_api.run_config import RunConfig
 from dporun_testing.paths import UNHEALTHY
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
-from dporun_trainer.prepared import DataFacts, Lengths, LintReport, ModelFacts, Prepared
+from dporun_trainer.run_folder.prepared import DataFacts, Lengths, LintReport, ModelFacts, Prepared
 
 HEALTHY = UNHEALTHY / "healthy"
 

@@ -12,7 +12,7 @@ from typing import Any
 from dporun_api.results import DatasetSummary
 from dporun_api.run_config import RunConfig
 from dporun_testing import tiny_model
-from dporun_trainer.prepared import DataFacts, Lengths, LintReport, ModelFacts, Prepared
+from dporun_trainer.run_folder.prepared import DataFacts, Lengths, LintReport, ModelFacts, Prepared
 
 PROCESS = {
     "RANK": "0",

@@ -120,7 +120,7 @@ def _archive(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    from dporun_trainer.archiving.restore import restore  # noqa: PLC0415
+    from dporun_trainer.stores.restore import restore  # noqa: PLC0415
 
     def run() -> int:
         manifest = restore(
@@ -171,10 +171,10 @@ def _add_merge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from dporun_trainer.data.questions import load_questions  # noqa: PLC0415
     from dporun_trainer.evaluation import assess  # noqa: PLC0415
     from dporun_trainer.evaluation.evaluate import Options  # noqa: PLC0415
     from dporun_trainer.evaluation.policy import load_policy  # noqa: PLC0415
-    from dporun_trainer.inputs.questions import load_questions  # noqa: PLC0415
 
     def run() -> int:
         run_of_model = assess.recorded_dpo(arguments.model)
@@ -199,8 +199,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
+    from dporun_trainer.data.questions import load_questions  # noqa: PLC0415
     from dporun_trainer.evaluation.merge import merge  # noqa: PLC0415
-    from dporun_trainer.inputs.questions import load_questions  # noqa: PLC0415
 
     def run() -> int:
         prompts = [question.question for question in load_questions()]

@@ -22,11 +22,11 @@ from dporun_testing.run_directory import ODD_NAME, a_checkpoint, a_run, results
 from dporun_testing.s3_server import S3Server
 from dporun_trainer.__main__ import main
 from dporun_trainer.archiving.archive import archive, select
-from dporun_trainer.archiving.manifest import Manifest
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import ProgressFile
+from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder.manifest import Manifest
 from dporun_trainer.stores.folder import FolderStore
-from dporun_trainer.training import checkpoints
 
 
 def archived(config: RunConfig, directory: Path) -> ArchiveResult:

@@ -21,6 +21,7 @@ from dporun_testing.adapters import save_random_adapter, save_trained_adapter
 from dporun_testing.paths import ROOT, TINY
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs, write_rows
 from dporun_trainer.__main__ import main
+from dporun_trainer.data.pairs import Pair
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.assess import evaluate_into, read_pairs, recorded_dpo
 from dporun_trainer.evaluation.compare import Better, Comparison
@@ -36,7 +37,6 @@ from dporun_trainer.evaluation.evaluate import (
 )
 from dporun_trainer.evaluation.policy import Policy, Sides, load_policy
 from dporun_trainer.evaluation.scoring import LogProb, Reward
-from dporun_trainer.inputs.data import Pair
 
 LOGPS = Sides(LogProb(-8.0, 4), LogProb(-6.0, 4))
 

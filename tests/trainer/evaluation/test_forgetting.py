@@ -13,10 +13,10 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.adapters import save_random_adapter
 from dporun_testing.paths import TINY
 from dporun_testing.tiny_model import save_tiny_model
+from dporun_trainer.data.questions import Question, load_questions, normalised
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.forgetting import Item, measure, results, score
 from dporun_trainer.evaluation.policy import load_policy
-from dporun_trainer.inputs.questions import Question, load_questions, normalised
 
 
 def an_item(**changes: object) -> Item:

@@ -13,9 +13,9 @@ import torch
 
 from dporun_testing.adapters import save_random_adapter
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs
+from dporun_trainer.data.pairs import Pair
 from dporun_trainer.evaluation.policy import Policy, load_policy
 from dporun_trainer.evaluation.scoring import EncodedPair, Reward, encode_pair, encode_prompt, rewards
-from dporun_trainer.inputs.data import Pair
 
 BETA = 0.3
 LONG = {"prompt": "please " * 60, "chosen": " yes", "rejected": " no"}

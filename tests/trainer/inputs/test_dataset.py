@@ -100,7 +100,7 @@ def test_tokens_are_those_of_trl(encoder: Encoder, tiny_model: Path) -> None:
     """The lint measures what training will see, so it must tokenize exactly as TRL does."""
     from trl.data_utils import _tokenize
 
-    from dporun_trainer.inputs.data import Pair
+    from dporun_trainer.data.pairs import Pair
 
     tokenizer = load_tokenizer(tiny_model)
     for rows in (chat_pairs(5), text_pairs(5)):

@@ -21,7 +21,7 @@ from dporun_trainer.__main__ import main
 from dporun_trainer.archiving.archive import archive
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.prepare import prepare
-from dporun_trainer.prepared import Prepared
+from dporun_trainer.run_folder.prepared import Prepared
 
 
 def a_config(model: str | Path, train: str | Path, validation: str | Path | None = None, **more: Any) -> RunConfig:

@@ -10,7 +10,7 @@ from dporun_api import run_folder as layout
 from dporun_api.run_config import Dataset, Model
 from dporun_testing.runs_on_disk import finished_run
 from dporun_trainer.reporting.model_card import model_card
-from dporun_trainer.reporting.record import Record, read_record
+from dporun_trainer.reporting.run_data import Record, read_record
 
 
 @pytest.fixture(scope="module")

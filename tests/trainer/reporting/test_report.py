@@ -17,11 +17,11 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.paths import UNHEALTHY
 from dporun_testing.runs_on_disk import finished_run
 from dporun_trainer.__main__ import main
-from dporun_trainer.diagnosis.curves import Curves
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
 from dporun_trainer.reporting.charts import CHARTS, draw, ticks
 from dporun_trainer.reporting.report import differences, write_report
+from dporun_trainer.run_folder.curves import Curves
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
@@ -254,7 +254,7 @@ def test_the_next_action_of_a_poor_result_is_a_change_of_the_manifest(tmp_path: 
     evaluation = EvaluationSummary(
         accuracy=0.5, avg_chosen_reward=0.1, avg_rejected_reward=0.2, reward_margin=-0.1, examples=60
     )
-    from dporun_trainer.reporting.record import read_record
+    from dporun_trainer.reporting.run_data import read_record
 
     record = read_record(directory)
     assert record.config is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dporun_trainer.training import checkpoints
+from dporun_trainer.run_folder import checkpoints
 from dporun_trainer.training.callbacks import Pruning
 
 

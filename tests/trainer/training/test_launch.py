@@ -21,7 +21,8 @@ from dporun_testing.training import a_config
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import exit_code
 from dporun_trainer.progress import ProgressFile
-from dporun_trainer.training import checkpoints, launch
+from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.training import launch
 
 TWO = {"processes_per_node": 2}
 

@@ -34,7 +34,7 @@ def test_a_log_entry_as_a_line() -> None:
 
 
 def test_the_log_is_written_as_json_can_hold_it() -> None:
-    from dporun_trainer.training.record import plain
+    from dporun_trainer.training.bookkeeping import plain
 
     assert [plain(value) for value in (math.nan, math.inf, -math.inf, 1.5, 2)] == [
         "NaN",

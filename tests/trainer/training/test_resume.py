@@ -14,7 +14,7 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import tiny_model, training
 from dporun_testing.training import a_config, attempt, stop_at_step
 from dporun_trainer.errors import RunError
-from dporun_trainer.training import checkpoints
+from dporun_trainer.run_folder import checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +91,7 @@ def test_killed_when_all_is_trained_but_not_written(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dporun_trainer.training.record.metrics", killed)
+        patch.setattr("dporun_trainer.training.bookkeeping.metrics", killed)
         with pytest.raises(KeyboardInterrupt):
             attempt(config, directory)
     best, newest = checkpoints.complete(directory)

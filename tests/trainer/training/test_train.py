@@ -14,7 +14,7 @@ from dporun_testing import tiny_model, training
 from dporun_testing.training import a_config, attempt
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import ProgressFile
-from dporun_trainer.training import checkpoints, ledger
+from dporun_trainer.run_folder import checkpoints, running_totals
 
 pytestmark = pytest.mark.slow
 
@@ -358,7 +358,7 @@ def test_the_ledger_of_a_checkpoint_counts_tokens(full: tuple[Path, Any]) -> Non
     directory, _ = full
     (best,) = checkpoints.complete(directory)
     tokens = {entry["step"]: entry["num_tokens"] for entry in training.history(directory) if "num_tokens" in entry}
-    assert ledger.load(best.path, 0).tokens == tokens[best.step]
+    assert running_totals.load(best.path, 0).tokens == tokens[best.step]
 
 
 def test_conservative_dpo_is_what_trl_computes(model: Path, tmp_path: Path) -> None:

@@ -26,14 +26,14 @@ from dporun_api.results import (
 from dporun_api.run_config import ArchiveContent, ArchiveTarget, RunConfig
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.archiving.manifest import BaseModel, Manifest, ManifestFile
-from dporun_trainer.archiving.restore import open_store
 from dporun_trainer.errors import RunError
-from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import ProgressFile
+from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder.manifest import ArchivedBase, Manifest, ManifestFile
+from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.stores.archive_store import open_store
 from dporun_trainer.stores.s3 import WORKERS
 from dporun_trainer.stores.transfer import Content, Meter, Store, size
-from dporun_trainer.training import checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def _upload(config: RunConfig, target: ArchiveTarget, directory: Path, store: St
         for name in select(list(_walk(directory)), target.include, best.path.name if best else None)
         if not name.startswith(layout.CHECKPOINT_PREFIX) or name.partition("/")[0] in whole
     ]
-    say = _teller(directory)
+    say = _progress_reporter(directory)
     contents = _read(directory, names, say)
     store.clean()
     _send(store, directory, contents, say)
@@ -242,9 +242,11 @@ def _manifest(
         return before
     try:
         prepared = Prepared.load(directory)
-        base = BaseModel(uri=config.model.uri, revision=prepared.model_revision, fingerprint=prepared.model.fingerprint)
+        base = ArchivedBase(
+            uri=config.model.uri, revision=prepared.model_revision, fingerprint=prepared.model.fingerprint
+        )
     except RunError:
-        base = BaseModel(uri=config.model.uri, revision=config.model.revision)
+        base = ArchivedBase(uri=config.model.uri, revision=config.model.revision)
     manifest = Manifest(
         run=config.run,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -330,7 +332,7 @@ def _prune(directory: Path, ended: Outcome | None) -> str:
     return f"{len(gone)} intermediate checkpoints deleted" if gone else "no intermediate checkpoints to delete"
 
 
-def _teller(directory: Path) -> Callable[[str], None]:
+def _progress_reporter(directory: Path) -> Callable[[str], None]:
     """What puts lines of progress into the run's progress file."""
     progress = ProgressFile(directory / layout.PROGRESS)
     return lambda line: progress.update(stage=Stage.ARCHIVING, detail=shorten(line, 256))

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dporun_api.results import Health, HealthState
-from dporun_trainer.diagnosis.curves import Curves, Series
-from dporun_trainer.diagnosis.foreign import Run, read_run
 from dporun_trainer.diagnosis.health import examine
 from dporun_trainer.diagnosis.remedies import describe, patch
+from dporun_trainer.diagnosis.run_reader import Run, read_run
+from dporun_trainer.run_folder.curves import Curves, Series
 
 EXIT_CODES = {
     HealthState.ON_TRACK: 0,

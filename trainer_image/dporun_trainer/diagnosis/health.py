@@ -8,10 +8,10 @@ from dporun_api.results import Health, HealthState
 from dporun_api.run_config import RunConfig
 from dporun_api.text import shorten
 from dporun_trainer.diagnosis import remedies, signs
-from dporun_trainer.diagnosis.curves import Curves
+from dporun_trainer.diagnosis.measurements import Measurements
 from dporun_trainer.diagnosis.remedies import Remedy, RunValues, Seen
-from dporun_trainer.diagnosis.sight import Sight
 from dporun_trainer.diagnosis.signs import Evidence
+from dporun_trainer.run_folder.curves import Curves
 
 ENOUGH_LOGS = 10
 """Training logs before a run without signs is called healthy; a validation is enough as well."""
@@ -23,7 +23,7 @@ class Rule:
 
     sign: str
     state: HealthState
-    evidence: Callable[[Sight], Evidence]
+    evidence: Callable[[Measurements], Evidence]
     remedies: tuple[Remedy, ...]
 
 
@@ -45,22 +45,22 @@ def diagnose(history: Sequence[Mapping[str, Any]], config: RunConfig | None = No
 
 def examine(curves: Curves, settings: RunValues) -> Health:
     """Apply the rules to curves; see diagnose."""
-    sight = Sight(curves, settings)
-    findings = [(rule, evidence) for rule in RULES if (evidence := rule.evidence(sight))]
-    notes = [note for look in NOTES if (note := look(sight))]
+    run = Measurements(curves, settings)
+    findings = [(rule, evidence) for rule in RULES if (evidence := rule.evidence(run))]
+    notes = [note for look in NOTES if (note := look(run))]
     if not findings:
-        enough = len(sight.train) >= ENOUGH_LOGS or (sight.train and sight.validation)
+        enough = len(run.train) >= ENOUGH_LOGS or (run.train and run.validation)
         return Health(
             state=HealthState.ON_TRACK if enough else HealthState.UNKNOWN,
             evidence=tuple(notes) if enough else ("Too little history for a diagnosis.",),
         )
     state = findings[0][0].state
     leading = [rule for rule, _ in findings if rule.state is state]
-    best = sight.validation.best()
+    best = run.validation.best()
     seen = Seen(
         best_epoch=curves.epochs.get(best[0]) if best else None,
-        flat=bool(sight.train) and sight.level > signs.FLAT_LOSS * sight.start,
-        onset=signs.onset(sight),
+        flat=bool(run.train) and run.level > signs.FLAT_LOSS * run.start,
+        onset=signs.onset(run),
     )
     suggestions = remedies.prescribe((remedy for rule in leading for remedy in rule.remedies), settings, seen)
     return Health(

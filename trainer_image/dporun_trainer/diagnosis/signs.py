@@ -1,10 +1,10 @@
 """How each warning sign of the specification is seen in the curves of a run. Pure, and cheap enough for every log.
 
 The training loss is a mean over few pairs and very noisy, so signs are sought in means of many logs and measured
-against the loss of the untrained model (``Sight.start``): a batch whose loss is three times that of its neighbours is
-ordinary once most pairs are learnt, a model that is worse than before training is not. The validation loss is always
-measured on the same pairs, so small changes of it count. Every sign must persist (several logs, two validations), so
-a diagnosis of a running training does not flicker.
+against the loss of the untrained model (``Measurements.start``): a batch whose loss is three times that of its
+neighbours is ordinary once most pairs are learnt, a model that is worse than before training is not. The validation
+loss is always measured on the same pairs, so small changes of it count. Every sign must persist (several logs, two
+validations), so a diagnosis of a running training does not flicker.
 
 What is *not* a sign: the training loss dropping in steps at the start of an epoch (the model has seen the pairs
 before), and the log-probability of chosen responses falling while the margin rises (ordinary for DPO).
@@ -13,8 +13,8 @@ before), and the log-probability of chosen responses falling while the margin ri
 import math
 from collections.abc import Sequence
 
-from dporun_trainer.diagnosis.curves import Series, mean, quantile
-from dporun_trainer.diagnosis.sight import END, LEVEL, Sight
+from dporun_trainer.diagnosis.measurements import END, LEVEL, Measurements
+from dporun_trainer.run_folder.curves import Series, mean, quantile
 
 Evidence = str | None
 """Steps and values that show a sign; None where it is not there."""
@@ -49,7 +49,7 @@ CONFUSED_AT_ONCE = -0.5
 """A margin so negative needs no second validation."""
 
 SPIKE = 2.0
-"""A spike is worse than twice the untrained loss (more for logs of few pairs, see ``Sight.noise``),"""
+"""A spike is worse than twice the untrained loss (more for logs of few pairs, see ``Measurements.noise``),"""
 SPIKE_SPREAD = 4.0
 """and above the median of the logs before it by this many times their upper spread (90th percentile to median).
 The spread, not the standard deviation, because losses of mostly learnt pairs have heavy tails."""
@@ -81,25 +81,25 @@ VANISHED_SHARE = 1e-3
 REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
 
 
-def non_finite(sight: Sight) -> Evidence:
+def non_finite(run: Measurements) -> Evidence:
     """NaN values: in any loss or reward at once, in gradients when they persist."""
     for key in ("loss", "eval_loss", *(prefix + name for prefix in ("", "eval_") for name in REWARDS)):
-        series = sight.curves[key]
+        series = run.curves[key]
         bad = [step for step, value in zip(series.steps, series.values, strict=True) if not math.isfinite(value)]
         if bad:
             often = f", {len(bad)} times so far" if len(bad) > 1 else ""
-            return f"{key} is not a finite number at {sight.at(bad[0])}{often}"
-    gradients = sight.curves["grad_norm"]
+            return f"{key} is not a finite number at {run.at(bad[0])}{often}"
+    gradients = run.curves["grad_norm"]
     bad = [step for step, value in zip(gradients.steps, gradients.values, strict=True) if not math.isfinite(value)]
     recent = [step for step in bad if step >= gradients.steps[-LEVEL:][0]]
     if len(gradients) >= 2 * LEVEL and len(recent) >= NON_FINITE_GRADIENTS:
-        return f"grad_norm is not finite in {len(recent)} of the last {LEVEL} logs, first at {sight.at(bad[0])}"
+        return f"grad_norm is not finite in {len(recent)} of the last {LEVEL} logs, first at {run.at(bad[0])}"
     return None
 
 
-def exploding(sight: Sight) -> Evidence:
+def exploding(run: Measurements) -> Evidence:
     """Gradients exploding: peaks far above early and usual norms, or a high level while the loss is no better."""
-    gradients = sight.gradients
+    gradients = run.gradients
     if len(gradients) < 2 * LEVEL:
         return None
     early = quantile(gradients.values[:LEVEL], 0.5)
@@ -107,63 +107,61 @@ def exploding(sight: Sight) -> Evidence:
     usual = quantile(recent.values, 0.9)
     large = recent.where([value > EXPLODING * early > 0 for value in recent.values])
     peaks = large.where([value > EXPLODING * usual for value in large.values])
-    lasting = len(large.between(recent.steps[-LEVEL] - 1, END)) > LEVEL // 2 and sight.level > sight.start
+    lasting = len(large.between(recent.steps[-LEVEL] - 1, END)) > LEVEL // 2 and run.level > run.start
     if len(peaks) < PEAKS and not lasting:
         return None
     top = max(large.values)
     step = large.steps[large.values.index(top)]
-    return (
-        f"the norm was {_f(early)} at the start and {_f(top)} at {sight.at(step)}, {len(large)} logs are above tenfold"
-    )
+    return f"the norm was {_f(early)} at the start and {_f(top)} at {run.at(step)}, {len(large)} logs are above tenfold"
 
 
-def spiking(sight: Sight) -> Evidence:
+def spiking(run: Measurements) -> Evidence:
     """Loss spiking: several logs far above those before them and above the untrained loss."""
-    spikes = _spikes(sight)
+    spikes = _spikes(run)
     if len(spikes) < PEAKS:
         return None
     last = spikes.last(PEAKS)
     shown = ", ".join(f"{_f(value)} at step {step}" for step, value in zip(last.steps, last.values, strict=True))
-    return f"training loss jumped {len(spikes)} times, last to {shown}; untrained it was {_f(sight.start)}"
+    return f"training loss jumped {len(spikes)} times, last to {shown}; untrained it was {_f(run.start)}"
 
 
-def climbed(sight: Sight) -> Evidence:
+def climbed(run: Measurements) -> Evidence:
     """Loss climbing above that of the untrained model and staying there for a while."""
-    recent, width, limit = sight.train.last(RECENT), 2 * LEVEL, (1 + (CLIMBED - 1) * sight.noise) * sight.start
+    recent, width, limit = run.train.last(RECENT), 2 * LEVEL, (1 + (CLIMBED - 1) * run.noise) * run.start
     worst: tuple[float, int] | None = None
     for start in range(max(len(recent) - width, 0) + 1):
         window = recent.values[start : start + width]
-        if len(window) >= LEVEL and quantile(window, 0.5) > sight.start and mean(window) > limit:
+        if len(window) >= LEVEL and quantile(window, 0.5) > run.start and mean(window) > limit:
             worst = max(worst or (0.0, 0), (mean(window), start))
     if worst is None:
         return None
     level, start = worst
     first, last = recent.steps[start], recent.steps[min(start + width, len(recent)) - 1]
-    return f"training loss was {_f(level)} on average from step {first} to {last}, untrained it was {_f(sight.start)}"
+    return f"training loss was {_f(level)} on average from step {first} to {last}, untrained it was {_f(run.start)}"
 
 
-def oscillating(sight: Sight) -> Evidence:
+def oscillating(run: Measurements) -> Evidence:
     """Loss oscillating: wide swings of the smoothed training loss, or of the validation loss."""
-    values, width = sight.train.values[-RECENT:], LEVEL // 2
+    values, width = run.train.values[-RECENT:], LEVEL // 2
     blocks = [values[index : index + width] for index in range(0, len(values) - width + 1, width)]
     if blocks:
         levels = [mean(block) for block in blocks]
         squares = [(value - level) ** 2 for block, level in zip(blocks, levels, strict=True) for value in block]
         noise = math.sqrt(math.fsum(squares) / (len(blocks) * (width - 1)) / width)
-        turns = _turns(levels, max(SWING * sight.noise * sight.start, SWING_NOISE * noise))
+        turns = _turns(levels, max(SWING * run.noise * run.start, SWING_NOISE * noise))
         if len(turns) > SWINGS:
             return f"training loss swings {_path(turns)} within the last {len(values)} logs"
-    turns = _turns(sight.validation.values[-RECENT:], EVAL_SWING * sight.start)
+    turns = _turns(run.validation.values[-RECENT:], EVAL_SWING * run.start)
     return f"validation loss swings {_path(turns)}" if len(turns) > SWINGS else None
 
 
-def confused(sight: Sight) -> Evidence:
+def confused(run: Measurements) -> Evidence:
     """Rewards: chosen < rejected, in two validations (or the only one), or all along in training."""
-    margins = _margins(sight, "eval_").between(0, END)
-    accuracies = sight.curves["eval_rewards/accuracies"]
+    margins = _margins(run, "eval_").between(0, END)
+    accuracies = run.curves["eval_rewards/accuracies"]
     accuracy = dict(zip(accuracies.steps, accuracies.values, strict=True))
     newest = margins.last(2)
-    if len(newest) == 2 or (newest and (sight.finished or newest.values[0] < CONFUSED_AT_ONCE)):
+    if len(newest) == 2 or (newest and (run.finished or newest.values[0] < CONFUSED_AT_ONCE)):
         wrong = (
             value < CONFUSED_MARGIN and accuracy.get(step, 0.0) < CONFUSED_ACCURACY
             for step, value in zip(newest.steps, newest.values, strict=True)
@@ -171,111 +169,111 @@ def confused(sight: Sight) -> Evidence:
         if all(wrong):
             step, value = newest.steps[-1], newest.values[-1]
             share = f" and accuracy {accuracy[step]:.2f}" if step in accuracy else ""
-            return f"margin {_f(value)}{share} on the validation data at {sight.at(step)}"
-    training = _margins(sight, "").last(2 * LEVEL)
+            return f"margin {_f(value)}{share} on the validation data at {run.at(step)}"
+    training = _margins(run, "").last(2 * LEVEL)
     halves = training.values[:LEVEL], training.values[LEVEL:]
     if len(training) == 2 * LEVEL and all(mean(half) < CONFUSED_MARGIN for half in halves):
         return f"margin {_f(mean(training.values))} on the training data since step {training.steps[0]}"
     return None
 
 
-def eval_rising(sight: Sight) -> Evidence:
+def eval_rising(run: Measurements) -> Evidence:
     """Validation loss increasing while training loss does not."""
-    best = sight.validation.best()
+    best = run.validation.best()
     if best is None:
         return None
     step, lowest = best
-    after = sight.validation.between(step, END)
+    after = run.validation.between(step, END)
     persists = len(after) >= 2 and min(after.values[-2:]) > (1 + EVAL_RISE) * lowest
-    at_the_end = sight.finished and len(after) == 1 and after.values[0] > (1 + EVAL_RISE_ONCE) * lowest
+    at_the_end = run.finished and len(after) == 1 and after.values[0] > (1 + EVAL_RISE_ONCE) * lowest
     if not (persists or at_the_end):
         return None
-    before = sight.train.between(-1, step).values[-LEVEL:]
-    if before and sight.level > max(mean(before), lowest):
+    before = run.train.between(-1, step).values[-LEVEL:]
+    if before and run.level > max(mean(before), lowest):
         return None  # training loss rises as well: that is not memorising
-    fell = f", while training loss went from {_f(mean(before))} to {_f(sight.level)}" if before else ""
-    return f"{_f(lowest)} at {sight.at(step)} was best, {_f(after.values[-1])} at {sight.at(after.steps[-1])}{fell}"
+    fell = f", while training loss went from {_f(mean(before))} to {_f(run.level)}" if before else ""
+    return f"{_f(lowest)} at {run.at(step)} was best, {_f(after.values[-1])} at {run.at(after.steps[-1])}{fell}"
 
 
-def far_below(sight: Sight) -> Evidence:
+def far_below(run: Measurements) -> Evidence:
     """Training loss much lower than a validation loss that stays high or no longer improves, in two validations."""
-    gaps = sight.gaps.last(2)
-    if len(gaps) < 2 and not (gaps and sight.finished):
+    gaps = run.gaps.last(2)
+    if len(gaps) < 2 and not (gaps and run.finished):
         return None
-    if sight.eval_improves(within=1) and sight.validation.values[-1] < HIGH_LOSS * sight.start:
+    if run.eval_improves(within=1) and run.validation.values[-1] < HIGH_LOSS * run.start:
         return None
-    held_out = dict(zip(sight.validation.steps, sight.validation.values, strict=True))
+    held_out = dict(zip(run.validation.steps, run.validation.values, strict=True))
     for step, gap in zip(gaps.steps, gaps.values, strict=True):
-        if gap <= WIDE_GAP * sight.start or held_out[step] - gap > held_out[step] / 2:
+        if gap <= WIDE_GAP * run.start or held_out[step] - gap > held_out[step] / 2:
             return None
     step, gap = gaps.steps[-1], gaps.values[-1]
-    return f"{_f(held_out[step] - gap)} in training, {_f(held_out[step])} on the validation data at {sight.at(step)}"
+    return f"{_f(held_out[step] - gap)} in training, {_f(held_out[step])} on the validation data at {run.at(step)}"
 
 
-def gap_growing(sight: Sight) -> Evidence:
+def gap_growing(run: Measurements) -> Evidence:
     """Gap between training and validation loss growing, validation after validation, without improvement."""
-    gaps = sight.gaps.last(3)
-    if len(gaps) < 3 or sight.eval_improves(within=2) or not gaps.values[0] < gaps.values[1] < gaps.values[2]:
+    gaps = run.gaps.last(3)
+    if len(gaps) < 3 or run.eval_improves(within=2) or not gaps.values[0] < gaps.values[1] < gaps.values[2]:
         return None
-    if gaps.values[2] - max(gaps.values[0], 0) <= GROWN_GAP * sight.start:
+    if gaps.values[2] - max(gaps.values[0], 0) <= GROWN_GAP * run.start:
         return None
-    return f"{_path(gaps.values)} over the last three validations, until {sight.at(gaps.steps[-1])}"
+    return f"{_path(gaps.values)} over the last three validations, until {run.at(gaps.steps[-1])}"
 
 
-def vanishing(sight: Sight) -> Evidence:
+def vanishing(run: Measurements) -> Evidence:
     """Gradients vanishing while the loss is still high."""
-    gradients = sight.gradients
-    if len(gradients) < 2 * LEVEL or not sight.train or sight.level <= HIGH_LOSS * sight.start:
+    gradients = run.gradients
+    if len(gradients) < 2 * LEVEL or not run.train or run.level <= HIGH_LOSS * run.start:
         return None
     early, now = quantile(gradients.values[:LEVEL], 0.5), quantile(gradients.values[-LEVEL:], 0.9)
     if now >= max(VANISHED, VANISHED_SHARE * early):
         return None
-    where = sight.at(gradients.steps[-1])
-    return f"the norm went from {_f(early)} to {_f(now)} at {where}, at a loss of {_f(sight.level)}"
+    where = run.at(gradients.steps[-1])
+    return f"the norm went from {_f(early)} to {_f(now)} at {where}, at a loss of {_f(run.level)}"
 
 
-def both_high(sight: Sight) -> Evidence:
+def both_high(run: Measurements) -> Evidence:
     """Both losses high and flat: no better than the untrained model after half of the run."""
-    train, validation = sight.train, sight.validation
-    margins = _margins(sight, "eval_").values or _margins(sight, "").values
-    if len(train) < LEVEL // 2 or sight.progress < PATIENCE or (margins and margins[-1] >= LEARNT_MARGIN):
+    train, validation = run.train, run.validation
+    margins = _margins(run, "eval_").values or _margins(run, "").values
+    if len(train) < LEVEL // 2 or run.progress < PATIENCE or (margins and margins[-1] >= LEARNT_MARGIN):
         return None
-    high, before = HIGH_LOSS * sight.start, train.values[-2 * LEVEL : -LEVEL]
-    if before and mean(before) - sight.level > (1 - FLAT_LOSS) * sight.start and not sight.finished:
+    high, before = HIGH_LOSS * run.start, train.values[-2 * LEVEL : -LEVEL]
+    if before and mean(before) - run.level > (1 - FLAT_LOSS) * run.start and not run.finished:
         return None  # it has begun to fall
-    if min([sight.level, quantile(train.values[-2 * LEVEL :], 0.5), *validation.values]) < high:
+    if min([run.level, quantile(train.values[-2 * LEVEL :], 0.5), *validation.values]) < high:
         return None
     held_out = f", validation loss {_f(validation.values[-1])}" if validation else ""
-    where = sight.at(train.steps[-1])
-    return f"training loss is {_f(sight.level)}{held_out} at {where}, untrained it was {_f(sight.start)}"
+    where = run.at(train.steps[-1])
+    return f"training loss is {_f(run.level)}{held_out} at {where}, untrained it was {_f(run.start)}"
 
 
-def losses(sight: Sight) -> Evidence:
+def losses(run: Measurements) -> Evidence:
     """How far the losses have come."""
-    if not sight.train:
+    if not run.train:
         return None
-    best = sight.validation.best()
-    held_out = f"; best validation loss {_f(best[1])} at {sight.at(best[0])}" if best else ""
-    return f"Training loss {_f(sight.train.values[0])} → {_f(sight.level)}{held_out}."
+    best = run.validation.best()
+    held_out = f"; best validation loss {_f(best[1])} at {run.at(best[0])}" if best else ""
+    return f"Training loss {_f(run.train.values[0])} → {_f(run.level)}{held_out}."
 
 
-def rewards(sight: Sight) -> Evidence:
+def rewards(run: Measurements) -> Evidence:
     """Rewards: chosen > rejected, the good sign."""
     for prefix, data in (("eval_", "validation"), ("", "training")):
-        margins = _margins(sight, prefix).values
+        margins = _margins(run, prefix).values
         if margins:
-            accuracies = sight.curves[f"{prefix}rewards/accuracies"].finite().values
+            accuracies = run.curves[f"{prefix}rewards/accuracies"].finite().values
             accuracy = f", accuracy {accuracies[-1]:.2f}" if accuracies else ""
             good = f"Chosen above rejected on the {data} data: margin {_f(margins[-1])}{accuracy}."
             return good if margins[-1] > 0 else None
     return None
 
 
-def falling_log_probability(sight: Sight) -> Evidence:
+def falling_log_probability(run: Measurements) -> Evidence:
     """Log-probability of chosen responses falling while the margin rises: for information, not an illness."""
     for prefix, count in (("eval_", 1), ("", LEVEL)):
-        chosen = sight.curves[f"{prefix}logps/chosen"].finite().values
-        margins = _margins(sight, prefix).values
+        chosen = run.curves[f"{prefix}logps/chosen"].finite().values
+        margins = _margins(run, prefix).values
         if min(len(chosen), len(margins)) < 2 * count:
             continue
         before, after = mean(chosen[:count]), mean(chosen[-count:])
@@ -288,30 +286,30 @@ def falling_log_probability(sight: Sight) -> Evidence:
     return None
 
 
-def onset(sight: Sight) -> int | None:
+def onset(run: Measurements) -> int | None:
     """Step of the first non-finite loss or first spike."""
-    loss = sight.curves["loss"]
+    loss = run.curves["loss"]
     bad = [step for step, value in zip(loss.steps, loss.values, strict=True) if not math.isfinite(value)]
-    return min([*bad[:1], *_spikes(sight).steps[:1]], default=None)
+    return min([*bad[:1], *_spikes(run).steps[:1]], default=None)
 
 
-def _spikes(sight: Sight) -> Series:
-    train = sight.train.last(RECENT + BEFORE_SPIKE)
+def _spikes(run: Measurements) -> Series:
+    train = run.train.last(RECENT + BEFORE_SPIKE)
     flags = [False] * len(train)
     for index in range(LEVEL // 2, len(train)):
         before = train.values[max(0, index - BEFORE_SPIKE) : index]
         median = quantile(before, 0.5)
         usual = median + SPIKE_SPREAD * (quantile(before, 0.9) - median)
-        flags[index] = train.values[index] > max(SPIKE * sight.noise * sight.start, usual)
+        flags[index] = train.values[index] > max(SPIKE * run.noise * run.start, usual)
     return train.where(flags)
 
 
-def _margins(sight: Sight, prefix: str) -> Series:
+def _margins(run: Measurements, prefix: str) -> Series:
     """Reward margins as logged, or chosen minus rejected where they are not; finite values."""
-    margins = sight.curves[f"{prefix}rewards/margins"]
+    margins = run.curves[f"{prefix}rewards/margins"]
     if margins:
         return margins.finite()
-    chosen, rejected = sight.curves[f"{prefix}rewards/chosen"], sight.curves[f"{prefix}rewards/rejected"]
+    chosen, rejected = run.curves[f"{prefix}rewards/chosen"], run.curves[f"{prefix}rewards/rejected"]
     if chosen.steps != rejected.steps:
         return Series()
     return Series(

@@ -10,14 +10,14 @@ from dporun_api import run_folder as layout
 from dporun_api.files import read_json, write_json
 from dporun_api.run_config import Dpo
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.data.pairs import Pair, RowError, Tally, to_pair
+from dporun_trainer.data.questions import Question
+from dporun_trainer.data.rows import read_rows
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnStage
 from dporun_trainer.evaluation.evaluate import Options, evaluate, metrics, write_results
 from dporun_trainer.evaluation.forgetting import measure, results
 from dporun_trainer.evaluation.policy import Policy
-from dporun_trainer.inputs.data import Pair, RowError, Tally, to_pair
-from dporun_trainer.inputs.questions import Question
-from dporun_trainer.inputs.rows import read_rows
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from dporun_api import run_folder as layout
 from dporun_api.files import write_json
 from dporun_api.results import EvaluationSummary
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.data.pairs import Pair, Text
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnStage, stage
 from dporun_trainer.evaluation.compare import Better, Comparison, compare, sign_test, tally
 from dporun_trainer.evaluation.generate import Answer, answers_of_both
 from dporun_trainer.evaluation.policy import Policy, Sides
 from dporun_trainer.evaluation.scoring import LogProb, Reward, encode_pair, encode_prompt, rewards
-from dporun_trainer.inputs.data import Pair, Text
 
 log = logging.getLogger(__name__)
 

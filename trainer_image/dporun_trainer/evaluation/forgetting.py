@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dporun_trainer.data.questions import Question
 from dporun_trainer.evaluation.batching import OnStage, stage
 from dporun_trainer.evaluation.generate import answers_of_both
 from dporun_trainer.evaluation.policy import Policy
 from dporun_trainer.evaluation.scoring import Tokens, encode_prompt, logps_of_both
-from dporun_trainer.inputs.questions import Question
 
 MAX_NEW_TOKENS = 48
 """Longest answer to a general question, in tokens."""

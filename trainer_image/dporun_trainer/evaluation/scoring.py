@@ -12,9 +12,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dporun_trainer.data.pairs import Pair, Text, common_prefix
 from dporun_trainer.evaluation.batching import OnProgress, in_batches
 from dporun_trainer.evaluation.policy import Policy, Sides
-from dporun_trainer.inputs.data import Pair, Text, common_prefix
 
 _LOGITS_PER_SOFTMAX = 2**26
 """Logits turned into float32 at once (times 4 bytes: 256 MiB)."""

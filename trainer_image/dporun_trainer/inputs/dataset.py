@@ -13,11 +13,11 @@ from typing import IO
 
 from dporun_api.files import sync_folder
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.data.pairs import RowError, Tally, Text, held_out, prompt_digest, to_pair
+from dporun_trainer.data.rows import read_rows
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.data import RowError, Tally, Text, held_out, prompt_digest, to_pair
 from dporun_trainer.inputs.lint import FEW_ROWS, Encoder, Lint
-from dporun_trainer.inputs.rows import read_rows
-from dporun_trainer.prepared import LintReport
+from dporun_trainer.run_folder.prepared import LintReport
 
 _BATCH = 256
 _SAY_SECONDS = 5.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.data.pairs import Pair, RowError, Tally, common_prefix, prompt_digest, row_digest
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.data import Pair, RowError, Tally, common_prefix, prompt_digest, row_digest
-from dporun_trainer.prepared import DataFacts, Lengths
+from dporun_trainer.run_folder.prepared import DataFacts, Lengths
 
 FEW_ROWS = 20
 """With fewer, a rate says little."""

@@ -12,7 +12,7 @@ from dporun_api.run_config import Lora
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.prepared import ModelFacts
+from dporun_trainer.run_folder.prepared import ModelFacts
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -11,15 +11,15 @@ from dporun_api.files import write_text
 from dporun_api.results import DatasetSummary, Outcome, OutcomeState, Stage
 from dporun_api.run_config import RunConfig
 from dporun_api.text import shorten
-from dporun_trainer.archiving.restore import fetch_adapter
+from dporun_trainer.data.questions import load_questions
 from dporun_trainer.errors import RunError
+from dporun_trainer.inputs.adapter import fetch_adapter
 from dporun_trainer.inputs.dataset import Source, build
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.lint import Encoder
 from dporun_trainer.inputs.model import check_model, check_positions, load_tokenizer
-from dporun_trainer.inputs.questions import load_questions
-from dporun_trainer.prepared import ModelFacts, Prepared
 from dporun_trainer.progress import ProgressFile
+from dporun_trainer.run_folder.prepared import ModelFacts, Prepared
 from dporun_trainer.stores.sources import DATASET, MODEL
 
 log = logging.getLogger(__name__)

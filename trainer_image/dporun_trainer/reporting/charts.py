@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from dporun_trainer.diagnosis.curves import Curves, Series, smooth
+from dporun_trainer.run_folder.curves import Curves, Series, smooth
 
 WIDTH, HEIGHT = 480, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 18, 26

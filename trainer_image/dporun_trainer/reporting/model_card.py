@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import EvalResult, ModelCardData
 
 from dporun_api.run_config import RunConfig
-from dporun_trainer.reporting.record import Record
+from dporun_trainer.reporting.run_data import Record
 
 _METRICS = (
     ("accuracy", "accuracy", "Share of pairs whose chosen response gets the higher reward"),

@@ -6,9 +6,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from dporun_trainer.diagnosis.curves import smooth
 from dporun_trainer.reporting.charts import CHARTS
-from dporun_trainer.reporting.record import Record
+from dporun_trainer.reporting.run_data import Record
+from dporun_trainer.run_folder.curves import smooth
 
 _COLOURS = {"c1": "#2563eb", "c2": "#d97706", "c3": "#059669", "c4": "#dc2626"}
 _TONES = {"good": "#047857", "fair": "#b45309", "poor": "#b91c1c"}

@@ -20,7 +20,7 @@ from dporun_trainer.diagnosis.verdict import GOOD_MARGIN
 from dporun_trainer.reporting import charts
 from dporun_trainer.reporting.model_card import model_card
 from dporun_trainer.reporting.poster import write_poster
-from dporun_trainer.reporting.record import Record, read_record
+from dporun_trainer.reporting.run_data import Record, read_record
 
 DASH = "\N{EN DASH}"
 SHOWN_EXAMPLES = 12

@@ -19,9 +19,10 @@ from dporun_api.files import read_json
 from dporun_api.run_config import ResumePolicy, RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.prepared import Prepared
-from dporun_trainer.training import callbacks, checkpoints
-from dporun_trainer.training.checkpoints import Checkpoint
+from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoint
+from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.training import callbacks
 from dporun_trainer.training.memory import Shape
 from dporun_trainer.training.settings import Machine, Precision, Settings, decide, decide_plan, trainer_arguments
 from dporun_trainer.training.trainer import Run, RunTrainer

@@ -8,8 +8,8 @@ from transformers import TrainerCallback
 
 from dporun_api.results import HealthState
 from dporun_trainer.diagnosis.health import diagnose
-from dporun_trainer.training import checkpoints, ledger
-from dporun_trainer.training.checkpoints import Checkpoint
+from dporun_trainer.run_folder import checkpoints, running_totals
+from dporun_trainer.run_folder.checkpoints import Checkpoint
 from dporun_trainer.training.settings import is_due
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Continuity(TrainerCallback):
         """Restore the sums and make up for the validation."""
         self._trainer.begin_clock()
         if self._checkpoint is not None:
-            earlier = ledger.load(self._checkpoint.path, self._trainer.accelerator.process_index)
+            earlier = running_totals.load(self._checkpoint.path, self._trainer.accelerator.process_index)
             self._trainer.restore_sums(earlier.model_copy(update={"attempts": earlier.attempts + 1}))
             self._trainer.validate_if_due(self._checkpoint)
 

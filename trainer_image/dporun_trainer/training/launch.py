@@ -23,10 +23,9 @@ from dporun_api.results import Outcome, OutcomeState, Stage
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import ProgressFile
-from dporun_trainer.training import ranks
-from dporun_trainer.training import record as training_record
+from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.training import bookkeeping, ranks
 from dporun_trainer.training.status_server import serve
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ def launch(config: RunConfig, config_path: Path, directory: Path, *, port: int) 
     node = node_rank(os.environ, config)
     progress = ProgressFile(directory / layout.PROGRESS)
     with _signals() as stop, serve(directory, port if node == 0 else 0):
-        if not training_record.is_finished(directory):
+        if not bookkeeping.is_finished(directory):
             if node == 0:
                 progress.update(stage=Stage.LOADING, detail=None)
             outcome = train(config, config_path, directory, node=node, stop=stop)
@@ -182,7 +181,7 @@ def _finish(config_path: Path, directory: Path, stop: threading.Event) -> Outcom
     command = [
         sys.executable,
         "-m",
-        "dporun_trainer.evaluation.finish",
+        "dporun_trainer.commands.finish",
         "--config",
         str(config_path),
         "--directory",

@@ -11,9 +11,9 @@ from transformers import TrainerCallback
 from dporun_api.results import Metrics, Stage
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.progress import Done, Plan, ProgressFile, finishing_seconds, pace, percent, seconds_left
-from dporun_trainer.training import checkpoints
-from dporun_trainer.training import record as training_record
-from dporun_trainer.training.checkpoints import Checkpoint
+from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoint
+from dporun_trainer.training import bookkeeping
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
@@ -90,7 +90,7 @@ class Reporter(TrainerCallback):
     def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Tell the newest values and what they mean."""
         run = self._trainer.run
-        training_record.write_history(run.directory, state.log_history)
+        bookkeeping.write_history(run.directory, state.log_history)
         self._tell(state, metrics=newest(state.log_history), health=diagnose(state.log_history, run.config))
         log.info("%s", line(state.log_history[-1], run.settings.plan.steps))
 

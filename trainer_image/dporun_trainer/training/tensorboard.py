@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
 
 from dporun_api import run_folder as layout
-from dporun_trainer.training.checkpoints import Checkpoint
+from dporun_trainer.run_folder.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from dporun_trainer.training.reporter import Reporter

@@ -19,8 +19,8 @@ from dporun_api import run_folder as layout
 from dporun_api.pod import LOG_LEVEL_VARIABLE, ExitCode
 from dporun_api.results import OutcomeState, Stage
 from dporun_api.run_config import RunConfig
-from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import ProgressFile, heartbeat
+from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.training import ranks
 from dporun_trainer.training.ranks import RankEnd
 
@@ -112,7 +112,7 @@ class Attempt:
             RunError: the run cannot go on.
 
         """
-        from dporun_trainer.training import record as training_record  # noqa: PLC0415
+        from dporun_trainer.training import bookkeeping  # noqa: PLC0415
         from dporun_trainer.training.build import build  # noqa: PLC0415
         from dporun_trainer.training.reporter import Reporter  # noqa: PLC0415
         from dporun_trainer.training.tensorboard import Charts  # noqa: PLC0415
@@ -122,7 +122,7 @@ class Attempt:
             trainer, checkpoint = build(self._config, prepared, self._directory, self._stop)
             self.trainer = trainer
             if self._main:
-                training_record.begin(trainer, prepared, checkpoint)
+                bookkeeping.begin(trainer, prepared, checkpoint)
                 reporter = Reporter(trainer, self._progress, checkpoint)
                 trainer.add_callback(reporter)
                 trainer.add_callback(Charts(trainer, reporter, checkpoint))
@@ -133,7 +133,7 @@ class Attempt:
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         with self._alive(Stage.TRAINING):
             if self._main:
-                training_record.finish(trainer)
+                bookkeeping.finish(trainer)
             trainer.accelerator.wait_for_everyone()
 
     @contextlib.contextmanager

@@ -17,9 +17,9 @@ from trl import DPOTrainer
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.training import checkpoints, ledger
-from dporun_trainer.training.checkpoints import Checkpoint, Marker
-from dporun_trainer.training.ledger import Ledger
+from dporun_trainer.run_folder import checkpoints, running_totals
+from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
+from dporun_trainer.run_folder.running_totals import RunningTotals
 from dporun_trainer.training.settings import Machine, Settings, is_due
 
 NON_FINITE_LIMIT = 3
@@ -57,7 +57,7 @@ class RunTrainer(DPOTrainer):
 
     def __init__(self, *, run: Run, **arguments: Any):
         self.run = run
-        self.earlier = Ledger()
+        self.earlier = RunningTotals()
         self.non_finite_steps = 0
         self._non_finite_streak = 0
         self._preempting = False
@@ -181,13 +181,13 @@ class RunTrainer(DPOTrainer):
         if loss is None:
             raise Preempted
         if self.accelerator.is_main_process and math.isfinite(loss):
-            checkpoint = checkpoints.remark(checkpoint, eval_loss=loss)
+            checkpoint = checkpoints.update_marker(checkpoint, eval_loss=loss)
         self.accelerator.wait_for_everyone()
         return checkpoint
 
     # Sums that go on across attempts
 
-    def restore_sums(self, earlier: Ledger) -> None:
+    def restore_sums(self, earlier: RunningTotals) -> None:
         """Go on with the sums of the attempt whose checkpoint was loaded."""
         self.earlier = earlier
         self._tr_loss.fill_(earlier.loss_since_log)
@@ -206,9 +206,9 @@ class RunTrainer(DPOTrainer):
         """Seconds of training, over all attempts."""
         return self.earlier.seconds + time.monotonic() - self._began
 
-    def sums(self) -> Ledger:
+    def sums(self) -> RunningTotals:
         """Collect the running sums of this process."""
-        return Ledger(
+        return RunningTotals(
             loss_since_log=self._tr_loss.item(),
             loss_total=self._total_loss_scalar,
             last_logged=self._globalstep_last_logged,
@@ -254,7 +254,7 @@ class RunTrainer(DPOTrainer):
         if not any(saved.step == step for saved in checkpoints.complete(self.run.directory)):
             with disk_errors(path):
                 super()._save_checkpoint(model, trial)
-                ledger.save(path, self.accelerator.process_index, self.sums())
+                running_totals.save(path, self.accelerator.process_index, self.sums())
                 self.accelerator.wait_for_everyone()
                 if self.accelerator.is_main_process:
                     checkpoints.mark_complete(path, self._marker())

@@ -19,14 +19,14 @@ from dporun_api.run_config import RunConfig
 from dporun_testing import tiny_model
 from dporun_testing.adapters import save_random_adapter
 from dporun_testing.training import a_config, prepare
+from dporun_trainer.commands import finish as finishing
+from dporun_trainer.commands.finish import Stopped, finish
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation import assess
-from dporun_trainer.evaluation import finish as finishing
 from dporun_trainer.evaluation import merge as merging
-from dporun_trainer.evaluation.finish import Stopped, finish
-from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import TRAINING_PERCENT, ProgressFile
 from dporun_trainer.reporting import report
+from dporun_trainer.run_folder.prepared import Prepared
 
 WRITTEN = [
     "evaluation/comparison_results.json",
@@ -214,7 +214,7 @@ def test_a_run_that_was_not_trained_cannot_be_finished(directory: Path) -> None:
 @pytest.mark.slow
 def test_sigterm_ends_the_process_with_75_and_an_outcome(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(config(max_new_tokens=400).to_json())
-    command = [sys.executable, "-m", "dporun_trainer.evaluation.finish", "--config", str(tmp_path / "run.json")]
+    command = [sys.executable, "-m", "dporun_trainer.commands.finish", "--config", str(tmp_path / "run.json")]
     process = subprocess.Popen([*command, "--directory", str(directory)], env={**os.environ, "OMP_NUM_THREADS": "1"})
     progress = ProgressFile(directory / "progress.json")
     try:

@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from dporun_trainer.diagnosis.curves import Curves, Series, mean
 from dporun_trainer.diagnosis.remedies import RunValues
+from dporun_trainer.run_folder.curves import Curves, Series, mean
 
 LEVEL = 10
 """Logs whose mean is called the level of a noisy curve; the noise of a mean of 10 is a third of one log's."""
 PAIRS = 8
-"""Pairs per log for which marks on single logs hold as they are; see ``Sight.noise``."""
+"""Pairs per log for which marks on single logs hold as they are; see ``Measurements.noise``."""
 STILL_IMPROVING = 0.02
 """A validation loss that beats all before it by this share still improves: a gap alone is then no illness."""
 END = 2**63
@@ -18,7 +18,7 @@ END = 2**63
 
 
 @dataclass(frozen=True)
-class Sight:
+class Measurements:
     """What the rules look at."""
 
     curves: Curves

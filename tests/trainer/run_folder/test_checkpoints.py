@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dporun_trainer.training import checkpoints
-from dporun_trainer.training.checkpoints import Checkpoint, Marker
+from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
 
 
 def a_checkpoint(step: int, eval_loss: float | None = None) -> Checkpoint:
@@ -116,7 +116,7 @@ def test_other_folders_are_no_checkpoints(tmp_path: Path) -> None:
 
 
 def test_a_validation_that_came_later_is_added_to_the_marker(tmp_path: Path) -> None:
-    checkpoints.remark(saved(tmp_path, 9), eval_loss=0.4)
+    checkpoints.update_marker(saved(tmp_path, 9), eval_loss=0.4)
     (found,) = checkpoints.complete(tmp_path)
     assert found.marker.eval_loss == 0.4
     assert found.marker.files.keys() == {"adapter_model.safetensors", "global_step9/optimizer.pt"}

@@ -1,6 +1,6 @@
 """What follows training in the same pod, in one fresh process: evaluate, merge, diagnose, judge, report.
 
-    python -m dporun_trainer.evaluation.finish --config FILE --directory DIR
+    python -m dporun_trainer.commands.finish --config FILE --directory DIR
 
 Every step leaves a file and is skipped when that file is there for the same adapter, so a pod that was preempted while
 finishing goes on where it was.
@@ -27,8 +27,8 @@ from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import conclude
-from dporun_trainer.prepared import Prepared
 from dporun_trainer.progress import TRAINING_PERCENT, ProgressFile, heartbeat
+from dporun_trainer.run_folder.prepared import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +99,11 @@ def _finish(config: RunConfig, directory: Path, meter: "_Meter") -> Outcome:
 
 def _evaluated(config: RunConfig, directory: Path, prepared: Prepared, meter: "_Meter") -> EvaluationSummary:
     """Evaluate and measure forgetting, as far as their files are not there yet."""
+    from dporun_trainer.data.questions import load_questions  # noqa: PLC0415
     from dporun_trainer.evaluation import assess  # noqa: PLC0415  torch
     from dporun_trainer.evaluation.evaluate import Options, summary  # noqa: PLC0415
     from dporun_trainer.evaluation.merge import adapter_sha256  # noqa: PLC0415
     from dporun_trainer.evaluation.policy import Policy, load_policy  # noqa: PLC0415
-    from dporun_trainer.inputs.questions import load_questions  # noqa: PLC0415
 
     adapter, output = directory / layout.FINAL, directory / layout.EVALUATION
     same = {"adapter_sha256": adapter_sha256(adapter)}
@@ -219,7 +219,7 @@ def _message(evaluation: EvaluationSummary | None, verdict: Verdict) -> str:
 def main() -> int:
     """Finish a run; the outcome goes to finish_outcome.json in its directory."""
     _stop_on_signals()
-    parser = argparse.ArgumentParser(prog="python -m dporun_trainer.evaluation.finish", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dporun_trainer.commands.finish", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="RunConfig, as JSON")
     parser.add_argument("--directory", type=Path, required=True, help="the run's directory")
     arguments = parser.parse_args()

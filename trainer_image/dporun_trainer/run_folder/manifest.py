@@ -2,15 +2,11 @@
 
 from pathlib import PurePosixPath
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from dporun_api import run_folder as layout
 from dporun_api.document import Document
 from dporun_api.results import BestCheckpoint
 from dporun_api.run_config import Identity
-from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.errors import RunError
-from dporun_trainer.stores.transfer import Store
 
 
 class ManifestFile(Document):
@@ -30,7 +26,7 @@ class ManifestFile(Document):
         return path
 
 
-class BaseModel(Document):
+class ArchivedBase(Document):
     """The base model that the run's adapter belongs to."""
 
     uri: str
@@ -47,28 +43,8 @@ class Manifest(Document):
     run: Identity
     created: str
     """UTC, ISO 8601."""
-    model: BaseModel
+    model: ArchivedBase
     best_checkpoint: BestCheckpoint | None = None
     tools: dict[str, str] = Field(default_factory=dict)
     """Versions of the software that made the archive."""
     files: tuple[ManifestFile, ...]
-
-
-def read_manifest(store: Store, reason: Reason) -> Manifest:
-    """Read and check the manifest of an archived run.
-
-    Raises:
-        RunError: there is none, or it cannot be trusted.
-
-    """
-    data = store.read(str(layout.MANIFEST))
-    if data is None:
-        raise RunError(
-            reason,
-            f"{store.uri} has no {layout.MANIFEST}: it is no archived run, or archiving it was not finished",
-            hint="Name the folder of one run, the one that holds manifest.json.",
-        )
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        raise RunError(reason, f"{store.uri}/{layout.MANIFEST} cannot be used: {error}") from error

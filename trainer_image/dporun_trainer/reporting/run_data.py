@@ -16,8 +16,8 @@ from dporun_api import run_folder as layout
 from dporun_api.document import Document
 from dporun_api.results import BestCheckpoint, Health, Outcome, Progress, Verdict
 from dporun_api.run_config import RunConfig
-from dporun_trainer.diagnosis.curves import Curves
-from dporun_trainer.prepared import Prepared
+from dporun_trainer.run_folder.curves import Curves
+from dporun_trainer.run_folder.prepared import Prepared
 
 _Document = TypeVar("_Document", bound=Document)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dporun_trainer.inputs.rows import Row
+from dporun_trainer.data.rows import Row
 
 Message = dict[str, str]
 Text = str | list[Message]

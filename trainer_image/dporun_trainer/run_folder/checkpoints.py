@@ -87,7 +87,7 @@ def mark_complete(path: Path, marker: Marker) -> Checkpoint:
     return Checkpoint(path, complete_marker)
 
 
-def remark(checkpoint: Checkpoint, *, eval_loss: float) -> Checkpoint:
+def update_marker(checkpoint: Checkpoint, *, eval_loss: float) -> Checkpoint:
     """Add the validation loss to a checkpoint that was saved before it was validated."""
     marker = checkpoint.marker.model_copy(update={"eval_loss": eval_loss})
     write_text(checkpoint.path / layout.COMPLETE, marker.to_json(indent=2, exclude_none=True) + "\n")

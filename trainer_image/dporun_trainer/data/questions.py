@@ -45,7 +45,7 @@ def load_questions(path: Path | None = None) -> list[Question]:
 
     """
     if path is None:
-        text = resources.files("dporun_trainer").joinpath("data/general_questions.jsonl").read_text(encoding="utf-8")
+        text = resources.files("dporun_trainer.data").joinpath("general_questions.jsonl").read_text(encoding="utf-8")
     else:
         try:
             text = path.read_text(encoding="utf-8")

@@ -13,9 +13,9 @@ from dporun_api.files import read_json, sync_folder, write_json
 from dporun_api.run_config import Model
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.prepared import Prepared
-from dporun_trainer.training import checkpoints
-from dporun_trainer.training.checkpoints import Checkpoint
+from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoint
+from dporun_trainer.run_folder.prepared import Prepared
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer

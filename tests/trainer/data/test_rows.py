@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dporun_trainer.data.rows import read_rows
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.rows import read_rows
 
 ROWS = [
     {"prompt": f"p{n}", "chosen": f"ünï {n}", "rejected": [{"role": "assistant", "content": "r"}]} for n in range(3)

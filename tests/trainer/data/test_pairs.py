@@ -5,8 +5,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dporun_trainer.inputs.data import Pair, RowError, Tally, held_out, prompt_digest, to_pair
-from dporun_trainer.inputs.rows import Row
+from dporun_trainer.data.pairs import Pair, RowError, Tally, held_out, prompt_digest, to_pair
+from dporun_trainer.data.rows import Row
 
 texts = st.text(max_size=30)
 messages = st.lists(

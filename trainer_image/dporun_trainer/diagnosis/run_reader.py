@@ -9,9 +9,9 @@ from typing import Any
 
 from dporun_api import run_folder as layout
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.diagnosis.curves import number
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.errors import RunError
+from dporun_trainer.run_folder.curves import number
 
 History = list[dict[str, Any]]
 

@@ -12,7 +12,7 @@ from dporun_api.document import Document, Finite
 from dporun_api.files import write_text
 
 
-class Ledger(Document):
+class RunningTotals(Document):
     """Running sums of one process at a checkpoint."""
 
     model_config = ConfigDict(ser_json_inf_nan="strings")  # a loss that is not a number stays one in the sums
@@ -40,14 +40,14 @@ def path(checkpoint: Path, rank: int) -> Path:
     return checkpoint / f"ledger_{rank}.json"
 
 
-def save(checkpoint: Path, rank: int, ledger: Ledger) -> None:
+def save(checkpoint: Path, rank: int, totals: RunningTotals) -> None:
     """Write the sums of one process into a checkpoint."""
-    write_text(path(checkpoint, rank), ledger.to_json())
+    write_text(path(checkpoint, rank), totals.to_json())
 
 
-def load(checkpoint: Path, rank: int) -> Ledger:
+def load(checkpoint: Path, rank: int) -> RunningTotals:
     """Read the sums of one process; zeros when the checkpoint has none."""
     try:
-        return Ledger.model_validate_json(path(checkpoint, rank).read_bytes())
+        return RunningTotals.model_validate_json(path(checkpoint, rank).read_bytes())
     except (FileNotFoundError, ValidationError):
-        return Ledger()
+        return RunningTotals()

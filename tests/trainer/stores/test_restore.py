@@ -16,9 +16,10 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.run_directory import a_run, results
 from dporun_trainer.__main__ import main
 from dporun_trainer.archiving.archive import archive
-from dporun_trainer.archiving.restore import fetch_adapter, restore
 from dporun_trainer.errors import RunError
-from dporun_trainer.prepared import DataFacts, LintReport, ModelFacts, Prepared
+from dporun_trainer.inputs.adapter import fetch_adapter
+from dporun_trainer.run_folder.prepared import DataFacts, LintReport, ModelFacts, Prepared
+from dporun_trainer.stores.restore import restore
 
 MODEL = ModelFacts(
     architecture="LlamaForCausalLM", parameters=9, dtype="float32", bytes=36, hidden_size=4, layers=1, vocabulary=8,
@@ -76,7 +77,7 @@ def test_damage_in_the_archive_is_found(archived: Path, tmp_path: Path) -> None:
 def test_nothing_is_overwritten(archived: Path, tmp_path: Path) -> None:
     (tmp_path / "back").mkdir()
     (tmp_path / "back" / "training_config.json").write_text("mine")
-    with pytest.raises(RunError, match="is in the way"):
+    with pytest.raises(RunError, match="is already exists with different content"):
         restore(str(archived), tmp_path / "back")
     assert (tmp_path / "back" / "training_config.json").read_text() == "mine"
 

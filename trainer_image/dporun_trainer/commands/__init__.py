@@ -1,0 +1,1 @@
+"""The commands of the trainer image: arguments and body of each."""

@@ -1,0 +1,1 @@
+"""Preference pairs and general questions: what inputs, training and evaluation share."""

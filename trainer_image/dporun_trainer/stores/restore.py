@@ -1,0 +1,71 @@
+"""Bring an archived run back, and check every file against the manifest."""
+
+from pathlib import Path
+
+from dporun_api.files import sha256
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.errors import RunError
+from dporun_trainer.run_folder.manifest import Manifest, ManifestFile
+from dporun_trainer.stores.archive_store import open_store, read_manifest
+from dporun_trainer.stores.sources import ARCHIVE
+from dporun_trainer.stores.transfer import Meter, Store
+
+
+def restore(
+    uri: str, target: Path, *, endpoint: str | None = None, region: str | None = None, only: str = ""
+) -> Manifest:
+    """Copy the files of an archived run to ``target``; those already there stay, if they are what they should be.
+
+    Args:
+        uri: folder of the run in the archive.
+        target: folder to make or to complete.
+        endpoint: of an S3-compatible server.
+        region: of the bucket.
+        only: beginning of the paths to restore; all when empty.
+
+    Raises:
+        RunError: a file is missing or damaged in the archive, or ``target`` has another file in its place.
+
+    """
+    store = open_store(uri, endpoint=endpoint, region=region)
+    manifest = read_manifest(store, ARCHIVE.reason)
+    files = [file for file in manifest.files if file.path.startswith(only)]
+    copy_files(store, files, target, ARCHIVE.reason)
+    return manifest
+
+
+def copy_files(
+    store: Store, files: list[ManifestFile], target: Path, reason: Reason, names: dict[str, str] | None = None
+) -> None:
+    """Copy ``files`` of an archived run below ``target``, and check each against its checksum.
+
+    Args:
+        store: the archive.
+        files: of its manifest.
+        target: folder to make or to complete.
+        reason: of the error, should there be one.
+        names: path below ``target`` of a file, where it is not its path in the archive.
+
+    Raises:
+        RunError: a file is missing or damaged in the archive, or ``target`` has another file in its place.
+
+    """
+    meter = Meter("restored", len(files), sum(file.bytes for file in files))
+    for file in files:
+        path = target / (names or {}).get(file.path, file.path)
+        if path.exists():
+            if not path.is_file() or path.stat().st_size != file.bytes or sha256(path) != file.sha256:
+                raise RunError(
+                    reason, f"{path} already exists with different content", hint="Restore to an empty folder."
+                )
+            meter.add(file.bytes)
+        else:
+            found = store.download(file.path, path, meter.add)
+            if found != file.sha256:
+                path.unlink()
+                raise RunError(
+                    reason,
+                    f"{store.uri}/{file.path} is damaged: its SHA-256 is {found}, the manifest says {file.sha256}",
+                    hint="Restore an earlier version of this object, if the bucket keeps them.",
+                )
+        meter.file()
