@@ -8,16 +8,16 @@ from dporun_operator.settings import Settings
 
 
 def main() -> int:
-    """Start the operator; returns when it has been told to stop."""
+    """Run the operator until SIGTERM or SIGINT; returns the exit status, 2 when the environment is wrong."""
     try:
         settings = Settings.from_env()
     except InvalidSettingsError as error:
         print(f"dporun-operator: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    from dporun_operator import handlers  # noqa: PLC0415  wrong settings are told before the heavy imports
+    from dporun_operator import app  # noqa: PLC0415  wrong settings are reported before the heavy imports
 
-    handlers.serve(settings)
+    app.run(settings)
     return 0
 
 

@@ -16,9 +16,9 @@ from dporun_api.text import timestamp
 from dporun_api.v1alpha1 import API_VERSION, KIND
 from dporun_api.v1alpha1.status import ArchiveState, DPORunStatus
 from dporun_operator import names
+from dporun_operator.cache import Body, WatchCache
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import ApiError, InvalidRunError, NameTakenError
-from dporun_operator.loop import Body, Seen
 from dporun_operator.metrics import Metrics
 from dporun_operator.plan import refusal
 from dporun_operator.plan.actions import Delete, Event, Plan
@@ -47,7 +47,7 @@ class Reconciler:
     def __init__(
         self,
         cluster: Cluster,
-        seen: Seen,
+        cache: WatchCache,
         ask: Ask,
         settings: Settings,
         metrics: Metrics,
@@ -55,7 +55,7 @@ class Reconciler:
         clock: Callable[[], datetime] = utc_now,
     ):
         self._cluster = cluster
-        self._seen = seen
+        self._cache = cache
         self._ask = ask
         self._settings = settings
         self._metrics = metrics
@@ -76,7 +76,7 @@ class Reconciler:
                 self._metrics.observe(time.monotonic() - begin, failed=failed)
 
     def forget(self, uid: str) -> None:
-        """A run is gone."""
+        """Drop what was applied for a run that no longer exists."""
         self._done.pop(uid, None)
 
     async def _reconcile(self, body: Body) -> float | None:
@@ -114,7 +114,7 @@ class Reconciler:
         held = await self._cluster.set_finalizers(
             metadata["namespace"], metadata["name"], finalizers, resource_version=metadata["resourceVersion"]
         )
-        self._seen.run(held)
+        self._cache.put_run(held)
         return held
 
     async def _release(self, namespace: str, name: str, finalizers: tuple[str, ...], resource_version: str) -> None:
@@ -139,7 +139,7 @@ class Reconciler:
         return None
 
     async def _observe(self, run: Run) -> Observed:
-        observed = Observed.of(self._seen.children(run.uid, run.namespace), source_uri=self._source(run))
+        observed = Observed.of(self._cache.children_of(run.uid, run.namespace), source_uri=self._source(run))
         pod = observed.training_pod()
         if pod is None or run.deleting:
             return observed
@@ -151,7 +151,7 @@ class Reconciler:
         source = run.spec.checkpoints.resume_from
         if source is None or source.run is None:
             return None
-        found = self._seen.find(run.namespace, source.run)
+        found = self._cache.find_run(run.namespace, source.run)
         archive = ((found or {}).get("status") or {}).get("archive") or {}
         return archive.get("uri") if archive.get("state") == ArchiveState.SUCCEEDED else None
 
@@ -162,7 +162,7 @@ class Reconciler:
                 await self._have(run, manifest)
                 self._mark(run, key, digest)
         for job in plan.create:
-            self._seen.child(await self._cluster.create(job))
+            self._cache.put_child(await self._cluster.create(job))
             self._done.get(run.uid, {}).pop(("Job", job["metadata"]["name"]), None)
         for target in plan.delete:
             key = (target.kind, target.name)
@@ -233,7 +233,7 @@ class Reconciler:
         }
         written = await self._cluster.apply(manifest, subresource="status")
         self._metrics.status_writes += 1
-        self._seen.run(written)
+        self._cache.put_run(written)
         return written
 
     async def _tell(self, run: Run, event: Event) -> None:
@@ -267,12 +267,3 @@ class Reconciler:
 
 def _digest(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def phases(seen: Seen) -> dict[str, int]:
-    """Number of runs by phase."""
-    count: dict[str, int] = {}
-    for body in seen.runs.values():
-        phase = (body.get("status") or {}).get("phase") or "Pending"
-        count[phase] = count.get(phase, 0) + 1
-    return count

@@ -32,6 +32,11 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> Body:
     return merged
 
 
+def version(body: Mapping[str, Any], number: int, **metadata: Any) -> Body:
+    """``body`` at another resource version."""
+    return {**body, "metadata": {**body["metadata"], "resourceVersion": str(number), **metadata}}
+
+
 def run_body(
     spec: Mapping[str, Any] | None = None,
     *,

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from dporun_api.results import Outcome, Progress
+from dporun_operator.cache import slim
 from dporun_operator.plan.actions import Plan
 from dporun_operator.plan.decide import decide
-from dporun_operator.plan.observed import Observed, slim
+from dporun_operator.plan.observed import Observed
 from dporun_operator.plan.run import Run
 from dporun_testing.builders import NOW, SETTINGS, job, merge, pod, run_body
 

@@ -6,9 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dporun_api.results import ArchiveResult, Outcome, OutcomeState
+from dporun_operator.cache import slim
 from dporun_operator.plan.actions import Plan
 from dporun_operator.plan.decide import decide
-from dporun_operator.plan.observed import Observed, slim
+from dporun_operator.plan.observed import Observed
 from dporun_operator.plan.run import Run
 from dporun_testing.builders import NOW, SETTINGS, job, pod, run_body
 

@@ -3,9 +3,9 @@
 import pytest
 
 from dporun_api.results import Progress
+from dporun_operator.cache import WatchCache
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import InvalidRunError
-from dporun_operator.loop import Seen
 from dporun_operator.metrics import Metrics
 from dporun_operator.reconcile import Reconciler
 from dporun_testing.builders import SETTINGS, run_body
@@ -19,6 +19,6 @@ async def silence(_namespace: str, _pod: str, _address: str | None) -> Progress 
 async def test_a_run_that_has_trained_is_left_alone_by_an_operator_that_cannot_read_it(deleting: bool) -> None:
     body = run_body({"fromTheFuture": True}, status={"phase": "Training", "attempt": 1}, deleting=deleting)
     unconnected = Cluster()  # any request would raise another error
-    reconcile = Reconciler(unconnected, Seen(), silence, SETTINGS, Metrics())
+    reconcile = Reconciler(unconnected, WatchCache(), silence, SETTINGS, Metrics())
     with pytest.raises(InvalidRunError, match="fromTheFuture"):
         await reconcile(body)

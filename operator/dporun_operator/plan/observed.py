@@ -10,19 +10,6 @@ from dporun_api.text import parse_time
 from dporun_operator import names
 from dporun_operator.names import Component
 
-_KEPT_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
-
-
-def slim(child: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep of a Job or Pod only what ``Observed`` reads: thousands of them stay in memory."""
-    metadata = child["metadata"]
-    return {
-        "kind": child.get("kind"),
-        "metadata": {key: metadata[key] for key in _KEPT_METADATA if key in metadata},
-        "spec": {"suspend": child.get("spec", {}).get("suspend", False)},
-        "status": child.get("status", {}),
-    }
-
 
 @dataclass(frozen=True, kw_only=True)
 class Job:

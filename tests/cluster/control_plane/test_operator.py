@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import playing_kubelet as kubelet
 import pytest
 
 from dporun_api.results import (
@@ -26,6 +25,7 @@ from dporun_api.results import (
     VerdictState,
 )
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl, wait_condition
 from dporun_testing.operator_process import OperatorProcess
 

@@ -1,0 +1,112 @@
+"""What the watches saw last: every run, and the Jobs and Pods of each, kept small."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dporun_operator import names
+
+Body = Mapping[str, Any]
+"""A Kubernetes object as the API server sent it."""
+
+_KEPT_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
+
+
+class WatchCache:
+    """The newest version seen of every run, Job and Pod.
+
+    Several sources write here in any order (watches, lists, answers to our own writes); an older version never
+    replaces a newer one.
+    """
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Body] = {}
+        """Every run, by UID."""
+        self._children: dict[str, dict[tuple[str, str, str], Body]] = {}
+
+    def put_run(self, body: Body) -> None:
+        """Keep a run, unless a newer version of it has been seen."""
+        uid = body["metadata"]["uid"]
+        if uid not in self.runs or _version(body) >= _version(self.runs[uid]):
+            self.runs[uid] = body
+
+    def remove_run(self, uid: str) -> None:
+        """Remove a run and all its children."""
+        self.runs.pop(uid, None)
+        self._children.pop(uid, None)
+
+    def put_child(self, body: Body) -> None:
+        """Keep a Job or Pod, unless a newer version of it has been seen."""
+        key, children = _key(body), self._children.setdefault(_owner(body), {})
+        if key not in children or _version(body) >= _version(children[key]):
+            children[key] = slim(body)
+
+    def remove_child(self, body: Body) -> None:
+        """Remove a Job or Pod, unless its name belongs to a successor by now."""
+        owner, key = _owner(body), _key(body)
+        children = self._children.get(owner, {})
+        if (kept := children.get(key)) and kept["metadata"]["uid"] == body["metadata"]["uid"]:
+            del children[key]
+        if not children:
+            self._children.pop(owner, None)
+
+    def children_of(self, uid: str, namespace: str) -> list[Body]:
+        """The Jobs and Pods of a run; objects of other namespaces that bear its label do not count."""
+        found = self._children.get(uid, {}).items()
+        return [body for (_, place, _), body in found if place == namespace]
+
+    def replace_children(self, kind: str, found: Iterable[Body], *, before: int) -> None:
+        """Replace all Jobs, or all Pods, by a fresh list.
+
+        Args:
+            kind: Job or Pod.
+            found: the list.
+            before: newest version that had been seen when the list was requested. A child that is newer and not in
+                the list came meanwhile and stays; one that is older and not in it was deleted unseen.
+
+        """
+        found = list(found)
+        listed = {body["metadata"]["uid"] for body in found}
+        for children in self._children.values():
+            for key, body in list(children.items()):
+                if key[0] == kind and body["metadata"]["uid"] not in listed and _version(body) <= before:
+                    del children[key]
+        for body in found:
+            self.put_child(body)
+
+    def find_run(self, namespace: str, name: str) -> Body | None:
+        """The run of that name, or None."""
+        metadata = ((body, body["metadata"]) for body in self.runs.values())
+        return next((body for body, m in metadata if (m["namespace"], m["name"]) == (namespace, name)), None)
+
+    def newest_child_version(self) -> int:
+        """The newest version of any child seen; 0 when there is none."""
+        return max((_version(b) for children in self._children.values() for b in children.values()), default=0)
+
+    def count_by_phase(self) -> Counter[str]:
+        """Number of runs by phase; a run without status is Pending."""
+        return Counter((body.get("status") or {}).get("phase") or "Pending" for body in self.runs.values())
+
+
+def slim(child: Body) -> dict[str, Any]:
+    """Keep only what ``Observed`` reads: thousands of Jobs and Pods stay in memory."""
+    metadata = child["metadata"]
+    return {
+        "kind": child.get("kind"),
+        "metadata": {key: metadata[key] for key in _KEPT_METADATA if key in metadata},
+        "spec": {"suspend": child.get("spec", {}).get("suspend", False)},
+        "status": child.get("status", {}),
+    }
+
+
+def _owner(body: Body) -> str:
+    return str(body["metadata"]["labels"][names.RUN_UID])
+
+
+def _key(body: Body) -> tuple[str, str, str]:
+    return body["kind"], body["metadata"]["namespace"], body["metadata"]["name"]
+
+
+def _version(body: Body) -> int:
+    text = str(body["metadata"].get("resourceVersion", "0"))
+    return int(text) if text.isdecimal() else 0

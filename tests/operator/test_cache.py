@@ -1,0 +1,71 @@
+"""The cache never goes back in time, keeps nothing of runs that are gone, and stays small."""
+
+from dporun_operator.cache import WatchCache
+from dporun_testing.builders import UID, job, pod, run_body, version
+
+
+def test_an_older_version_of_a_child_does_not_replace_a_newer_one() -> None:
+    cache = WatchCache()
+    cache.put_child(version(job("train", state="complete"), 9))
+    cache.put_child(version(job("train"), 8))
+    (kept,) = cache.children_of(UID, "team-a")
+    assert kept["status"]["conditions"]
+
+
+def test_children_keep_only_what_decisions_need() -> None:
+    cache = WatchCache()
+    body = pod("train")
+    body["metadata"]["managedFields"] = [{"manager": "kubelet"}]
+    body["spec"] = {"containers": [{"name": "trainer", "image": "x" * 1000}]}
+    cache.put_child(body)
+    (kept,) = cache.children_of(UID, "team-a")
+    assert set(kept["spec"]) == {"suspend"}
+    assert "managedFields" not in kept["metadata"]
+
+
+def test_a_successor_of_the_same_name_outlives_the_end_of_its_predecessor() -> None:
+    cache = WatchCache()
+    old, new = version(job("train"), 1, uid="old"), version(job("train"), 5, uid="new")
+    cache.put_child(old)
+    cache.put_child(new)
+    cache.remove_child(version(old, 6))
+    assert [child["metadata"]["uid"] for child in cache.children_of(UID, "team-a")] == ["new"]
+
+
+def test_a_relist_drops_what_went_away_unseen_and_keeps_what_came_meanwhile() -> None:
+    cache = WatchCache()
+    cache.put_child(version(job("train", 1), 3))
+    cache.put_child(version(job("train", 2), 4))
+    cache.put_child(version(pod("train", 1), 4))
+    newest = cache.newest_child_version()
+    cache.put_child(version(job("train", 3), 9))
+    cache.replace_children("Job", [version(job("train", 2), 6)], before=newest)
+    names = sorted(child["metadata"]["name"] for child in cache.children_of(UID, "team-a"))
+    assert names == ["demo-train-1-0-abcde", "demo-train-2", "demo-train-3"]
+
+
+def test_a_run_is_found_by_its_name() -> None:
+    cache = WatchCache()
+    cache.put_run(run_body(name="other"))
+    assert cache.find_run("team-a", "other") is not None
+    assert cache.find_run("team-b", "other") is None
+
+
+def test_a_pod_of_another_namespace_is_no_child_whatever_its_labels_say() -> None:
+    cache = WatchCache()
+    cache.put_child(version(pod("train"), 1, namespace="intruder"))
+    assert cache.children_of(UID, "team-a") == []
+
+
+def test_nothing_is_kept_of_runs_that_are_gone() -> None:
+    cache = WatchCache()
+    cache.put_child(version(pod("train"), 1))
+    cache.remove_child(version(pod("train"), 2))
+    assert cache.newest_child_version() == 0
+
+
+def test_runs_are_counted_by_phase() -> None:
+    cache = WatchCache()
+    for uid, status in (("a", None), ("b", {"phase": "Training"}), ("c", {"phase": "Training"})):
+        cache.put_run(run_body(uid=uid, status=status))
+    assert cache.count_by_phase() == {"Pending": 1, "Training": 2}
