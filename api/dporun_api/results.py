@@ -54,6 +54,11 @@ class BestCheckpoint(Document):
     path: str | None = Field(None, max_length=512)
     """Folder, relative to the run's directory."""
 
+    @property
+    def name(self) -> str:
+        """How people call it: its folder."""
+        return self.path or f"checkpoint-{self.step}"
+
 
 class DatasetSummary(Document):
     """What the data turned out to be."""

@@ -31,6 +31,11 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def capitalise(text: str) -> str:
+    """``text`` with a capital first letter; the rest stays as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def sentence(text: str) -> str:
     """``text`` with a full stop at its end."""
     text = text.strip()

@@ -4,8 +4,6 @@ import pytest
 
 from dporun_api import text
 from dporun_operator.metrics import Metrics
-from dporun_operator.plan import retries
-from dporun_operator.plan.status import short_model
 from dporun_testing.builders import NOW
 
 
@@ -28,22 +26,6 @@ def test_sentences_and_ellipses() -> None:
     assert text.sentence("done.") == "done."
     assert text.shorten("abcdef", 4) == "abc…"
     assert text.shorten("abcd", 4) == "abcd"
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("hf://Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"),
-        ("s3://bucket/tiny/model/", "tiny/model"),
-        ("pvc://c/llama", "llama"),
-    ],
-)
-def test_models_are_told_apart(uri: str, shown: str) -> None:
-    assert short_model(uri) == shown
-
-
-def test_waits_grow_to_a_limit() -> None:
-    assert [retries.delay(n) for n in (1, 2, 3, 6, 7, 10_000)] == [10, 20, 40, 300, 300, 300]
 
 
 def test_metrics_are_in_the_format_of_prometheus() -> None:

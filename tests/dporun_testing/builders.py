@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dporun_operator.plan.run import Run
+from dporun_operator.run import Run
 from dporun_operator.settings import Settings
 
 UID = "0a1b2c3d-1111-2222-3333-444455556666"

@@ -80,7 +80,7 @@ class Reason(StrEnum):
     PREPARED = "Prepared"
     QUEUED = "Queued", Traits(phase=Phase.QUEUED)
     SCHEDULED = "Scheduled"
-    TRAINING = "Training"
+    TRAINING = "Training", Traits(phase=Phase.TRAINING)
     EVALUATING = "Evaluating", Traits(phase=Phase.EVALUATING)
     EVALUATED = "Evaluated"
     COMPLETED = "Completed"
@@ -161,6 +161,13 @@ class Reason(StrEnum):
         told = (reason for reason in cls if reason.traits.failure and reason.traits.exit_code == code)
         return next(told, cls.TRAINER_ERROR) if code != ExitCode.ERROR else cls.TRAINER_ERROR
 
+
+def traits_of(word: str) -> Traits:
+    """Traits of a reason that was read; another version of the operator may have written one unknown here."""
+    return Reason(word).traits if word in _WORDS else Traits()
+
+
+_WORDS = frozenset(reason.value for reason in Reason)
 
 FAILURES = tuple(reason for reason in Reason if reason.traits.failure)
 """Every reason for which a run can fail."""

@@ -134,7 +134,8 @@ class Summary(Document):
 class DPORunStatus(Document):
     """Where a run stands."""
 
-    model_config = ConfigDict(extra="ignore")
+    # The one document that is changed in place: the steps of a run's life assign its fields, one after the other.
+    model_config = ConfigDict(extra="ignore", frozen=False, validate_assignment=True)
 
     observed_generation: int | None = None
     """metadata.generation that this status was derived from."""
@@ -148,6 +149,8 @@ class DPORunStatus(Document):
     """Aspects of the run's state."""
     start_time: Time | None = None
     """When the first pod of the run was created."""
+    training_completion_time: Time | None = None
+    """When training, evaluation included, was done; absent until then, and after a failure."""
     completion_time: Time | None = None
     """When the run finished."""
     attempt: int | None = Field(None, ge=0)

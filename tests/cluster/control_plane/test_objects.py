@@ -5,8 +5,14 @@ from typing import Any
 
 import pytest
 
-from dporun_operator.plan import archive_job, prepare_job, run_config, storage, tensorboard, training_job
-from dporun_operator.plan.run import Manifest, Run
+from dporun_operator.objects.archive_job import archive_job
+from dporun_operator.objects.config_map import config_map
+from dporun_operator.objects.prepare_job import prepare_job
+from dporun_operator.objects.results_claim import results_claim
+from dporun_operator.objects.tensorboard import tensorboard_deployment, tensorboard_service
+from dporun_operator.objects.train_job import train_job
+from dporun_operator.objects.train_service import train_service
+from dporun_operator.run import Manifest, Run
 from dporun_testing.builders import SETTINGS, a_run
 from dporun_testing.kubectl import KubectlError, kubectl
 
@@ -40,18 +46,17 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def planned(run: Run) -> list[Manifest]:
-    claim = storage.results_claim(run)
     return [
-        *([claim] if claim else []),
-        *run_config.config_maps(run, SETTINGS),
-        training_job.training_service(run),
-        prepare_job.prepare_job(run, SETTINGS),
-        training_job.training_job(run, SETTINGS, 1),
-        archive_job.archive_job(run, SETTINGS, 1),
-        archive_job.archive_job(run, SETTINGS, 2, prune_only=True),
-        tensorboard.service(run, finished=False),
-        tensorboard.service(run, finished=True),
-        tensorboard.deployment(run, SETTINGS),
+        *([] if run.spec.storage.claim_name else [results_claim(run)]),
+        config_map(run, SETTINGS),
+        train_service(run),
+        prepare_job(run, SETTINGS),
+        train_job(run, SETTINGS, 1),
+        archive_job(run, SETTINGS, 1),
+        archive_job(run, SETTINGS, 2, prune_only=True),
+        tensorboard_service(run, finished=False),
+        tensorboard_service(run, finished=True),
+        tensorboard_deployment(run, SETTINGS),
     ]
 
 
@@ -74,14 +79,14 @@ def test_the_api_server_accepts_what_is_planned(spec: str, name: str, namespace:
 
 
 def test_a_field_that_does_not_exist_would_be_seen(namespace: str) -> None:
-    job = training_job.training_job(a_run(namespace=namespace), SETTINGS, 1)
+    job = train_job(a_run(namespace=namespace), SETTINGS, 1)
     job["spec"]["template"]["spec"]["shareEverything"] = True
     with pytest.raises(KubectlError, match="shareEverything"):
         dry_run(job)
 
 
 def test_a_pod_that_is_not_restricted_would_be_seen(namespace: str) -> None:
-    template = training_job.training_job(a_run(namespace=namespace), SETTINGS, 1)["spec"]["template"]
+    template = train_job(a_run(namespace=namespace), SETTINGS, 1)["spec"]["template"]
     template["spec"]["containers"][0] = {**template["spec"]["containers"][0], "securityContext": {}}
     pod = {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {"name": "one", "namespace": namespace}}
     with pytest.raises(KubectlError, match="violates PodSecurity"):

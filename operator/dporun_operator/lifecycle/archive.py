@@ -1,0 +1,147 @@
+"""Archiving: whether a run is to be archived, and one Job after the other until it is."""
+
+from dporun_api import archive_policy
+from dporun_api.results import Failure, Outcome
+from dporun_api.run_config import ArchiveWhen
+from dporun_api.text import duration, sentence, shorten
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.status import ArchiveState, ArchiveStatus, ConditionType
+from dporun_operator.lifecycle import retries, waiting
+from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.ending import Ending, judge_ending
+from dporun_operator.lifecycle.step import Step
+from dporun_operator.names import Component
+from dporun_operator.objects.archive_job import archive_job
+from dporun_operator.observed import Job, Pod
+
+
+def archive(draft: Draft) -> Step:
+    """Prune intermediate checkpoints and archive the results, or record why they are not archived."""
+    run, before = draft.run, draft.status.archive
+    if draft.is_true(ConditionType.ARCHIVED) or (before is not None and before.state is ArchiveState.SKIPPED):
+        return Step.DONE
+    reason = skip_reason(draft)
+    if reason is not None:
+        if not draft.failed and run_archive_jobs(draft, tries=1, prune_only=True) is Step.WAITING:
+            return Step.WAITING
+        _skip(draft, reason)
+        return Step.DONE
+    step = run_archive_jobs(draft, tries=run.spec.run_policy.max_retries + 1)
+    if step is Step.GAVE_UP and not draft.failed:
+        given_up = draft.status.archive
+        message = (given_up.message if given_up else None) or "The results could not be archived."
+        draft.fail(Failure(reason=Reason.ARCHIVE_FAILED, message=message, hint=Reason.ARCHIVE_FAILED.traits.hint))
+    return Step.WAITING if step is Step.WAITING else Step.DONE
+
+
+def skip_reason(draft: Draft) -> str | None:
+    """Why the run is not to be archived; None when it is, or when only its verdict on the volume can tell."""
+    return archive_policy.skip_reason(
+        draft.run.spec.archive, started=bool(draft.status.attempt), succeeded=draft.trained, passed=None
+    )
+
+
+def run_archive_jobs(draft: Draft, *, tries: int | None, prune_only: bool = False) -> Step:
+    """Take the next step towards the archive: start a Job, follow it, or judge how it ended.
+
+    Args:
+        draft: gets the Job and the status.
+        tries: Jobs to start at most; None is without limit.
+        prune_only: delete intermediate checkpoints, upload nothing.
+
+    """
+    before = draft.status.archive or ArchiveStatus(state=ArchiveState.PENDING)
+    attempt = max(before.attempts, 1)
+    job = draft.observed.job(Component.ARCHIVE, attempt)
+    if job is None:
+        _start(draft, attempt, prune_only=prune_only)
+        return Step.WAITING
+    pods = draft.observed.pods_of(Component.ARCHIVE, attempt)
+    if not job.finished:
+        return _follow(draft, job, pods, tries=tries)
+    if not retries.is_settled(draft, job, pods):
+        return Step.WAITING
+    end = judge_ending(job, pods, draft.run.spec)
+    if end.succeeded and end.outcome and (prune_only or _conclude(draft, end.outcome, attempt)):
+        return Step.DONE
+    problem = _problem(end)
+    if tries is not None and attempt >= tries:
+        _give_up(draft, attempt, problem)
+        return Step.GAVE_UP
+    _try_again(draft, job, attempt, problem, prune_only=prune_only)
+    return Step.WAITING
+
+
+def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, tries: int | None) -> Step:
+    """Say what a Job waits for; give up when that makes no sense any longer."""
+    patience = draft.settings.image_pull_seconds if tries is not None else float("inf")
+    stuck = waiting.waiting_reason(pods, now=draft.now, image_pull_seconds=patience)
+    if stuck and stuck.failure:
+        draft.delete("Job", job.name)
+        _give_up(draft, job.attempt, stuck.message)
+        return Step.GAVE_UP
+    if stuck and stuck.reason is Reason.IMAGE_PULL:
+        draft.requeue(waiting.IMAGE_PULL_LOOK_SECONDS)
+    archived = draft.condition(ConditionType.ARCHIVED)
+    changed = archived is not None and archived.observed_generation != draft.run.generation
+    if stuck and stuck.reason is Reason.CONTAINER_CONFIG and changed:
+        draft.delete("Job", job.name)  # it may wait for a Secret of another name by now; the next Job has that
+    _report(draft, job.attempt, stuck.message if stuck and stuck.reason is not Reason.PENDING else None)
+    return Step.WAITING
+
+
+def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
+    """Record what a Job that ended well has archived; False when that is nothing, and it should be something."""
+    archive, result = draft.run.spec.archive, outcome.archive
+    if result is not None:
+        values = result.model_dump(include={"uri", "manifest_sha256", "files", "bytes"})
+        draft.status.archive = ArchiveStatus(state=ArchiveState.SUCCEEDED, attempts=attempt, **values)
+        words = f"{result.files} files are in {result.uri}."
+        draft.set_condition(ConditionType.ARCHIVED, True, Reason.ARCHIVED, words)
+        return True
+    if archive is not None and archive.when is not ArchiveWhen.FINISHED:
+        _skip(draft, outcome.message)
+        return True
+    return False
+
+
+def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only: bool) -> None:
+    wait = draft.seconds_left(job.finished_at, retries.delay(attempt))
+    if wait > 0:
+        _report(draft, attempt, f"{sentence(problem)} Retrying in {duration(wait)}.")
+        draft.requeue(wait)
+        return
+    for old in draft.observed.jobs_of(Component.ARCHIVE):
+        if old.attempt < attempt:
+            draft.delete("Job", old.name)
+    _start(draft, attempt + 1, prune_only=prune_only, problem=problem)
+
+
+def _start(draft: Draft, attempt: int, *, prune_only: bool, problem: str | None = None) -> None:
+    draft.create(archive_job(draft.run, draft.settings, attempt, prune_only=prune_only))
+    _report(draft, attempt, problem)
+
+
+def _report(draft: Draft, attempt: int, problem: str | None) -> None:
+    problem = None if problem is None else shorten(problem, 1024)
+    draft.status.archive = ArchiveStatus(state=ArchiveState.RUNNING, attempts=attempt, message=problem)
+    words = problem or "Results are pruned, uploaded and verified."
+    draft.set_condition(ConditionType.ARCHIVED, False, Reason.ARCHIVING, words)
+    draft.set_message(f"Archiving: {problem}" if problem else "Archiving the results")
+
+
+def _give_up(draft: Draft, attempt: int, problem: str) -> None:
+    draft.status.archive = ArchiveStatus(state=ArchiveState.FAILED, attempts=attempt, message=problem)
+    draft.set_condition(ConditionType.ARCHIVED, False, Reason.ARCHIVE_FAILED, problem)
+
+
+def _skip(draft: Draft, reason: str) -> None:
+    draft.status.archive = ArchiveStatus(state=ArchiveState.SKIPPED, message=reason)
+    draft.set_condition(ConditionType.ARCHIVED, False, Reason.SKIPPED, reason)
+
+
+def _problem(end: Ending) -> str:
+    if end.failure:
+        words = f"{sentence(end.failure.message)} {end.failure.hint or ''}".strip()
+        return shorten(words, 1024)
+    return end.preempted or "the archive Job ended without saying what it archived"

@@ -1,0 +1,88 @@
+"""The end of a run that is being deleted: stop, archive what is not archived, clean up, release.
+
+An error anywhere keeps the run: only the last step lets go of it.
+"""
+
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.spec import DeletionPolicy
+from dporun_api.v1alpha1.status import ConditionType
+from dporun_operator import names
+from dporun_operator.lifecycle import messages
+from dporun_operator.lifecycle.archive import run_archive_jobs, skip_reason
+from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.provide import provide_results_and_config
+from dporun_operator.lifecycle.step import Step
+from dporun_operator.names import Component
+
+
+def delete(draft: Draft) -> Step:
+    """Take the next step towards the release of the run."""
+    if _stop(draft) is Step.WAITING or _archive(draft) is Step.WAITING:
+        return Step.WAITING
+    _clean_up(draft)
+    draft.set_message(messages.deleting("everything is safe"))
+    draft.release = True
+    return Step.DONE
+
+
+def _stop(draft: Draft) -> Step:
+    """Stop everything that writes to the volume, and wait until its pods no longer exist."""
+    run, observed = draft.run, draft.observed
+    work = (Component.PREPARE, Component.TRAIN)
+    jobs = [job for component in work for job in observed.jobs_of(component)]
+    pods = [pod for component in (*work, Component.TENSORBOARD) for pod in observed.pods_of(component)]
+    for job in jobs:
+        draft.delete("Job", job.name)
+    draft.delete("Deployment", names.tensorboard(run.name))
+    if not jobs and not pods:
+        return Step.DONE
+    if not draft.trained:
+        words = "The pods save a checkpoint and stop."
+        draft.set_condition(ConditionType.RUNNING, False, Reason.DELETING, words)
+    draft.set_message(messages.deleting("the pods save a checkpoint and stop"))
+    return Step.WAITING
+
+
+def _archive(draft: Draft) -> Step:
+    """Archive what is to be archived and is not yet, for as long as that takes."""
+    policy = draft.run.spec.deletion_policy
+    if policy is not DeletionPolicy.ARCHIVE or draft.is_true(ConditionType.ARCHIVED) or skip_reason(draft):
+        return Step.DONE
+    provide_results_and_config(draft)
+    step = run_archive_jobs(draft, tries=None)
+    if step is Step.WAITING and draft.status.archive and draft.status.archive.message:
+        draft.set_message(f"{draft.status.message} {messages.how_to_force_delete(draft.run)}")
+    return step
+
+
+def _clean_up(draft: Draft) -> None:
+    """Delete what has no owner; the rest follows the run."""
+    run = draft.run
+    for job in draft.observed.jobs_of(Component.ARCHIVE):
+        draft.delete("Job", job.name)
+    draft.delete("ConfigMap", names.config_map(run.name))
+    if run.spec.storage.claim_name:
+        return
+    if reason := _why_kept(draft):
+        draft.add_event(Reason.VOLUME_KEPT, f"PersistentVolumeClaim {run.claim_name} stays: {reason}.")
+    else:
+        draft.delete("PersistentVolumeClaim", run.claim_name)
+
+
+def _why_kept(draft: Draft) -> str | None:
+    """Why the run's volume outlives it; None when it may be deleted.
+
+    The last copy of a trained adapter is deleted only when someone asked for that.
+    """
+    spec = draft.run.spec
+    if spec.deletion_policy is DeletionPolicy.DELETE or not draft.status.attempt:
+        return None
+    if spec.deletion_policy is DeletionPolicy.RETAIN:
+        return "deletionPolicy is Retain"
+    if spec.storage.when_deleted == "Retain":
+        return "storage.whenDeleted is Retain"
+    if spec.archive is None:
+        return "no archive is set, so it holds the only copy of the results"
+    if not draft.trained and not draft.is_true(ConditionType.ARCHIVED):
+        return f"archive.when is {spec.archive.when}, so it holds the only copy of the checkpoints"
+    return None

@@ -1,0 +1,174 @@
+"""Draft: the plan in the making. The steps of a run add to it, one after the other."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Literal
+
+from dporun_api.results import Failure
+from dporun_api.text import sentence, shorten, timestamp
+from dporun_api.v1alpha1.reasons import Reason, traits_of
+from dporun_api.v1alpha1.status import Condition, ConditionType
+from dporun_operator.lifecycle import summary
+from dporun_operator.lifecycle.plan import Delete, Event, Plan
+from dporun_operator.observed import Observed
+from dporun_operator.run import Manifest, Run
+from dporun_operator.settings import Settings
+
+_TEXT: dict[bool | None, Literal["True", "False", "Unknown"]] = {True: "True", False: "False", None: "Unknown"}
+
+
+class Draft:
+    """Collects actions and the new status.
+
+    Attributes:
+        run: the resource, with the status last written.
+        observed: its Jobs, Pods and progress.
+        settings: the operator's.
+        now: the time.
+        status: the status in the making. It starts as a copy of the one last written, so a field that no step
+            assigns keeps its value. Conditions, phase and summary are derived: set conditions by ``set_condition``.
+        delete_run: whether the run is to be deleted.
+        release: whether our finalizer may be taken off.
+
+    """
+
+    def __init__(self, run: Run, observed: Observed, settings: Settings, now: datetime):
+        self.run = run
+        self.observed = observed
+        self.settings = settings
+        self.now = now
+        self.status = run.status.model_copy()
+        self.delete_run = False
+        self.release = False
+        self._conditions = {condition.type: condition for condition in run.status.conditions}
+        self._apply: list[Manifest] = []
+        self._create: list[Manifest] = []
+        self._delete: list[Delete] = []
+        self._events: list[Event] = []
+        self._requeue: float | None = None
+
+    # What is known so far.
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """The newest state of a condition."""
+        return self._conditions.get(kind)
+
+    def is_true(self, kind: ConditionType) -> bool:
+        """Whether a condition is True."""
+        return self._has_status(kind, "True")
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run has failed for good."""
+        return self._has_status(ConditionType.SUCCEEDED, "False")
+
+    @property
+    def trained(self) -> bool:
+        """Whether training, evaluation included, is done; it stays so whatever becomes of the run then."""
+        return self.status.training_completion_time is not None
+
+    def seconds_left(self, since: datetime | None, seconds: float) -> float:
+        """Seconds that are left until ``seconds`` after ``since``; 0 when that is past or unknown."""
+        return 0.0 if since is None else max(0.0, (since + timedelta(seconds=seconds) - self.now).total_seconds())
+
+    # What to do.
+
+    def apply(self, manifest: Manifest) -> None:
+        """Make the cluster have this object."""
+        self._apply.append(manifest)
+
+    def create(self, job: Manifest) -> None:
+        """Start a Job."""
+        self._create.append(job)
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete an object, if it exists."""
+        self._delete.append(Delete(kind, name))
+
+    def requeue(self, seconds: float) -> None:
+        """Look again after ``seconds``, or sooner if another step says so."""
+        seconds = max(seconds, 1.0)
+        self._requeue = seconds if self._requeue is None else min(self._requeue, seconds)
+
+    # What to report.
+
+    def set_message(self, message: str) -> None:
+        """Say in one sentence where the run stands and what to do next."""
+        self.status.message = shorten(sentence(message), 2048)
+
+    def set_condition(self, kind: ConditionType, value: bool | None, reason: Reason, message: str = "") -> None:
+        """Set a condition; None is Unknown. An Event reports every change of its status or reason."""
+        before = self._conditions.get(kind)
+        self._conditions[kind] = transition(
+            before, kind, value, reason, message, generation=self.run.generation, now=self.now
+        )
+
+    def add_event(self, reason: Reason, message: str) -> None:
+        """Report something that is no change of a condition."""
+        self._events.append(Event(reason.traits.event or "Normal", reason, shorten(message, 1024)))
+
+    def fail(self, failure: Failure) -> None:
+        """Let the run fail for good; what is left is to archive what there is."""
+        self.status.failure = failure
+        self.set_condition(ConditionType.SUCCEEDED, False, failure.reason, failure.message)
+
+    def plan(self) -> Plan:
+        """Finish the draft."""
+        status = self.status
+        status.observed_generation = self.run.generation
+        status.conditions = tuple(self._conditions[kind] for kind in ConditionType if kind in self._conditions)
+        status.phase = summary.phase(self._conditions, deleting=self.run.deleting)
+        status.summary = summary.columns(self.run.spec, status)
+        return Plan(
+            apply=tuple(self._apply),
+            create=tuple(self._create),
+            delete=tuple(self._delete),
+            status=status,
+            events=(*_transitions(self.run, self._conditions), *self._events),
+            delete_run=self.delete_run,
+            release=self.release,
+            requeue_seconds=self._requeue,
+        )
+
+    def _has_status(self, kind: ConditionType, status: str) -> bool:
+        condition = self._conditions.get(kind)
+        return condition is not None and condition.status == status
+
+
+def transition(
+    before: Condition | None,
+    kind: ConditionType,
+    value: bool | None,
+    reason: Reason,
+    message: str,
+    *,
+    generation: int,
+    now: datetime,
+) -> Condition:
+    """A condition's new state; its transition time is that of the last change of its status."""
+    status = _TEXT[value]
+    since = before.last_transition_time if before and before.status == status else timestamp(now)
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason.value,
+        message=shorten(message, 1024),
+        last_transition_time=since,
+        observed_generation=generation,
+    )
+
+
+def _transitions(run: Run, conditions: Mapping[ConditionType, Condition]) -> list[Event]:
+    """An Event for every condition whose status or reason has changed; of one reason only one."""
+    before = {condition.type: (condition.status, condition.reason) for condition in run.status.conditions}
+    changed = [
+        condition
+        for kind in ConditionType
+        if (condition := conditions.get(kind)) is not None and (condition.status, condition.reason) != before.get(kind)
+    ]
+    by_reason = {condition.reason: condition for condition in reversed(changed)}
+    return [
+        Event(type, reason, condition.message or f"{condition.type} is {condition.status}")
+        for reason, condition in reversed(by_reason.items())
+        if (type := traits_of(reason).event) is not None  # noqa: A001  the field's name
+    ]

@@ -1,0 +1,24 @@
+"""The end: Succeeded or Failed, for good."""
+
+from dporun_api.text import timestamp
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.status import ConditionType
+from dporun_operator.lifecycle import messages
+from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.step import Step
+
+
+def finish(draft: Draft) -> Step:
+    """Close the run."""
+    draft.status.completion_time = timestamp(draft.now)
+    if draft.failed:
+        if not draft.trained:
+            draft.set_condition(ConditionType.RUNNING, False, Reason.FAILED)
+        words = messages.failed(draft.status.failure)
+        draft.set_condition(ConditionType.FINISHED, True, Reason.FAILED, words)
+    else:
+        words = messages.succeeded(draft)
+        draft.set_condition(ConditionType.SUCCEEDED, True, Reason.SUCCEEDED, words)
+        draft.set_condition(ConditionType.FINISHED, True, Reason.SUCCEEDED, words)
+    draft.set_message(words)
+    return Step.DONE

@@ -1,0 +1,109 @@
+"""``status.message``: one sentence that says where the run stands and what to do next."""
+
+from dporun_api.results import Failure, Health, HealthState, Metrics, Stage
+from dporun_api.text import capitalise, duration, number, sentence
+from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.objects.tensorboard import port_forward
+from dporun_operator.run import Run
+
+
+def starting(run: Run, attempt: int, failure: Failure | None) -> str:
+    """An attempt has just been started."""
+    if attempt == 1:
+        return "Waiting for the training pods" if run.spec.distributed.nodes > 1 else "Waiting for the training pod"
+    after = f" after {failure.reason}: {failure.message}" if failure else ""
+    return f"Attempt {attempt} starts{after}"
+
+
+def no_pods(run: Run, job: str) -> str:
+    """A Job has no pods yet: only its own Events tell of a quota or a policy that refuses them."""
+    return f"Job {job} has no pods yet; if it gets none, see why: kubectl -n {run.namespace} describe job {job}"
+
+
+def training(draft: Draft, attempt: int) -> str:
+    """An attempt runs."""
+    parts = _doing(draft)
+    if attempt > 1:
+        parts.append(f"attempt {attempt}")
+    words = [sentence(", ".join(parts))]
+    if problem := _health_problem(draft.status.health):
+        words.append(problem)
+    if draft.run.spec.tensorboard.enabled:
+        words.append(f"TensorBoard: {port_forward(draft.run)}")
+    return " ".join(words)
+
+
+def _doing(draft: Draft) -> list[str]:
+    """What the training pod is doing, and how far it is."""
+    status, reported = draft.status, draft.observed.progress
+    progress, metrics, best = status.progress, status.metrics or Metrics(), status.best_checkpoint
+    if reported is not None and reported.stage in {Stage.EVALUATING, Stage.REPORTING, Stage.DONE}:
+        doing = "Writing the report" if reported.stage is Stage.REPORTING else "Comparing base and tuned model"
+        return [f"{doing} ({reported.detail})" if reported.detail else doing]
+    if progress is None or not progress.total_steps:
+        return ["Loading model and data"]
+    parts = [f"Step {progress.step}/{progress.total_steps}"]
+    if metrics.eval_loss is not None:
+        parts.append(f"validation loss {number(metrics.eval_loss)}")
+    if metrics.reward_accuracy is not None:
+        parts.append(f"reward accuracy {metrics.reward_accuracy:.0%}")
+    if metrics.reward_margin is not None:
+        parts.append(f"margin {number(metrics.reward_margin)}")
+    if best is not None:
+        parts.append(f"best {best.name}")
+    if progress.eta_seconds is not None:
+        parts.append(f"about {duration(progress.eta_seconds)} left")
+    return parts
+
+
+def _health_problem(health: Health | None) -> str | None:
+    """What is wrong with the run's curves and what to change; None when nothing is."""
+    if health is None or health.state in {HealthState.ON_TRACK, HealthState.UNKNOWN}:
+        return None
+    change = next((f"; next time set {s.path} to {s.proposed}" for s in health.suggestions[:1]), "")
+    return f"{health.state}: {health.evidence[0] if health.evidence else 'see status.health'}{change}."
+
+
+def suspended(run: Run) -> str:
+    """The run is suspended."""
+    patch = '{"spec":{"suspend":false}}'
+    return f"Suspended; to go on: kubectl -n {run.namespace} patch dporun {run.name} --type merge -p '{patch}'"
+
+
+def how_to_force_delete(run: Run) -> str:
+    """How to delete a run whose archive does not work."""
+    patch = '{"spec":{"deletionPolicy":"Retain"}}'
+    return (
+        "To delete the run without an archive and keep its volume: "
+        f"kubectl -n {run.namespace} patch dporun {run.name} --type merge -p '{patch}'"
+    )
+
+
+def failed(failure: Failure | None) -> str:
+    """The run has failed for good."""
+    if failure is None:
+        return "The run failed"
+    return f"{failure.reason}: {sentence(failure.message)} {failure.hint or ''}".strip()
+
+
+def succeeded(draft: Draft) -> str:
+    """The run is done."""
+    verdict, evaluation, archive = draft.status.verdict, draft.status.evaluation, draft.status.archive
+    best = draft.status.best_checkpoint
+    parts = []
+    if verdict is not None:
+        parts.append(f"{verdict.state}{'' if verdict.passed else ', not every gate reached'}")
+    if evaluation is not None:
+        parts.append(f"accuracy {evaluation.accuracy:.0%}, margin {number(evaluation.reward_margin)}")
+    if best is not None:
+        parts.append(f"best {best.name}")
+    if archive and archive.uri:
+        parts.append(f"results are in {archive.uri}")
+    else:
+        parts.append(f"results are on volume {draft.run.claim_name} in {draft.run.directory}")
+    return capitalise("; ".join(parts))
+
+
+def deleting(step: str) -> str:
+    """The run is being deleted."""
+    return f"Deleting: {step}"

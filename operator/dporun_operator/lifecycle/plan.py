@@ -1,0 +1,44 @@
+"""Plan: everything that one reconciliation wants done, in the order in which it is done."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dporun_api.v1alpha1.status import DPORunStatus
+from dporun_operator.run import Manifest
+
+
+@dataclass(frozen=True)
+class Delete:
+    """An object to delete, if it exists."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to report as a Kubernetes Event about the run."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do about a run."""
+
+    apply: tuple[Manifest, ...]
+    """Objects to have, by server-side apply."""
+    create: tuple[Manifest, ...]
+    """Jobs to start: made once and never changed, as a Job's template cannot be."""
+    delete: tuple[Delete, ...]
+    status: DPORunStatus
+    events: tuple[Event, ...]
+    """To emit once the status is written."""
+    delete_run: bool
+    """The run has been finished for as long as it was to stay."""
+    release: bool
+    """Everything is safe: take our finalizer off."""
+    requeue_seconds: float | None
+    """When to look again, if nothing happens before; None: only when something happens."""

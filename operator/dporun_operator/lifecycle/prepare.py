@@ -1,0 +1,65 @@
+"""Preparation: a Job on a CPU fetches and checks model and data."""
+
+from datetime import UTC, datetime
+
+from dporun_api.results import Failure
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.status import ConditionType
+from dporun_operator.lifecycle import retries, waiting
+from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.ending import judge_ending
+from dporun_operator.lifecycle.step import Step
+from dporun_operator.names import Component
+from dporun_operator.objects.prepare_job import prepare_job
+from dporun_operator.observed import Job, Pod
+
+
+def prepare(draft: Draft) -> Step:
+    """Start the Job, follow it, and fail the run where model or data cannot be used."""
+    if draft.is_true(ConditionType.PREPARED):
+        return Step.DONE
+    draft.set_condition(ConditionType.PREPARED, False, Reason.PREPARING, "Model and data are fetched and checked.")
+    draft.set_message("Fetching and checking model and data")
+    job = draft.observed.job(Component.PREPARE)
+    if job is None:
+        draft.create(prepare_job(draft.run, draft.settings))
+        return Step.WAITING
+    pods = tuple(sorted(draft.observed.pods_of(Component.PREPARE), key=_created_at))[-1:]
+    if not job.finished:
+        return _follow(draft, job, pods)
+    if not retries.is_settled(draft, job, pods):
+        return Step.WAITING
+    return _conclude(draft, job, pods)
+
+
+def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
+    """Say what the pod waits for; give up where waiting makes no sense any longer."""
+    match waiting.explain(draft, job, pods):
+        case Step.GAVE_UP:
+            return _give_up(draft)
+        case Step.DONE:
+            waiting.mark_scheduled(draft, job, pods)
+            draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING)
+    return Step.WAITING
+
+
+def _conclude(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
+    end = judge_ending(job, pods, draft.run.spec)
+    if end.outcome and end.outcome.dataset:
+        draft.status.dataset = end.outcome.dataset
+    if end.succeeded:
+        draft.set_condition(ConditionType.PREPARED, True, Reason.PREPARED, end.outcome.message if end.outcome else "")
+        return Step.DONE
+    draft.fail(end.failure or Failure(reason=Reason.NODE_LOST, message=f"Prepare ended early: {end.preempted}."))
+    return _give_up(draft)
+
+
+def _give_up(draft: Draft) -> Step:
+    failure = draft.status.failure
+    if failure is not None:
+        draft.set_condition(ConditionType.PREPARED, False, failure.reason, failure.message)
+    return Step.GAVE_UP
+
+
+def _created_at(pod: Pod) -> datetime:
+    return pod.created_at or datetime.min.replace(tzinfo=UTC)

@@ -1,0 +1,27 @@
+"""What every pod of a run needs before it starts: the volume, the configuration, the Service of the training pods."""
+
+from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.step import Step
+from dporun_operator.objects.config_map import config_map
+from dporun_operator.objects.results_claim import results_claim
+from dporun_operator.objects.train_service import train_service
+
+
+def provide(draft: Draft) -> Step:
+    """Have them all."""
+    provide_results_and_config(draft)
+    draft.apply(train_service(draft.run))
+    return Step.DONE
+
+
+def provide_results_and_config(draft: Draft) -> None:
+    """Have what the archive Job of a deleted run needs, too.
+
+    Where the run starts from another one that no longer exists, the ConfigMap of the time when it did stays.
+    """
+    run, source_uri = draft.run, draft.observed.source_uri
+    if run.spec.storage.claim_name is None:
+        draft.apply(results_claim(run))
+    source = run.spec.checkpoints.resume_from
+    if not (source and source.run) or source_uri is not None:
+        draft.apply(config_map(run, draft.settings, source=source_uri))

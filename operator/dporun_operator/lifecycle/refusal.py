@@ -1,0 +1,47 @@
+"""What to report when the API server refuses a child (quota, policy), or when a run cannot be read."""
+
+from datetime import datetime
+
+from dporun_api.results import Failure
+from dporun_api.text import sentence, shorten, timestamp
+from dporun_api.v1alpha1.reasons import Phase, Reason
+from dporun_api.v1alpha1.status import Condition, ConditionType, DPORunStatus
+from dporun_operator.lifecycle.draft import transition
+from dporun_operator.run import Run
+
+
+def refused(run: Run, message: str, now: datetime) -> DPORunStatus:
+    """The run's status with the refusal in its message; it is tried again, so the run goes on by itself."""
+    words = shorten(f"The API server refuses an object of this run, retrying: {sentence(message)}", 1024)
+    kind = ConditionType.SCHEDULED
+    condition = transition(run.condition(kind), kind, False, Reason.REFUSED, words, generation=run.generation, now=now)
+    others = tuple(c for c in run.status.conditions if c.type is not kind)
+    return run.status.model_copy(
+        update={
+            "phase": Phase.DELETING if run.deleting else run.status.phase or Phase.PENDING,
+            "message": words,
+            "conditions": (*others, condition),
+            "observed_generation": run.generation,
+        }
+    )
+
+
+def unreadable(message: str, generation: int, now: datetime) -> DPORunStatus:
+    """Status of a run whose shape this version of the operator does not know."""
+    words = shorten(f"This version of the operator cannot read the run: {sentence(message)}", 1024)
+
+    def condition(kind: ConditionType, value: bool) -> Condition:
+        return transition(None, kind, value, Reason.INVALID_SPEC, words, generation=generation, now=now)
+
+    return DPORunStatus(
+        observed_generation=generation,
+        phase=Phase.FAILED,
+        message=words,
+        conditions=(
+            condition(ConditionType.ACCEPTED, False),
+            condition(ConditionType.SUCCEEDED, False),
+            condition(ConditionType.FINISHED, True),
+        ),
+        completion_time=timestamp(now),
+        failure=Failure(reason=Reason.INVALID_SPEC, message=words),
+    )

@@ -1,0 +1,39 @@
+"""Suspension: the pods save a checkpoint and stop; the attempt goes on from there when the run is resumed."""
+
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.status import ConditionType
+from dporun_operator.lifecycle import messages
+from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.step import Step
+from dporun_operator.names import Component
+
+_WORK = (Component.PREPARE, Component.TRAIN)
+
+
+def suspend(draft: Draft) -> Step:
+    """Stop what runs, if asked to; what has trained is not stopped any more."""
+    if not draft.run.spec.suspend:
+        if draft.is_true(ConditionType.SUSPENDED):
+            _resume(draft)
+        return Step.DONE
+    jobs = [job for component in _WORK for job in draft.observed.jobs_of(component)]
+    if draft.trained or any(job.component == Component.TRAIN and job.succeeded for job in jobs):
+        return Step.DONE
+    active = [job for job in jobs if not job.finished]
+    for job in active:
+        draft.delete("Job", job.name)
+    if active or any(not pod.ended for component in _WORK for pod in draft.observed.pods_of(component)):
+        draft.set_condition(ConditionType.SUSPENDED, False, Reason.SUSPENDING, "The pods save a checkpoint and stop.")
+        draft.set_message("Suspending: the pods save a checkpoint and stop")
+        return Step.WAITING
+    draft.set_condition(ConditionType.SUSPENDED, True, Reason.SUSPENDED, "The run holds no node.")
+    draft.set_condition(ConditionType.RUNNING, False, Reason.SUSPENDED)
+    draft.set_condition(ConditionType.SCHEDULED, False, Reason.SUSPENDED)
+    draft.set_message(messages.suspended(draft.run))
+    return Step.WAITING
+
+
+def _resume(draft: Draft) -> None:
+    draft.set_condition(ConditionType.SUSPENDED, False, Reason.RESUMED, "The run goes on.")
+    for kind in (ConditionType.RUNNING, ConditionType.SCHEDULED, ConditionType.EVALUATED):
+        draft.set_condition(kind, False, Reason.PENDING)

@@ -1,0 +1,177 @@
+"""Training, evaluation included: one Job per attempt, until one is done or no other makes sense."""
+
+from datetime import UTC, datetime
+
+from dporun_api.results import Health, HealthState, Outcome, Progress, Stage
+from dporun_api.text import duration, timestamp
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.status import ConditionType, ProgressStatus
+from dporun_operator.lifecycle import messages, retries, waiting
+from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.ending import Ending, judge_ending
+from dporun_operator.lifecycle.step import Step
+from dporun_operator.names import Component
+from dporun_operator.objects.train_job import train_job
+from dporun_operator.observed import Job, Pod
+
+HEARTBEAT_SECONDS = 60
+"""A heartbeat that brings nothing new is written to the status no more often than this."""
+
+
+def train(draft: Draft) -> Step:
+    """Start an attempt, follow it, and judge how it ended."""
+    if draft.trained:
+        return Step.DONE
+    attempt = draft.status.attempt or 1
+    job = draft.observed.job(Component.TRAIN, attempt)
+    if job is None:
+        _start(draft, attempt)
+        return Step.WAITING
+    pods = draft.observed.pods_of(Component.TRAIN, attempt)
+    if not job.finished:
+        return _follow(draft, job, pods)
+    if not retries.is_settled(draft, job, pods):
+        return Step.WAITING
+    end = judge_ending(job, pods, draft.run.spec)
+    if end.outcome:
+        _record(draft, end.outcome)
+    if end.succeeded:
+        _complete(draft, end.outcome)
+        return Step.DONE
+    return _try_again(draft, job, end, attempt)
+
+
+def _start(draft: Draft, attempt: int) -> None:
+    draft.create(train_job(draft.run, draft.settings, attempt))
+    for old in draft.observed.jobs_of(Component.TRAIN):
+        if old.attempt < attempt - 1:
+            draft.delete("Job", old.name)
+    status = draft.status
+    status.attempt = attempt
+    status.retries = status.retries or 0
+    status.preemptions = status.preemptions or 0
+    draft.set_condition(ConditionType.SCHEDULED, False, Reason.PENDING)
+    draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING)
+    draft.set_message(messages.starting(draft.run, attempt, status.failure))
+
+
+def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
+    """Say how an attempt is doing."""
+    if job.suspended:
+        queue = draft.run.spec.scheduling.queue_name
+        words = f"Waiting in queue {queue} for its quota" if queue else "The Job is suspended"
+        draft.set_condition(ConditionType.SCHEDULED, False, Reason.QUEUED, words)
+        draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING)
+        draft.set_message(words)
+        return Step.WAITING
+    step = waiting.explain(draft, job, pods)
+    if step is not Step.DONE:
+        return step
+    waiting.mark_scheduled(draft, job, pods)
+    if any(pod.main.running for pod in pods):
+        draft.set_condition(ConditionType.RUNNING, True, Reason.TRAINING, f"Attempt {job.attempt} runs.")
+        draft.status.failure = None
+        draft.requeue(draft.settings.progress_seconds)
+        if draft.observed.progress is not None:
+            _record_progress(draft, draft.observed.progress)
+        draft.set_message(messages.training(draft, job.attempt))
+    return Step.WAITING
+
+
+def _record_progress(draft: Draft, progress: Progress) -> None:
+    """Keep what the first training pod says of itself while it runs."""
+    status = draft.status
+    status.progress = _progress_status(progress, status.progress, draft.now)
+    status.metrics = progress.metrics
+    status.best_checkpoint = progress.best_checkpoint or status.best_checkpoint
+    status.resumed_from = progress.resumed_from or status.resumed_from
+    _record_health(draft, progress.health)
+    if progress.stage in {Stage.EVALUATING, Stage.REPORTING}:
+        doing = progress.detail or "Base and tuned are compared."
+        draft.set_condition(ConditionType.EVALUATED, False, Reason.EVALUATING, doing)
+
+
+def _progress_status(progress: Progress, before: ProgressStatus | None, now: datetime) -> ProgressStatus:
+    """``progress`` as the status has it; what was there ``before`` where nothing but the heartbeat is new."""
+    updated_at = datetime.fromtimestamp(min(progress.updated_at, now.timestamp()), UTC)
+    after = ProgressStatus(
+        percent=round(progress.percent, 1),
+        step=progress.step,
+        total_steps=progress.total_steps,
+        epoch=round(progress.epoch, 3),
+        eta_seconds=None if progress.eta_seconds is None else round(progress.eta_seconds),
+        samples_per_second=progress.samples_per_second,
+        updated_at=timestamp(updated_at),
+    )
+    if before is None or before.updated_at is None:
+        return after
+    unchanged = before == after.model_copy(update={"updated_at": before.updated_at})
+    recent = (updated_at - datetime.fromisoformat(before.updated_at)).total_seconds() < HEARTBEAT_SECONDS
+    return before if unchanged and recent else after
+
+
+def _record_health(draft: Draft, health: Health | None) -> None:
+    if health is None:
+        return
+    draft.status.health = health
+    known = None if health.state is HealthState.UNKNOWN else health.state is HealthState.ON_TRACK
+    draft.set_condition(ConditionType.HEALTHY, known, Reason(health.state), " ".join(health.evidence[:2]))
+
+
+def _record(draft: Draft, outcome: Outcome) -> None:
+    """Keep what an attempt said at its end; a field that it left unset keeps its previous value."""
+    status = draft.status
+    status.metrics = outcome.metrics or status.metrics
+    status.best_checkpoint = outcome.best_checkpoint or status.best_checkpoint
+    status.evaluation = outcome.evaluation or status.evaluation
+    status.verdict = outcome.verdict or status.verdict
+    status.dataset = outcome.dataset or status.dataset
+    status.resumed_from = outcome.resumed_from or status.resumed_from
+    _record_health(draft, outcome.health)
+
+
+def _complete(draft: Draft, outcome: Outcome | None) -> None:
+    status = draft.status
+    status.training_completion_time = timestamp(draft.now)
+    status.failure = None
+    progress = status.progress or ProgressStatus()
+    steps = max(progress.total_steps, outcome.step or 0) if outcome else progress.total_steps
+    done = {"percent": 100.0, "step": steps, "total_steps": steps, "eta_seconds": None}
+    status.progress = progress.model_copy(update=done)
+    draft.set_condition(ConditionType.SCHEDULED, True, Reason.SCHEDULED, "Every pod of the run has a node.")
+    draft.set_condition(ConditionType.RUNNING, False, Reason.COMPLETED, outcome.message if outcome else "")
+    if status.verdict is not None:
+        words = f"{status.verdict.state}: {' '.join(status.verdict.reasons[:3])}"
+        draft.set_condition(ConditionType.EVALUATED, True, Reason.EVALUATED, words)
+    elif status.evaluation is not None:
+        draft.set_condition(ConditionType.EVALUATED, True, Reason.EVALUATED)
+    else:
+        draft.set_condition(ConditionType.EVALUATED, False, Reason.SKIPPED, "evaluation.enabled is false")
+
+
+def _try_again(draft: Draft, job: Job, end: Ending, attempt: int) -> Step:
+    """Begin the next attempt when its time has come; give up where it makes no sense."""
+    status = draft.status
+    failures, preemptions = status.retries or 0, status.preemptions or 0
+    draft.set_condition(ConditionType.EVALUATED, False, Reason.PENDING)
+    if end.failure:
+        if not end.failure.reason.traits.retried or failures >= draft.run.spec.run_policy.max_retries:
+            draft.fail(end.failure)
+            return Step.GAVE_UP
+        status.failure = end.failure
+        failures, reason, tries = failures + 1, Reason.RETRYING, failures + 1
+        words = f"Attempt {attempt} failed ({end.failure.reason}: {end.failure.message})"
+    else:
+        preemptions, reason, tries = preemptions + 1, Reason.PREEMPTED, preemptions + 1
+        words = f"Attempt {attempt} was preempted: {end.preempted}"
+    wait = draft.seconds_left(job.finished_at, retries.delay(tries))
+    draft.set_condition(ConditionType.RUNNING, False, reason, words)
+    draft.set_message(
+        f"{words.rstrip('.')}; attempt {attempt + 1} starts in {duration(wait)} from the newest checkpoint"
+    )
+    if wait > 0:
+        draft.requeue(wait)
+        return Step.WAITING
+    status.retries, status.preemptions = failures, preemptions
+    _start(draft, attempt + 1)
+    return Step.WAITING

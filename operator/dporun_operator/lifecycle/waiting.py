@@ -1,0 +1,107 @@
+"""Why a pod does not run yet: the scheduler's words, an image that cannot be pulled, a Secret that does not exist."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dporun_api.results import Failure
+from dporun_api.text import sentence, shorten
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_api.v1alpha1.status import ConditionType
+from dporun_operator.lifecycle import messages
+from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.step import Step
+from dporun_operator.names import Component
+from dporun_operator.observed import Container, Job, Pod
+
+_IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
+_CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
+
+IMAGE_PULL_LOOK_SECONDS = 60.0
+"""How often to look at an image that cannot be pulled: no event says that it still cannot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """What a pod waits for."""
+
+    reason: Reason
+    """UNSCHEDULABLE, IMAGE_PULL, CONTAINER_CONFIG, or PENDING while nothing is wrong."""
+    message: str
+    failure: Failure | None = None
+    """Set once it makes no sense to wait any longer."""
+
+
+def waiting_reason(pods: Sequence[Pod], *, now: datetime, image_pull_seconds: float) -> Waiting | None:
+    """What the first waiting pod of ``pods`` waits for; None when all of them run or have run.
+
+    Args:
+        pods: of one Job.
+        now: the time.
+        image_pull_seconds: how long an image may fail to be pulled before waiting makes no sense any longer.
+
+    """
+    for pod in pods:
+        if pod.unschedulable is not None:
+            return Waiting(reason=Reason.UNSCHEDULABLE, message=f"Waiting for a node: {sentence(pod.unschedulable)}")
+    for pod in pods:
+        for container in (pod.main, pod.tensorboard):
+            if container.waiting in _IMAGE:
+                return _image(pod, container, now, image_pull_seconds)
+            if container.waiting in _CONFIG:
+                message = f"Pod {pod.name} cannot start: {sentence(_words(container))}"
+                return Waiting(
+                    reason=Reason.CONTAINER_CONFIG, message=f"{message} It starts by itself once that is there."
+                )
+    for pod in pods:
+        if not pod.ended and not pod.main.running and pod.main.exit_code is None:
+            return Waiting(reason=Reason.PENDING, message=f"Pod {pod.name} is starting.")
+    return None
+
+
+def _image(pod: Pod, container: Container, now: datetime, patience: float) -> Waiting:
+    message = f"The image of pod {pod.name} cannot be pulled: {_words(container)}"
+    age = 0.0 if pod.scheduled_at is None else (now - pod.scheduled_at).total_seconds()
+    reason = Reason.IMAGE_PULL
+    failure = Failure(reason=reason, message=message, hint=reason.traits.hint, pod=pod.name)
+    return Waiting(reason=reason, message=message, failure=failure if age >= patience else None)
+
+
+def _words(container: Container) -> str:
+    return shorten(container.message or container.waiting or "", 512)
+
+
+def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
+    """Say what ``pods`` wait for, or that there are none yet.
+
+    Returns:
+        DONE when they do not wait, GAVE_UP when the run has failed because they waited for too long.
+
+    """
+    if not pods:
+        draft.set_message(messages.no_pods(draft.run, job.name))
+        return Step.WAITING
+    stuck = waiting_reason(pods, now=draft.now, image_pull_seconds=draft.settings.image_pull_seconds)
+    if stuck is None:
+        return Step.DONE
+    if stuck.failure:
+        draft.delete("Job", job.name)
+        draft.fail(stuck.failure)
+        return Step.GAVE_UP
+    if stuck.reason is Reason.UNSCHEDULABLE:
+        draft.set_condition(ConditionType.SCHEDULED, False, stuck.reason, stuck.message)
+    else:
+        mark_scheduled(draft, job, pods)
+        draft.set_condition(ConditionType.RUNNING, False, stuck.reason, stuck.message)
+    if stuck.reason is Reason.IMAGE_PULL:
+        draft.requeue(IMAGE_PULL_LOOK_SECONDS)
+    draft.set_message(stuck.message)
+    return Step.WAITING
+
+
+def mark_scheduled(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
+    """Say whether the training pods have nodes; Scheduled is about them alone."""
+    if job.component == Component.TRAIN and all(pod.scheduled for pod in pods):
+        draft.set_condition(ConditionType.SCHEDULED, True, Reason.SCHEDULED, "Every pod of the run has a node.")
+    else:
+        draft.set_condition(ConditionType.SCHEDULED, False, Reason.PENDING)

@@ -1,0 +1,83 @@
+"""The Indexed Job of one training attempt.
+
+One attempt is one Job: a lost pod of several ends the attempt (the processes cannot go on without it), and the next
+attempt resumes from the newest complete checkpoint. So the Job itself never retries, and the rules of its
+podFailurePolicy only make its condition say why it failed, which outlives the pods.
+"""
+
+from collections.abc import Mapping
+
+from dporun_api.pod import MAIN_ADDRESS_VARIABLE, PROGRAM, STATUS_PORT, Command, ExitCode, arguments
+from dporun_operator import names
+from dporun_operator.names import Component
+from dporun_operator.objects import pod, tensorboard
+from dporun_operator.objects.job import fail_on, job, on_disruption
+from dporun_operator.run import Manifest, Run
+from dporun_operator.settings import Requirements, Settings
+
+_SHARED_MEMORY_VOLUME = "shm"
+_TOLD = tuple(code for code in ExitCode if code not in {ExitCode.OK, ExitCode.ERROR})
+
+
+def train_job(run: Run, settings: Settings, attempt: int) -> Manifest:
+    """Build the Job of ``attempt``, counted from 1."""
+    spec = run.spec
+    nodes = spec.distributed.nodes
+    shared_memory = {"medium": "Memory", "sizeLimit": spec.resources.shm_size}
+    container = pod.container(
+        run,
+        settings,
+        {
+            "name": names.MAIN_CONTAINER,
+            "command": [PROGRAM, *arguments(Command.TRAIN)],
+            "resources": _resources(run, settings),
+            "ports": [{"name": "status", "containerPort": STATUS_PORT}],
+        },
+        environment={MAIN_ADDRESS_VARIABLE: main_address(run, attempt)} if nodes > 1 else {},
+        mounts=[pod.config_mount(), {"name": _SHARED_MEMORY_VOLUME, "mountPath": "/dev/shm"}],  # noqa: S108
+    )
+    template = pod.template(
+        run,
+        settings,
+        Component.TRAIN,
+        {
+            "initContainers": [tensorboard.sidecar(run, settings)] if spec.tensorboard.enabled else [],
+            "containers": [container],
+            "restartPolicy": "Never",
+            "subdomain": names.train_service(run.name),
+            "terminationGracePeriodSeconds": spec.run_policy.grace_period_seconds,
+            "priorityClassName": spec.resources.priority_class_name,
+            "volumes": [pod.config_volume(run), {"name": _SHARED_MEMORY_VOLUME, "emptyDir": shared_memory}],
+        },
+        attempt=attempt,
+    )
+    job_spec = {
+        "completionMode": "Indexed",
+        "completions": nodes,
+        "parallelism": nodes,
+        "backoffLimit": 0,
+        "podFailurePolicy": {"rules": [fail_on(_TOLD), on_disruption("FailJob")]},
+        "template": template,
+    }
+    name, queue = names.train_job(run.name, attempt), spec.scheduling.queue_name
+    return job(run, name, Component.TRAIN, job_spec, attempt=attempt, queue=queue)
+
+
+def main_address(run: Run, attempt: int) -> str:
+    """DNS name of the first pod of an attempt."""
+    return f"{names.train_job(run.name, attempt)}-0.{names.train_service(run.name)}.{run.namespace}.svc"
+
+
+def _resources(run: Run, settings: Settings) -> Requirements:
+    """What the run asks for, its GPUs, and the operator's defaults for the rest."""
+    asked, default = run.spec.resources, settings.train_resources
+    requests = dict(asked.requests if asked.requests is not None else _without(default.get("requests"), asked.limits))
+    limits = dict(asked.limits if asked.limits is not None else _without(default.get("limits"), asked.requests))
+    gpus = {asked.gpu_resource_name: str(asked.gpus_per_node)} if asked.gpus_per_node else {}
+    requirements = {"requests": {**requests, **gpus}, "limits": {**limits, **gpus}}
+    return {kind: amounts for kind, amounts in requirements.items() if amounts}
+
+
+def _without(default: Mapping[str, str] | None, asked: Mapping[str, str] | None) -> dict[str, str]:
+    """Defaults for what the run leaves open: a default request above the run's own limit would be refused."""
+    return {name: amount for name, amount in (default or {}).items() if name not in (asked or {})}

@@ -1,0 +1,100 @@
+"""The stories in `cases`."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dporun_api.results import Outcome, Progress
+from dporun_operator.cache import slim
+from dporun_operator.lifecycle.decide import decide
+from dporun_operator.lifecycle.plan import Plan
+from dporun_operator.observed import Observed
+from dporun_operator.run import Run
+from dporun_testing.builders import NOW, SETTINGS, job, merge, pod, run_body
+
+CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
+STEP = {"when", "after", "spec", "deleting", "jobs", "pods", "outcome", "progress", "then"}
+THEN = {"create", "delete", "apply", "objects", "status", "conditions", "says", "events", "release"}
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_story(path: Path) -> None:
+    story = yaml.safe_load(path.read_text(encoding="utf-8"))
+    spec, status, now, deleting, generation = story.get("spec", {}), {}, NOW, False, 1
+    for step in story["steps"]:
+        assert set(step) <= STEP, f"unknown words in {step['when']}"
+        assert set(step["then"]) <= THEN, f"unknown words in {step['when']}"
+        now += timedelta(seconds=step.get("after", 10))
+        spec = merge(spec, step.get("spec", {}))
+        generation += "spec" in step
+        deleting = deleting or step.get("deleting", False)
+        progress = Progress.model_validate(step["progress"]) if "progress" in step else None
+        observed = Observed.of(map(slim, children(step, now)), progress=progress)
+        run = Run.parse(run_body(spec, status=status, deleting=deleting, generation=generation))
+        plan = decide(run, observed, SETTINGS, now)
+        check(step["when"], plan, step["then"])
+        status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        again = decide(
+            Run.parse(run_body(spec, status=status, deleting=deleting, generation=generation)), observed, SETTINGS, now
+        )
+        if not (plan.create or plan.release):
+            assert again.status == plan.status, step["when"]
+            repeated = [event for event in again.events if event.reason != "VolumeKept"]
+            assert not repeated, f"{step['when']}: told twice: {repeated}"
+
+
+def children(step: dict[str, Any], now: Any) -> Iterator[dict[str, Any]]:
+    for kind, build in (("jobs", job), ("pods", pod)):
+        for name, state in step.get(kind, {}).items():
+            component, _, number = name.partition("-")
+            options = dict(state) if isinstance(state, dict) else {"state": state}
+            attempt, _, index = number.partition("/")
+            if index:
+                options["index"] = int(index)
+            outcome = step.get("outcome", {}).get(name)
+            if kind == "pods" and outcome is not None:
+                options["message"] = Outcome.model_validate(outcome).to_json(exclude_none=True)
+            yield build(component, int(attempt or 1), at=now, **options)
+
+
+def check(when: str, plan: Plan, then: dict[str, Any]) -> None:
+    planned = {f"{o['kind']}/{o['metadata']['name']}": o for o in (*plan.apply, *plan.create)}
+    created = [f"{o['kind']}/{o['metadata']['name']}" for o in plan.create]
+    deleted = [f"{target.kind}/{target.name}" for target in plan.delete]
+    status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert created == then.get("create", []), when
+    assert deleted == then.get("delete", []), when
+    assert plan.release == then.get("release", False), when
+    assert set(then.get("apply", [])) <= set(planned), when
+    for name, part in then.get("objects", {}).items():
+        contains(planned[name], part, f"{when}: {name}")
+    contains(status, then.get("status", {}), when)
+    conditions = {c["type"]: f"{c['status']} {c['reason']}" for c in status.get("conditions", ())}
+    contains(conditions, then.get("conditions", {}), when)
+    assert then.get("says", "") in status.get("message", ""), when
+    told = [event.reason for event in plan.events]
+    assert set(then.get("events", [])) <= set(told), f"{when}: told of {told}"
+
+
+def contains(whole: Any, part: Any, where: str) -> None:
+    """Every field of ``part`` is in ``whole``; a null means absent; a list is compared entry by entry."""
+    if isinstance(part, dict):
+        assert isinstance(whole, dict), f"{where}: {whole!r} is no object"
+        for key, value in part.items():
+            if value is None:
+                assert key not in whole, f"{where}.{key} is there: {json.dumps(whole[key])}"
+            else:
+                assert key in whole, f"{where}.{key} is missing in {json.dumps(whole)[:600]}"
+                contains(whole[key], value, f"{where}.{key}")
+    elif isinstance(part, list):
+        assert isinstance(whole, list), where
+        assert len(whole) == len(part), f"{where}: {whole!r}"
+        for index, (ours, theirs) in enumerate(zip(whole, part, strict=True)):
+            contains(ours, theirs, f"{where}[{index}]")
+    else:
+        assert whole == part, f"{where}: {whole!r} is not {part!r}"
