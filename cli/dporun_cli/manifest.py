@@ -76,6 +76,8 @@ def read(path: Path) -> list[Manifest]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ManifestError(path, [Problem(line, "", f"is not YAML: {error.problem}")]) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ManifestError(path, [Problem(1, "", f"is not YAML: {error}")]) from error
     runs = [item for item in found if not isinstance(item.value, dict) or item.value.get("kind") == KIND]
     if not runs:
         raise ManifestError(path, [Problem(1, "", f"holds no object of kind {KIND}")])

@@ -103,6 +103,8 @@ def test_other_objects_of_the_file_are_passed_over(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("kind: [", "is not YAML"),
+        ("kind: DPORun\nspec: \x01\n", "is not YAML"),
+        ("kind: DPORun\nspec: &spec [*spec]\n", "is not YAML"),
         ("kind: DPORun\nkind: DPORun\n", "the key 'kind' is given twice"),
         ("kind: Secret\n", "holds no object of kind DPORun"),
         ("", "holds no object of kind DPORun"),
