@@ -16,6 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from dporun_api.metrics import METRICS, Split
 from dporun_api.pod import ExitCode
 from dporun_api.results import HealthState, Metrics, Outcome, Progress, Stage
 from dporun_api.text import duration
@@ -53,16 +54,17 @@ class View(Protocol):
 
 
 def metrics(values: Metrics) -> list[tuple[str, str]]:
-    """Name and formatted value of each metric that is known, what matters most first."""
-    rows = (
-        ("eval loss", values.eval_loss, ".3f"),
-        ("accuracy", values.reward_accuracy, ".0%"),
-        ("margin", values.reward_margin, ".2f"),
-        ("loss", values.train_loss, ".3f"),
-        ("lr", values.learning_rate, ".1e"),
-        ("grad", values.grad_norm, ".2f"),
-    )
-    return [(name, format(value, form)) for name, value, form in rows if value is not None]
+    """Name and formatted value of each known metric: first those of validation, then those of training alone."""
+    shown: dict[str, tuple[str, str]] = {}
+    for split in (Split.VALIDATION, Split.TRAINING):
+        for metric in METRICS:
+            field = metric.field(split)
+            value = getattr(values, field) if field else None
+            if field and metric.short and value is not None:
+                shared = metric.training == metric.validation
+                name = metric.short if shared else metric.short_of(split)
+                shown.setdefault(field, (name, format(value, metric.format)))
+    return list(shown.values())
 
 
 def position(progress: Progress) -> str:

@@ -17,7 +17,7 @@ from dporun_api.results import (
     Stage,
 )
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_cli.view import LiveView, PlainView
+from dporun_cli.view import LiveView, PlainView, metrics
 
 TRAINING = Progress(
     stage=Stage.TRAINING,
@@ -50,12 +50,12 @@ def test_training_is_drawn_with_position_time_left_metrics_and_health() -> None:
     view.finish("prepare", ExitCode.OK, Outcome(state=OutcomeState.SUCCEEDED, message="300 rows"))
     view.start("train")
     view.progress(TRAINING)
-    title, prepared, bar, metrics, state, archive = drawn(view)
+    title, prepared, bar, values, state, archive = drawn(view)
     assert title == "polite in results/polite"
     assert prepared.startswith("✓ Prepare  300 rows")
     assert "45%" in bar
     assert "ETA 41s" in bar
-    assert metrics.split() == ["eval", "loss", "0.668", "accuracy", "87%", "margin", "0.05", "lr", "4.3e-05"]
+    assert values.split() == ["eval", "loss", "0.6681", "accuracy", "87%", "margin", "0.050", "lr", "4.30e-05"]
     assert state.strip() == "38/76 steps, epoch 1.00  best at step 38  OnTrack"
     assert archive == "· Archive"
 
@@ -84,7 +84,7 @@ def test_a_pipe_gets_a_line_per_piece_of_news() -> None:
     lines = text.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[1].partition(" s  ")[2] == (
-        "training:  38/76 steps, epoch 1.00  45%  ETA 41s  eval loss 0.668  accuracy 87%  margin 0.05  OnTrack"
+        "training:  38/76 steps, epoch 1.00  45%  ETA 41s  eval loss 0.6681  accuracy 87%  margin 0.050  OnTrack"
     )
     assert lines[2].endswith("Overfitting")
 
@@ -93,3 +93,13 @@ def test_words_of_the_trainer_are_never_taken_for_markup() -> None:
     view, text = plain()
     view.finish("train", ExitCode.OK, Outcome(state=OutcomeState.SUCCEEDED, message="kept [bold]rows[/]"))
     assert "kept [bold]rows[/]" in text.getvalue()
+
+
+def test_metrics_of_validation_come_first_and_are_named_once() -> None:
+    known = Metrics(train_loss=0.7, eval_loss=0.6, reward_chosen=1.0, reward_margin=-0.5, grad_norm=1.234)
+    assert metrics(known) == [
+        ("eval loss", "0.6000"),
+        ("margin", "-0.500"),
+        ("loss", "0.7000"),
+        ("grad norm", "1.23"),
+    ]

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dporun_api.metrics import LOSS, Split
 from dporun_api.results import HealthState, Suggestion
 from dporun_api.run_config import RunConfig
 from dporun_testing.paths import UNHEALTHY
@@ -238,9 +239,9 @@ def test_a_long_history_is_thinned_but_keeps_validations_and_broken_losses() -> 
     entries[777]["loss"] = "NaN"
     entries[1001] = {"step": 1002, "eval_loss": 0.6}
     curves = Curves.of(entries)
-    assert len(curves["loss"]) <= 1.1 * MAX_ENTRIES
-    assert curves["loss"].steps[-1] == entries[-1]["step"]
-    assert curves["eval_loss"].steps == (1002,)
+    assert len(curves.get(LOSS, Split.TRAINING)) <= 1.1 * MAX_ENTRIES
+    assert curves.get(LOSS, Split.TRAINING).steps[-1] == entries[-1]["step"]
+    assert curves.get(LOSS, Split.VALIDATION).steps == (1002,)
     assert diagnose(entries).state is HealthState.UNSTABLE
 
 
@@ -317,8 +318,8 @@ def test_a_run_that_left_only_tensorboard_logs_is_read(tmp_path: Path) -> None:
 
     written = Curves.of(entries)
     for key in ("loss", "eval_loss", "grad_norm", "eval_rewards/margins"):
-        assert read[key].steps == written[key].steps
-        assert read[key].values == pytest.approx(written[key].values)
+        assert read.series[key].steps == written.series[key].steps
+        assert read.series[key].values == pytest.approx(written.series[key].values)
     assert examine(read, RunValues()).state is HealthState.OVERFITTING
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from dporun_api import run_folder as layout
+from dporun_api.metrics import CHARTS
 from dporun_api.results import EvaluationSummary, Failure, Outcome, OutcomeState
 from dporun_api.run_config import Gates
 from dporun_api.v1alpha1.reasons import Reason
@@ -19,7 +20,7 @@ from dporun_testing.runs_on_disk import finished_run
 from dporun_trainer.__main__ import main
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
-from dporun_trainer.reporting.charts import CHARTS, draw, ticks
+from dporun_trainer.reporting.charts import draw, ticks
 from dporun_trainer.reporting.report import differences, write_report
 from dporun_trainer.run_folder.curves import Curves
 

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dporun_api.metrics import GRADIENT_NORM, LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
 from dporun_api.results import Health, HealthState
 from dporun_trainer.diagnosis.health import examine
 from dporun_trainer.diagnosis.remedies import describe, patch
@@ -26,12 +27,12 @@ EXIT_CODES = {
 
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {HealthState.ON_TRACK: "32", HealthState.UNKNOWN: "2", HealthState.UNSTABLE: "31"}
-_CHARTS = (
-    ("training loss", "loss"),
-    ("validation loss", "eval_loss"),
-    ("validation margin", "eval_rewards/margins"),
-    ("validation accuracy", "eval_rewards/accuracies"),
-    ("gradient norm", "grad_norm"),
+_SPARKLINES = (
+    (LOSS, Split.TRAINING),
+    (LOSS, Split.VALIDATION),
+    (REWARD_MARGIN, Split.VALIDATION),
+    (REWARD_ACCURACY, Split.VALIDATION),
+    (GRADIENT_NORM, Split.TRAINING),
 )
 
 
@@ -73,10 +74,11 @@ def _lines(directory: Path, run: Run, curves: Curves, health: Health, *, width: 
     yield style(f"1;{_COLOURS.get(health.state, '33')}", str(health.state)) + f"  {directory}"
     yield style("2", f"{steps} steps{epochs}, read from {source}")
     yield ""
-    for name, key in _CHARTS:
-        series = curves[key]
+    for metric, split in _SPARKLINES:
+        series = curves.get(metric, split)
         if len(series) > 1:
-            yield f"  {name:<20} {sparkline(series, 32):<32}  {series.values[0]:.3g} → {series.values[-1]:.3g}"
+            first, last = series.values[0], series.values[-1]
+            yield f"  {metric.label_of(split):<26} {sparkline(series, 32):<32}  {first:.3g} → {last:.3g}"
     yield ""
     yield style("1", "What was seen")
     for evidence in health.evidence:

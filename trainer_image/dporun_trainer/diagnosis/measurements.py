@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+from dporun_api.metrics import GRADIENT_NORM, LOSS, Split
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.run_folder.curves import Curves, Series, mean
 
@@ -27,17 +28,17 @@ class Measurements:
     @cached_property
     def train(self) -> Series:
         """Training loss, finite values."""
-        return self.curves["loss"].finite()
+        return self.curves.get(LOSS, Split.TRAINING).finite()
 
     @cached_property
     def validation(self) -> Series:
         """Validation loss after the start, finite values."""
-        return self.curves["eval_loss"].finite().between(0, END)
+        return self.curves.get(LOSS, Split.VALIDATION).finite().between(0, END)
 
     @cached_property
     def gradients(self) -> Series:
         """Gradient norms, finite values."""
-        return self.curves["grad_norm"].finite()
+        return self.curves.get(GRADIENT_NORM, Split.TRAINING).finite()
 
     @cached_property
     def start(self) -> float:
@@ -47,7 +48,7 @@ class Measurements:
         """
         if self.settings.loss == ("sigmoid",):
             return math.log(2)
-        untrained = self.curves["eval_loss"].finite()
+        untrained = self.curves.get(LOSS, Split.VALIDATION).finite()
         if untrained.steps[:1] == (0,):
             return untrained.values[0]
         return self.train.values[0] if self.train else math.log(2)

@@ -10,9 +10,21 @@ What is *not* a sign: the training loss dropping in steps at the start of an epo
 before), and the log-probability of chosen responses falling while the margin rises (ordinary for DPO).
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
+from dporun_api.metrics import (
+    GRADIENT_NORM,
+    LOGPS_CHOSEN,
+    LOGPS_REJECTED,
+    LOSS,
+    REWARD_ACCURACY,
+    REWARD_CHOSEN,
+    REWARD_MARGIN,
+    REWARD_REJECTED,
+    Split,
+)
 from dporun_trainer.diagnosis.measurements import END, LEVEL, Measurements
 from dporun_trainer.run_folder.curves import Series, mean, quantile
 
@@ -78,18 +90,19 @@ VANISHED = 1e-5
 VANISHED_SHARE = 1e-3
 """or a share of the early norm, while the loss is still high."""
 
-REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
+_FINITE = (LOSS, REWARD_CHOSEN, REWARD_REJECTED, REWARD_MARGIN, LOGPS_CHOSEN, LOGPS_REJECTED)
+"""Metrics that are numbers in every log of a healthy training."""
 
 
 def non_finite(run: Measurements) -> Evidence:
     """NaN values: in any loss or reward at once, in gradients when they persist."""
-    for key in ("loss", "eval_loss", *(prefix + name for prefix in ("", "eval_") for name in REWARDS)):
-        series = run.curves[key]
+    for metric, split in itertools.product(_FINITE, Split):
+        series = run.curves.get(metric, split)
         bad = [step for step, value in zip(series.steps, series.values, strict=True) if not math.isfinite(value)]
         if bad:
             often = f", {len(bad)} times so far" if len(bad) > 1 else ""
-            return f"{key} is not a finite number at {run.at(bad[0])}{often}"
-    gradients = run.curves["grad_norm"]
+            return f"{metric.log_key(split)} is not a finite number at {run.at(bad[0])}{often}"
+    gradients = run.curves.get(GRADIENT_NORM, Split.TRAINING)
     bad = [step for step, value in zip(gradients.steps, gradients.values, strict=True) if not math.isfinite(value)]
     recent = [step for step in bad if step >= gradients.steps[-LEVEL:][0]]
     if len(gradients) >= 2 * LEVEL and len(recent) >= NON_FINITE_GRADIENTS:
@@ -157,8 +170,8 @@ def oscillating(run: Measurements) -> Evidence:
 
 def confused(run: Measurements) -> Evidence:
     """Rewards: chosen < rejected, in two validations (or the only one), or all along in training."""
-    margins = _margins(run, "eval_").between(0, END)
-    accuracies = run.curves["eval_rewards/accuracies"]
+    margins = _margins(run, Split.VALIDATION).between(0, END)
+    accuracies = run.curves.get(REWARD_ACCURACY, Split.VALIDATION)
     accuracy = dict(zip(accuracies.steps, accuracies.values, strict=True))
     newest = margins.last(2)
     if len(newest) == 2 or (newest and (run.finished or newest.values[0] < CONFUSED_AT_ONCE)):
@@ -170,7 +183,7 @@ def confused(run: Measurements) -> Evidence:
             step, value = newest.steps[-1], newest.values[-1]
             share = f" and accuracy {accuracy[step]:.2f}" if step in accuracy else ""
             return f"margin {_f(value)}{share} on the validation data at {run.at(step)}"
-    training = _margins(run, "").last(2 * LEVEL)
+    training = _margins(run, Split.TRAINING).last(2 * LEVEL)
     halves = training.values[:LEVEL], training.values[LEVEL:]
     if len(training) == 2 * LEVEL and all(mean(half) < CONFUSED_MARGIN for half in halves):
         return f"margin {_f(mean(training.values))} on the training data since step {training.steps[0]}"
@@ -235,7 +248,7 @@ def vanishing(run: Measurements) -> Evidence:
 def both_high(run: Measurements) -> Evidence:
     """Both losses high and flat: no better than the untrained model after half of the run."""
     train, validation = run.train, run.validation
-    margins = _margins(run, "eval_").values or _margins(run, "").values
+    margins = _margins(run, Split.VALIDATION).values or _margins(run, Split.TRAINING).values
     if len(train) < LEVEL // 2 or run.progress < PATIENCE or (margins and margins[-1] >= LEARNT_MARGIN):
         return None
     high, before = HIGH_LOSS * run.start, train.values[-2 * LEVEL : -LEVEL]
@@ -259,21 +272,21 @@ def losses(run: Measurements) -> Evidence:
 
 def rewards(run: Measurements) -> Evidence:
     """Rewards: chosen > rejected, the good sign."""
-    for prefix, data in (("eval_", "validation"), ("", "training")):
-        margins = _margins(run, prefix).values
+    for split in (Split.VALIDATION, Split.TRAINING):
+        margins = _margins(run, split).values
         if margins:
-            accuracies = run.curves[f"{prefix}rewards/accuracies"].finite().values
+            accuracies = run.curves.get(REWARD_ACCURACY, split).finite().values
             accuracy = f", accuracy {accuracies[-1]:.2f}" if accuracies else ""
-            good = f"Chosen above rejected on the {data} data: margin {_f(margins[-1])}{accuracy}."
+            good = f"Chosen above rejected on the {split} data: margin {_f(margins[-1])}{accuracy}."
             return good if margins[-1] > 0 else None
     return None
 
 
 def falling_log_probability(run: Measurements) -> Evidence:
     """Log-probability of chosen responses falling while the margin rises: for information, not an illness."""
-    for prefix, count in (("eval_", 1), ("", LEVEL)):
-        chosen = run.curves[f"{prefix}logps/chosen"].finite().values
-        margins = _margins(run, prefix).values
+    for split, count in ((Split.VALIDATION, 1), (Split.TRAINING, LEVEL)):
+        chosen = run.curves.get(LOGPS_CHOSEN, split).finite().values
+        margins = _margins(run, split).values
         if min(len(chosen), len(margins)) < 2 * count:
             continue
         before, after = mean(chosen[:count]), mean(chosen[-count:])
@@ -288,7 +301,7 @@ def falling_log_probability(run: Measurements) -> Evidence:
 
 def onset(run: Measurements) -> int | None:
     """Step of the first non-finite loss or first spike."""
-    loss = run.curves["loss"]
+    loss = run.curves.get(LOSS, Split.TRAINING)
     bad = [step for step, value in zip(loss.steps, loss.values, strict=True) if not math.isfinite(value)]
     return min([*bad[:1], *_spikes(run).steps[:1]], default=None)
 
@@ -304,12 +317,12 @@ def _spikes(run: Measurements) -> Series:
     return train.where(flags)
 
 
-def _margins(run: Measurements, prefix: str) -> Series:
+def _margins(run: Measurements, split: Split) -> Series:
     """Reward margins as logged, or chosen minus rejected where they are not; finite values."""
-    margins = run.curves[f"{prefix}rewards/margins"]
+    margins = run.curves.get(REWARD_MARGIN, split)
     if margins:
         return margins.finite()
-    chosen, rejected = run.curves[f"{prefix}rewards/chosen"], run.curves[f"{prefix}rewards/rejected"]
+    chosen, rejected = run.curves.get(REWARD_CHOSEN, split), run.curves.get(REWARD_REJECTED, split)
     if chosen.steps != rejected.steps:
         return Series()
     return Series(

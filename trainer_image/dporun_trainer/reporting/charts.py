@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from dporun_api.metrics import Chart, Metric, Split
 from dporun_trainer.run_folder.curves import Curves, Series, smooth
 
 WIDTH, HEIGHT = 480, 230
@@ -17,66 +18,37 @@ _NOISY = 30
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: its key in the log history, its name and the CSS class of its colour (c1 to c4)."""
+    """One line of a chart: its series, its name and the CSS class of its colour (c1 to c4)."""
 
-    key: str
+    metric: Metric
+    split: Split
     name: str
     colour: str
 
 
-@dataclass(frozen=True)
-class Chart:
-    """What a chart shows."""
-
-    title: str
-    lines: tuple[Line, ...]
-    logarithmic: bool = False
-    zero: bool = False
-    """Whether 0 is always shown."""
-    noisy: bool = True
-    """Whether training lines want smoothing."""
-
-
-CHARTS = (
-    Chart("Loss", (Line("loss", "training", "c1"), Line("eval_loss", "validation", "c2"))),
-    Chart(
-        "Rewards",
-        (
-            Line("rewards/chosen", "chosen, training", "c3 thin"),
-            Line("rewards/rejected", "rejected, training", "c4 thin"),
-            Line("eval_rewards/chosen", "chosen, validation", "c3"),
-            Line("eval_rewards/rejected", "rejected, validation", "c4"),
-        ),
-        zero=True,
-    ),
-    Chart(
-        "Reward margin",
-        (Line("rewards/margins", "training", "c1"), Line("eval_rewards/margins", "validation", "c2")),
-        zero=True,
-    ),
-    Chart(
-        "Reward accuracy",
-        (Line("rewards/accuracies", "training", "c1"), Line("eval_rewards/accuracies", "validation", "c2")),
-    ),
-    Chart(
-        "Log-probabilities",
-        (
-            Line("logps/chosen", "chosen, training", "c3 thin"),
-            Line("logps/rejected", "rejected, training", "c4 thin"),
-            Line("eval_logps/chosen", "chosen, validation", "c3"),
-            Line("eval_logps/rejected", "rejected, validation", "c4"),
-        ),
-    ),
-    Chart("Gradient norm", (Line("grad_norm", "before clipping", "c1"),), logarithmic=True),
-    Chart("Learning rate", (Line("learning_rate", "learning rate", "c1"),), zero=True, noisy=False),
-    Chart("Entropy", (Line("entropy", "training", "c1"), Line("eval_entropy", "validation", "c2"))),
-)
-"""The charts of the report, in their order."""
+def lines(chart: Chart) -> list[Line]:
+    """Lines of a chart: one metric has a colour per split, several have one each, dashed where it is training."""
+    if len(chart.metrics) == 1:
+        (metric,) = chart.metrics
+        return [
+            Line(metric, split, metric.curve_of(split), colour)
+            for split, colour in zip(metric.splits, ("c1", "c2"), strict=False)
+        ]
+    return [
+        Line(metric, split, metric.curve_of(split), f"{colour} thin" if split is Split.TRAINING else colour)
+        for split in Split
+        for metric, colour in zip(chart.metrics, ("c3", "c4"), strict=True)
+        if split in metric.splits
+    ]
 
 
 def draw(chart: Chart, curves: Curves, best_step: int | None) -> str | None:
     """Draw a chart as SVG with the best checkpoint marked; None when none of its lines has two points."""
-    drawn = [_Drawn.of(line, curves[line.key], noisy=chart.noisy) for line in chart.lines if curves[line.key].finite()]
+    drawn = [
+        _Drawn.of(line, series, noisy=chart.noisy)
+        for line in lines(chart)
+        if (series := curves.get(line.metric, line.split)).finite()
+    ]
     if not any(len(one.points) > 1 for one in drawn):
         return None
     axes = _Axes.of([series for one in drawn for series in (one.points, one.raw)], chart)

@@ -6,7 +6,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from dporun_trainer.reporting.charts import CHARTS
+from dporun_api.metrics import CHARTS
+from dporun_trainer.reporting.charts import lines
 from dporun_trainer.reporting.run_data import Record
 from dporun_trainer.run_folder.curves import smooth
 
@@ -59,8 +60,8 @@ def _draw(panel: Any, chart: Any, record: Record) -> None:
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.tick_params(colors=_MUTED, length=0)
     drawn = 0
-    for line in chart.lines:
-        series = record.curves[line.key].finite()
+    for line in lines(chart):
+        series = record.curves.get(line.metric, line.split).finite()
         if not series:
             continue
         drawn += 1

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from dporun_api import run_folder as layout
 from dporun_api.files import write_text
+from dporun_api.metrics import CHARTS, LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
 from dporun_api.results import HealthState, OutcomeState, Stage, VerdictState
 from dporun_api.run_config import RunConfig
 from dporun_trainer.diagnosis import remedies
@@ -100,7 +101,7 @@ def headline(record: Record) -> Headline:
 
 def _train_longer(record: Record) -> str | None:
     """Advise more epochs when a small margin is all that is wrong: the last checkpoint was the best."""
-    margin, validations = record.metrics.get("reward_margin"), record.curves["eval_loss"].steps
+    margin, validations = record.metrics.get("reward_margin"), record.curves.get(LOSS, Split.VALIDATION).steps
     if record.config is None or margin is None or margin >= GOOD_MARGIN:
         return None
     if record.best is None or not validations or record.best.step != validations[-1]:
@@ -122,7 +123,11 @@ def render(record: Record, head: Headline) -> str:
         describe=remedies.describe,
         health_words=_HEALTH_WORDS,
         tiles=list(_tiles(record)),
-        charts=[(chart, svg) for chart in charts.CHARTS if (svg := charts.draw(chart, record.curves, best_step))],
+        charts=[
+            (chart, charts.lines(chart), svg)
+            for chart in CHARTS
+            if (svg := charts.draw(chart, record.curves, best_step))
+        ],
         examples=examples,
         shown=SHOWN_EXAMPLES,
         checkpoints=list(_checkpoints(record)),
@@ -237,15 +242,15 @@ def differences(base: str, tuned: str) -> tuple[Markup, Markup]:
 
 def _checkpoints(record: Record) -> Iterator[dict[str, Any]]:
     curves = record.curves
-    losses = curves["eval_loss"]
+    losses = curves.get(LOSS, Split.VALIDATION)
     for step, loss in zip(losses.steps, losses.values, strict=True):
         if step > 0:
             yield {
                 "step": step,
                 "epoch": curves.epochs.get(step),
                 "loss": loss,
-                "accuracy": _at(curves["eval_rewards/accuracies"], step),
-                "margin": _at(curves["eval_rewards/margins"], step),
+                "accuracy": _at(curves.get(REWARD_ACCURACY, Split.VALIDATION), step),
+                "margin": _at(curves.get(REWARD_MARGIN, Split.VALIDATION), step),
                 "best": record.best is not None and record.best.step == step,
             }
 

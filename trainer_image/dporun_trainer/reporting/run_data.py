@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from dporun_api import run_folder as layout
 from dporun_api.document import Document
+from dporun_api.metrics import LOSS, Split
 from dporun_api.results import BestCheckpoint, Health, Outcome, Progress, Verdict
 from dporun_api.run_config import RunConfig
 from dporun_trainer.run_folder.curves import Curves
@@ -58,7 +59,7 @@ class Record:
         """The checkpoint with the lowest validation loss: as training recorded it, else as the curve shows it."""
         if self.progress.best_checkpoint is not None:
             return self.progress.best_checkpoint
-        lowest = self.curves["eval_loss"].finite().between(0, 2**63).best()
+        lowest = self.curves.get(LOSS, Split.VALIDATION).finite().between(0, 2**63).best()
         if lowest is None:
             return None
         step, loss = lowest

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dporun_api.metrics import LOSS, Metric, Split
+
 MAX_ENTRIES = 5000
 """Entries that are looked at; of a longer history the older ones are thinned, so that looking stays cheap."""
 
@@ -58,8 +60,9 @@ class Curves:
     epochs: Mapping[int, float] = field(default_factory=dict)
     """Epoch by step."""
 
-    def __getitem__(self, key: str) -> Series:
-        return self.series.get(key, Series())
+    def get(self, metric: Metric, split: Split) -> Series:
+        """Series of a metric, empty where it was not logged."""
+        return self.series.get(metric.log_key(split), Series())
 
     @property
     def last_epoch(self) -> float | None:
@@ -134,6 +137,9 @@ def smooth(values: Sequence[float], *, span: int) -> list[float]:
     return averages
 
 
+_VALIDATION_LOSS = LOSS.log_key(Split.VALIDATION)
+
+
 def _thinned(history: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     """At most about MAX_ENTRIES training entries: the newest half as they are, the older evenly thinned.
 
@@ -146,7 +152,10 @@ def _thinned(history: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]
     return [
         entry
         for index, entry in enumerate(history)
-        if index >= newest or index % stride == 0 or "eval_loss" in entry or not _is_finite(entry.get("loss", 0.0))
+        if index >= newest
+        or index % stride == 0
+        or _VALIDATION_LOSS in entry
+        or not _is_finite(entry.get(LOSS.key, 0.0))
     ]
 
 

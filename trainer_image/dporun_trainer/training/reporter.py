@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from dporun_api.metrics import METRICS
 from dporun_api.results import Metrics, Stage
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.progress import Done, Plan, ProgressFile, finishing_seconds, pace, percent, seconds_left
@@ -126,45 +127,26 @@ class Reporter(TrainerCallback):
         )
 
 
-_NAMES = {
-    "train_loss": ("loss",),
-    "eval_loss": ("eval_loss",),
-    "learning_rate": ("learning_rate",),
-    "grad_norm": ("grad_norm",),
-    "reward_chosen": ("eval_rewards/chosen", "rewards/chosen"),
-    "reward_rejected": ("eval_rewards/rejected", "rewards/rejected"),
-    "reward_margin": ("eval_rewards/margins", "rewards/margins"),
-    "reward_accuracy": ("eval_rewards/accuracies", "rewards/accuracies"),
-}
-
-
 def newest(history: Sequence[Mapping[str, Any]]) -> Metrics:
     """Newest value of each metric, of validation where it was validated; one that is not a number is absent."""
     found: dict[str, float] = {}
-    for field, names in _NAMES.items():
-        for name in names:
-            values = [entry[name] for entry in history if name in entry]
-            if values:
-                if math.isfinite(values[-1]):
-                    found[field] = values[-1]
-                break
-    return Metrics(**found)
-
-
-_SHOWN = {
-    "loss": "loss {:.4f}",
-    "eval_loss": "eval loss {:.4f}",
-    "rewards/margins": "margin {:+.3f}",
-    "rewards/accuracies": "accuracy {:.0%}",
-    "eval_rewards/margins": "eval margin {:+.3f}",
-    "eval_rewards/accuracies": "eval accuracy {:.0%}",
-    "grad_norm": "grad norm {:.3g}",
-    "learning_rate": "lr {:.2e}",
-    "train_runtime": "trained for {:.0f} s",
-}
+    for metric in METRICS:
+        for split in metric.splits:  # validation comes last and takes precedence
+            field, key = metric.field(split), metric.log_key(split)
+            logged = [entry[key] for entry in history if key in entry]
+            if field and logged:
+                found[field] = logged[-1]
+    return Metrics(**{field: value for field, value in found.items() if math.isfinite(value)})
 
 
 def line(entry: Mapping[str, Any], steps: int) -> str:
     """One log entry as a line for people."""
-    values = [text.format(entry[name]) for name, text in _SHOWN.items() if name in entry]
+    values = [
+        f"{metric.short_of(split)} {entry[metric.log_key(split)]:{metric.format}}"
+        for metric in METRICS
+        for split in metric.splits
+        if metric.short and metric.log_key(split) in entry
+    ]
+    if "train_runtime" in entry:
+        values.append(f"trained for {entry['train_runtime']:.0f} s")
     return f"step {entry['step']}/{steps}  epoch {entry.get('epoch', 0):.2f}  " + "  ".join(values)

@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
 
 from dporun_api import run_folder as layout
+from dporun_api.metrics import CHARTS, METRICS
 from dporun_trainer.run_folder.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
@@ -24,31 +25,18 @@ SAMPLES = 3
 """Validation prompts that are answered after each validation."""
 SAMPLE_TOKENS = 64
 
-CHARTS = {
-    "loss": "loss",
-    "learning_rate": "optimizer/learning_rate",
-    "grad_norm": "optimizer/gradient_norm",
-    "rewards/chosen": "rewards/chosen",
-    "rewards/rejected": "rewards/rejected",
-    "rewards/margins": "rewards/margin",
-    "rewards/accuracies": "rewards/accuracy",
-    "logps/chosen": "tokens/log_probability_chosen",
-    "logps/rejected": "tokens/log_probability_rejected",
-    "entropy": "tokens/entropy",
-    "mean_token_accuracy": "tokens/accuracy",
-}
-"""Tag of each metric of TRL that gets a chart. TensorBoard's first page sorts them by name: loss comes first."""
+_PAIRS_PER_SECOND, _PEAK_MEMORY = "system/pairs_per_second", "system/peak_memory_gib"
+
+
+def _multiline(*tags: str) -> list[Any]:
+    return ["Multiline", [f"^{tag}$" for tag in tags]]
+
 
 LAYOUT = {
     "DPO": {
-        "Loss": ["Multiline", ["^loss$"]],
-        "Rewards: chosen and rejected": ["Multiline", ["^rewards/chosen$", "^rewards/rejected$"]],
-        "Reward margin": ["Multiline", ["^rewards/margin$"]],
-        "Reward accuracy": ["Multiline", ["^rewards/accuracy$"]],
-        "Learning rate": ["Multiline", ["^optimizer/learning_rate$"]],
-        "Gradient norm": ["Multiline", ["^optimizer/gradient_norm$"]],
-        "Preference pairs per second": ["Multiline", ["^system/pairs_per_second$"]],
-        "Memory (GiB)": ["Multiline", ["^system/peak_memory_gib$"]],
+        **{chart.title: _multiline(*(metric.tag for metric in chart.metrics)) for chart in CHARTS},
+        "Preference pairs per second": _multiline(_PAIRS_PER_SECOND),
+        "Memory (GiB)": _multiline(_PEAK_MEMORY),
     }
 }
 """Charts of the Custom Scalars page, in the order in which a person looks at them."""
@@ -78,8 +66,8 @@ class Charts(TrainerCallback):
             writer.add_scalar(tag, value, state.global_step)
         if not validation:
             if self._reporter.samples_per_second is not None:
-                writer.add_scalar("system/pairs_per_second", self._reporter.samples_per_second, state.global_step)
-            writer.add_scalar("system/peak_memory_gib", peak_memory() / 2**30, state.global_step)
+                writer.add_scalar(_PAIRS_PER_SECOND, self._reporter.samples_per_second, state.global_step)
+            writer.add_scalar(_PEAK_MEMORY, peak_memory() / 2**30, state.global_step)
         writer.flush()
 
     def on_evaluate(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -101,10 +89,10 @@ class Charts(TrainerCallback):
 def scalars(logs: Mapping[str, Any]) -> dict[str, float]:
     """Values of a log entry by the tags of their charts; one that is not a number makes a gap."""
     found = {}
-    for name, tag in CHARTS.items():
-        value = logs.get(name, logs.get(f"eval_{name}"))
+    for metric in METRICS:
+        value = next((logs[key] for split in metric.splits if (key := metric.log_key(split)) in logs), None)
         if isinstance(value, int | float) and math.isfinite(value):
-            found[tag] = float(value)
+            found[metric.tag] = float(value)
     return found
 
 
