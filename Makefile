@@ -38,11 +38,12 @@ format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 
 .PHONY: lint
-lint: setup ## Check style, types and the boundaries between the parts
+lint: setup ## Check style, types, dependencies and the boundaries between the parts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry api operator trainer_image cli
 
 .PHONY: generate
 generate: setup ## Write the generated files (the CRD) anew
