@@ -157,9 +157,9 @@ class Reason(StrEnum):
 
     @classmethod
     def of_exit_code(cls, code: int) -> "Reason":
-        """Why a container that said nothing ended with ``code``; the first reason in the table that has it."""
-        told = (reason for reason in cls if reason.traits.failure and reason.traits.exit_code == code)
-        return next(told, cls.TRAINER_ERROR) if code != ExitCode.ERROR else cls.TRAINER_ERROR
+        """Why a container that said nothing ended with ``code``: the first failure of the table that has it."""
+        found = (reason for reason in cls if reason.traits.failure and reason.traits.exit_code == code)
+        return cls.TRAINER_ERROR if code == ExitCode.ERROR else next(found, cls.TRAINER_ERROR)
 
 
 def traits_of(word: str) -> Traits:

@@ -38,6 +38,8 @@ def test_story(path: Path) -> None:
         run = Run.parse(run_body(spec, status=status, deleting=deleting, generation=generation))
         plan = decide(run, observed, SETTINGS, now)
         check(step["when"], plan, step["then"])
+        reworded = Run.parse(run_body(spec, status=reword(status), deleting=deleting, generation=generation))
+        assert actions(decide(reworded, observed, SETTINGS, now)) == actions(plan), f"{step['when']}: words steer"
         status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
         again = decide(
             Run.parse(run_body(spec, status=status, deleting=deleting, generation=generation)), observed, SETTINGS, now
@@ -46,6 +48,16 @@ def test_story(path: Path) -> None:
             assert again.status == plan.status, step["when"]
             repeated = [event for event in again.events if event.reason != "VolumeKept"]
             assert not repeated, f"{step['when']}: told twice: {repeated}"
+
+
+def reword(status: dict[str, Any]) -> dict[str, Any]:
+    """The same status in the words of another version: reasons and messages are for people and tools."""
+    conditions = [{**c, "reason": "Reworded", "message": "In other words."} for c in status.get("conditions", ())]
+    return {**status, "message": "In other words.", **({"conditions": conditions} if conditions else {})}
+
+
+def actions(plan: Plan) -> tuple[Any, ...]:
+    return plan.apply, plan.create, plan.delete, plan.delete_run, plan.release
 
 
 def children(step: dict[str, Any], now: Any) -> Iterator[dict[str, Any]]:
