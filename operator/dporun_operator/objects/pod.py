@@ -58,7 +58,11 @@ def container(
 
     """
     variables = {"HOME": _TEMPORARY_FOLDER, **environment}
-    sources = [{"prefix": prefix.value, "secretRef": {"name": ref.name}} for prefix, ref in secrets.items() if ref]
+    sources = [
+        {"prefix": prefix.value, "secretRef": {"name": secret_ref.name}}
+        for prefix, secret_ref in secrets.items()
+        if secret_ref
+    ]
     results = {"name": _RESULTS_VOLUME, "mountPath": str(RESULTS_MOUNT)}
     return {
         "image": run.spec.image or settings.trainer_image,
