@@ -3,7 +3,6 @@
 import concurrent.futures
 import datetime
 import hashlib
-import importlib.metadata
 import logging
 import os
 import platform
@@ -34,6 +33,7 @@ from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.stores.archive_store import open_store
 from dporun_trainer.stores.s3 import WORKERS
 from dporun_trainer.stores.transfer import Content, Meter, Store, size
+from dporun_trainer.versions import package_versions
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,6 @@ _FILES = {
     str(layout.REPORT_PNG): ArchiveContent.EVALUATION,
 }
 _OF_THE_VOLUME = {_MANIFEST, str(layout.PROGRESS), str(layout.ARCHIVE_OUTCOME)}
-_TOOLS = ("dporun", "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "boto3")
 
 
 def archive(config: RunConfig, directory: Path, *, prune_only: bool = False) -> Outcome:
@@ -252,7 +251,7 @@ def _manifest(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         model=base,
         best_checkpoint=best,
-        tools={"python": platform.python_version(), **dict(_versions())},
+        tools={"python": platform.python_version(), **package_versions()},
         files=ordered,
     )
     return (manifest.to_json(indent=2, exclude_none=True) + "\n").encode()
@@ -351,14 +350,6 @@ def _verdict(directory: Path) -> Verdict | None:
         return Verdict.model_validate_json((directory / layout.VERDICT).read_bytes())
     except (OSError, ValidationError):
         return None
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in _TOOLS:
-        try:
-            yield name, importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
 
 
 def _done(message: str, result: ArchiveResult | None = None) -> Outcome:

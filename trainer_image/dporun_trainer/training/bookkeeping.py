@@ -1,6 +1,5 @@
 """What training leaves behind: its configuration, its log, its metrics, and the best adapter as ``final``."""
 
-import importlib.metadata
 import math
 import os
 import shutil
@@ -16,11 +15,11 @@ from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import checkpoints
 from dporun_trainer.run_folder.checkpoints import Checkpoint
 from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.versions import package_versions
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
 
-PACKAGES = ("accelerate", "datasets", "deepspeed", "dporun", "peft", "torch", "transformers", "trl")
 _RESULT_FILES = ("adapter_", "tokenizer", "special_tokens", "added_tokens", "chat_template", "vocab", "merges")
 """How the names of the files begin that make up an adapter with its tokenizer."""
 
@@ -115,12 +114,6 @@ def describe(trainer: "RunTrainer", prepared: Prepared) -> dict[str, Any]:
         "packages": package_versions(),
         "requested": run.config.model_dump(mode="json", by_alias=True),
     }
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of what decides the result."""
-    installed = {distribution.name for distribution in importlib.metadata.distributions()}
-    return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}
 
 
 def finish(trainer: "RunTrainer") -> None:
