@@ -7,7 +7,6 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -38,7 +37,7 @@ _COLLECTIONS: Final = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class Excerpt:
     """The start of a response's body, at most as many bytes as were asked for, and whether that was all of it."""
 
     body: bytes
@@ -68,7 +67,10 @@ class Cluster:
             await self._client.close()
 
     async def apply(self, manifest: Manifest, *, subresource: str = "") -> Manifest:
-        """Have ``manifest`` by server-side apply and return what is there then."""
+        """Create or change an object by server-side apply and return it as it is stored then.
+
+        Fields that another manager owns are taken over.
+        """
         path = _path(manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"], subresource)
         query = {"fieldManager": names.OPERATOR, "force": "true"}
         return await self._call("PATCH", path, query=query, body=manifest, content_type=APPLY_PATCH)
@@ -77,8 +79,7 @@ class Cluster:
         """Create ``manifest`` and return it; one that this run has created before is returned as it is.
 
         Raises:
-            NameTakenError: an object of that name belongs to someone else, such as a predecessor of the same name
-                that is still being deleted.
+            NameTakenError: an object of that name belongs to another owner, or is still being deleted.
 
         """
         kind, metadata = manifest["kind"], manifest["metadata"]
@@ -88,38 +89,33 @@ class Cluster:
         except ApiError as error:
             if not error.conflict:
                 raise
-        found = await self._call("GET", _path(kind, metadata["namespace"], metadata["name"]))
-        theirs = found["metadata"].get("labels", {}).get(names.RUN_UID) != metadata["labels"][names.RUN_UID]
-        if theirs or "deletionTimestamp" in found["metadata"]:
-            raise NameTakenError(
-                f"{kind} {metadata['name']} exists already and is not of this run, or is being deleted"
+            found = await self.find(
+                kind, metadata["namespace"], metadata["name"], run_uid=metadata["labels"][names.RUN_UID]
             )
+            if found is None:
+                raise
+        if "deletionTimestamp" in found["metadata"]:
+            raise NameTakenError(f"{kind} {metadata['name']} is still being deleted")
         return found
 
-    async def uid(self, kind: str, namespace: str, name: str, *, run_uid: str) -> str | None:
-        """UID of an object of a run; None when there is no object of that name.
-
-        A patch that changes nothing asks for it: the operator has no right to read what is not of a run.
+    async def find(self, kind: str, namespace: str, name: str, *, run_uid: str) -> Manifest | None:
+        """Get the object of that name, if the run has one; None when there is none.
 
         Raises:
             NameTakenError: there is one, and it is not of this run.
 
         """
-        label = names.RUN_UID.replace("/", "~1")
-        test = [{"op": "test", "path": f"/metadata/labels/{label}", "value": run_uid}]
-        query = {"fieldManager": names.OPERATOR}
         try:
-            found = await self._call(
-                "PATCH", _path(kind, namespace, name), query=query, body=test, content_type=JSON_PATCH
-            )
+            found = await self._call("GET", _path(kind, namespace, name))
         except ApiError as error:
             if error.not_found:
                 return None
-            if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
-                words = "exists already and is not of this run; delete it, or give the run another name"
-                raise NameTakenError(f"{kind} {name} {words}") from error
             raise
-        return str(found["metadata"]["uid"])
+        if found["metadata"].get("labels", {}).get(names.RUN_UID) != run_uid:
+            raise NameTakenError(
+                f"{kind} {name} exists already and is not of this run; delete it, or give the run another name"
+            )
+        return found
 
     async def post_event(self, event: Manifest) -> None:
         """Post a Kubernetes Event."""
@@ -167,20 +163,20 @@ class Cluster:
         answer = await self._read(path, query=query, limit=1 << 20)
         return answer.body.decode("utf-8", "replace")[-limit:]
 
-    async def through_pod(self, namespace: str, pod: str, port: int, path: str, *, limit: int) -> Answer:
+    async def proxy_get(self, namespace: str, pod: str, port: int, path: str, *, limit: int) -> Excerpt:
         """GET from a pod through the API server's proxy; reads at most ``limit`` bytes."""
         return await self._read(f"{_path('Pod', namespace, f'{pod}:{port}', 'proxy')}{path}", query={}, limit=limit)
 
-    async def _read(self, path: str, *, query: Mapping[str, str], limit: int) -> Answer:
+    async def _read(self, path: str, *, query: Mapping[str, str], limit: int) -> Excerpt:
         response = await self._send("GET", path, query=query)
         content = response.content
         try:
             body = await content.readexactly(limit)
         except asyncio.IncompleteReadError as short:
-            return Answer(short.partial, complete=True)
+            return Excerpt(short.partial, complete=True)
         finally:
             response.close()
-        return Answer(body, complete=False)
+        return Excerpt(body, complete=False)
 
     async def _call(
         self,

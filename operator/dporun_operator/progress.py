@@ -70,7 +70,7 @@ class ProxiedProgress:
     async def __call__(self, namespace: str, pod: str, address: str | None) -> Progress | None:  # noqa: ARG002
         """Ask pod ``pod``; its address is not needed."""
         try:
-            answer = await self._cluster.through_pod(namespace, pod, self._port, PROGRESS_PATH, limit=MAX_BYTES)
+            answer = await self._cluster.proxy_get(namespace, pod, self._port, PROGRESS_PATH, limit=MAX_BYTES)
         except ApiError as error:
             log.debug("pod %s/%s does not answer: %s", namespace, pod, error)
             return None

@@ -187,7 +187,7 @@ class Reconciler:
         kind, name, action = manifest["kind"], manifest["metadata"]["name"], digest(manifest)
         if self._applied.is_done(run.uid, kind, name, action):
             return
-        found = await self._cluster.uid(kind, run.namespace, name, run_uid=run.uid)
+        found = await self._cluster.find(kind, run.namespace, name, run_uid=run.uid)
         if found is None or kind != "PersistentVolumeClaim":
             await self._cluster.apply(manifest)
         self._applied.mark(run.uid, kind, name, action)
@@ -200,8 +200,9 @@ class Reconciler:
             await self._cluster.delete(target.kind, run.namespace, target.name)
         else:
             with contextlib.suppress(NameTakenError):
-                uid = await self._cluster.uid(target.kind, run.namespace, target.name, run_uid=run.uid)
-                if uid is not None:
+                found = await self._cluster.find(target.kind, run.namespace, target.name, run_uid=run.uid)
+                if found is not None:
+                    uid = found["metadata"]["uid"]
                     await self._cluster.delete(target.kind, run.namespace, target.name, uid=uid)
         self._applied.mark(run.uid, target.kind, target.name, DELETED)
 

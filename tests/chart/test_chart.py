@@ -139,6 +139,12 @@ def test_rights_are_enumerated_and_leave_secrets_alone(variant: str) -> None:
         assert not {"secrets", "pods/exec", "roles", "clusterroles", "serviceaccounts/token"} & set(words), rule
 
 
+def test_pods_are_watched_and_never_changed() -> None:
+    rules = [rule for role in of_kind(render(), "ClusterRole") for rule in role["rules"]]
+    verbs = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"] if "pods" in resource}
+    assert verbs == {"pods": {"list", "watch"}, "pods/log": {"get"}}
+
+
 def test_users_of_the_built_in_roles_may_use_dporuns() -> None:
     labels = {
         label
