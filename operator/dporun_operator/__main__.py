@@ -11,13 +11,13 @@ def main() -> int:
     """Run the operator until SIGTERM or SIGINT; returns the exit status, 2 when the environment is wrong."""
     try:
         settings = Settings.from_env()
+        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        from dporun_operator import app  # noqa: PLC0415  wrong settings are reported before the heavy imports
+
+        app.run(settings)
     except InvalidSettingsError as error:
         print(f"dporun-operator: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    from dporun_operator import app  # noqa: PLC0415  wrong settings are reported before the heavy imports
-
-    app.run(settings)
     return 0
 
 

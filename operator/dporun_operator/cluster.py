@@ -15,7 +15,7 @@ from kubernetes.aio import client, config
 
 from dporun_api.v1alpha1 import API_VERSION, KIND, PLURAL
 from dporun_operator import names
-from dporun_operator.errors import ApiError, NameTakenError
+from dporun_operator.errors import ApiError, InvalidSettingsError, NameTakenError
 
 Manifest = dict[str, Any]
 
@@ -56,7 +56,10 @@ class Cluster:
         try:
             config.load_incluster_config()
         except config.ConfigException:
-            await config.load_kube_config()
+            try:
+                await config.load_kube_config()
+            except config.ConfigException as error:
+                raise InvalidSettingsError(f"not in a pod, and no kubeconfig that names a cluster: {error}") from error
         self._client = client.ApiClient()
         return self
 

@@ -6,7 +6,7 @@ class OperatorError(Exception):
 
 
 class InvalidSettingsError(OperatorError):
-    """The operator's environment is wrong; it does not start."""
+    """The environment of the operator is wrong; it does not start."""
 
 
 class InvalidRunError(OperatorError):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dporun_api.crd import custom_resource_definition
-from dporun_operator.settings import Settings
+from dporun_operator.settings import ENV_PREFIX, Settings
 from dporun_testing.control_plane import control_plane
 from dporun_testing.kubectl import kubectl
 from dporun_testing.paths import CHART
@@ -95,6 +95,7 @@ def test_the_api_server_accepts_every_object(arguments: tuple[str, ...]) -> None
         ("logging.level=verbose", "/logging/level"),
         ("image.digest=latest", "/image/digest"),
         ("metrics.port=eighty", "/metrics/port"),
+        ("timing.resyncSeconds=0", "/timing/resyncSeconds"),
         ("defaults.resources.training.limits.cpu=1", "training"),
         ("trainerImage.allowed={a b}", "/trainerImage/allowed"),
     ],
@@ -175,20 +176,52 @@ def test_there_is_one_operator_at_a_time() -> None:
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_the_operator_understands_its_environment() -> None:
-    variables = environment(
-        "--set", "trainerImage.repository=team/trainer,trainerImage.tag=v7,trainerImage.pullPolicy=Never",
-        "--set", "trainerImage.allowed={registry.example.com/*}",
-        "--set", "defaults.imagePullSecrets={pull},defaults.resources.train.requests.cpu=3",
-        "--set", "metrics.port=9090,logging.level=DEBUG",
-    )  # fmt: skip
-    settings = Settings.from_env({**variables, "KUBERNETES_SERVICE_HOST": "10.0.0.1"})
-    assert settings.trainer_image == "team/trainer:v7"
-    assert settings.image_pull_policy == "Never"
-    assert settings.image_allow_list == ("registry.example.com/*",)
-    assert settings.image_pull_secrets == ("pull",)
-    assert settings.train_resources == {"requests": {"cpu": "3", "memory": "4Gi"}}
-    assert (settings.port, settings.log_level, settings.progress_via) == (9090, "DEBUG", "pod")
+CHANGED = (
+    "--set", "trainerImage.repository=team/trainer,trainerImage.tag=v7,trainerImage.pullPolicy=Never",
+    "--set", "trainerImage.allowed={registry.example.com/*}",
+    "--set", "watch.mode=namespaces,watch.namespaces={team-a}",
+    "--set", "defaults.imagePullSecrets={pull},defaults.resources.train.requests.cpu=3",
+    "--set", "defaults.resources.prepare.limits.memory=9Gi,defaults.resources.archive.limits.memory=3Gi",
+    "--set", "defaults.resources.tensorboard.limits.memory=2Gi",
+    "--set", "timing.progressSeconds=1,timing.resyncSeconds=60,timing.imagePullSeconds=90",
+    "--set", "metrics.port=9090,logging.level=DEBUG",
+)  # fmt: skip
+"""Another value for every setting that the chart knows."""
+
+NOT_OF_THE_CHART = {"progress_via": "only an operator outside the cluster asks through the API server"}
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """The settings of an operator that starts in the environment that the chart gives it."""
+    for name, value in {**environment(*arguments), "KUBERNETES_SERVICE_HOST": "10.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    return Settings.from_env().model_dump()
+
+
+def test_the_operator_understands_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = settings(monkeypatch, *CHANGED)
+    assert found["trainer_image"] == "team/trainer:v7"
+    assert found["image_pull_policy"] == "Never"
+    assert found["image_allow_list"] == ("registry.example.com/*",)
+    assert found["image_pull_secrets"] == ("pull",)
+    assert found["train_resources"] == {"requests": {"cpu": "3", "memory": "4Gi"}}
+    assert (found["port"], found["log_level"], found["progress_via"]) == (9090, "DEBUG", "pod")
+
+
+def test_the_defaults_are_those_of_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = settings(monkeypatch)
+    assert found == Settings(trainer_image=found["trainer_image"]).model_dump()
+
+
+def test_every_setting_can_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = Settings(trainer_image="dporun/trainer:0.1.0").model_dump()
+    changed = settings(monkeypatch, *CHANGED)
+    assert {name for name in default if changed[name] == default[name]} == set(NOT_OF_THE_CHART)
+
+
+def test_every_variable_is_a_setting() -> None:
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in set(Settings.model_fields) - set(NOT_OF_THE_CHART)}
+    assert {name for name in environment(*CHANGED) if name.startswith(ENV_PREFIX)} == known
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Settings from the environment."""
 
+import os
+from collections.abc import Callable
+
 import pytest
 
 from dporun_operator.errors import InvalidSettingsError
@@ -7,20 +10,36 @@ from dporun_operator.settings import Settings
 
 IMAGE = {"DPORUN_TRAINER_IMAGE": "registry.example.com/trainer:1"}
 
+Read = Callable[[dict[str, str]], Settings]
 
-def test_only_the_image_must_be_named() -> None:
-    settings = Settings.from_env(IMAGE)
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Read:
+    """Reads the settings from an environment that has nothing else."""
+
+    def from_env(environment: dict[str, str]) -> Settings:
+        for name in (*os.environ, *environment):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return Settings.from_env()
+
+    return from_env
+
+
+def test_only_the_image_must_be_named(read: Read) -> None:
+    settings = read(IMAGE)
     assert settings.trainer_image == IMAGE["DPORUN_TRAINER_IMAGE"]
     assert settings.namespaces == ()
     assert settings.progress_via == "apiserver"
 
 
-def test_inside_the_cluster_pods_are_asked_directly() -> None:
-    assert Settings.from_env({**IMAGE, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}).progress_via == "pod"
+def test_inside_the_cluster_pods_are_asked_directly(read: Read) -> None:
+    assert read({**IMAGE, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}).progress_via == "pod"
 
 
-def test_lists_and_resources() -> None:
-    settings = Settings.from_env(
+def test_lists_and_resources(read: Read) -> None:
+    settings = read(
         {
             **IMAGE,
             "DPORUN_NAMESPACES": "team-a, team-b",
@@ -48,6 +67,6 @@ def test_lists_and_resources() -> None:
         ("DPORUN_TRAIN_RESOURCES", '{"cpu": "4"}'),
     ],
 )
-def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
+def test_a_wrong_value_names_its_variable(name: str, value: str, read: Read) -> None:
     with pytest.raises(InvalidSettingsError, match=name):
-        Settings.from_env({**IMAGE, name: value})
+        read({**IMAGE, name: value})

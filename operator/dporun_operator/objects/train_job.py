@@ -74,7 +74,7 @@ def _resources(run: Run, settings: Settings) -> Requirements:
     requests = dict(asked.requests if asked.requests is not None else _without(default.get("requests"), asked.limits))
     limits = dict(asked.limits if asked.limits is not None else _without(default.get("limits"), asked.requests))
     gpus = {asked.gpu_resource_name: str(asked.gpus_per_node)} if asked.gpus_per_node else {}
-    requirements = {"requests": {**requests, **gpus}, "limits": {**limits, **gpus}}
+    requirements: Requirements = {"requests": {**requests, **gpus}, "limits": {**limits, **gpus}}
     return {kind: amounts for kind, amounts in requirements.items() if amounts}
 
 
