@@ -1,7 +1,6 @@
 """The pods that are planned: restricted, without credentials, where the GPUs are."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,7 +122,8 @@ def test_without_gpus_none_are_asked_for_and_one_process_trains() -> None:
 
 
 def test_a_default_never_contradicts_what_the_run_asks_for() -> None:
-    settings = replace(SETTINGS, train_resources={"requests": {"cpu": "1", "memory": "4Gi"}, "limits": {"cpu": "2"}})
+    resources = {"requests": {"cpu": "1", "memory": "4Gi"}, "limits": {"cpu": "2"}}
+    settings = SETTINGS.model_copy(update={"train_resources": resources})
     asked = {"gpusPerNode": 0, "limits": {"memory": "2Gi"}}
     job = train_job(a_run({"resources": asked}), settings, 1)
     assert pod(job)["containers"][0]["resources"] == {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}}
