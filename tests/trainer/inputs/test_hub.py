@@ -1,44 +1,21 @@
-"""Downloads from a Hub, over HTTP, and the files of a split of a data set."""
+"""Downloads from a Hub, over HTTP."""
 
 import dataclasses
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import yaml
+from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import hub_server
 from dporun_testing.hub_server import Repository
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.hub import Listing, data_files, download, list_files, read_card
+from dporun_trainer.inputs import hub as hub_module
+from dporun_trainer.inputs.hub import Listing, download, list_files
 from dporun_trainer.stores.sources import MODEL, HubSource
-from dporun_trainer.stores.transfer import Meter, StoredFile
-
-CASES = yaml.safe_load((Path(__file__).parent / "cases" / "splits.yaml").read_text())
-
-
-def listing_of(names: list[str]) -> Listing:
-    return Listing("owner/name", "dataset", "c0ffee", tuple(StoredFile(name, 1) for name in names))
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_files_of_a_split(case: dict[str, object]) -> None:
-    config = case.get("config")
-    card = {"configs": case["configs"]} if "configs" in case else {}
-    for split, expected in case["splits"].items():  # type: ignore[attr-defined]
-        listing = listing_of(case["files"])  # type: ignore[arg-type]
-        if isinstance(expected, str):
-            with pytest.raises(RunError) as raised:
-                data_files(listing, card, split=split, config=config)  # type: ignore[arg-type]
-            assert expected in f"{raised.value.message} {raised.value.hint}"
-        else:
-            assert data_files(listing, card, split=split, config=config) == expected  # type: ignore[arg-type]
-
-
-def test_card_is_the_header_of_the_readme() -> None:
-    assert read_card("---\nconfigs:\n- config_name: a\n---\n# Data")["configs"] == [{"config_name": "a"}]
-    assert not read_card("# no header").get("configs")
-    assert not read_card("---\n[broken\n---\n").get("configs")
+from dporun_trainer.stores.transfer import Meter
 
 
 @pytest.fixture
@@ -86,6 +63,28 @@ def test_broken_connection_goes_on_where_it_broke(hub: hub_server.Hub, repositor
     fetch(tmp_path / "model")
     assert hub.ranges == [f"bytes={chunk}-"]
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == whole
+
+
+def test_bytes_of_a_xet_download_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def from_the_xet_store(*_: object, tqdm_class: type, **__: object) -> None:
+        """As huggingface_hub tells how a download from its Xet store goes on: received first, then written."""
+        with XetDownloadProgressReporter(
+            reconstruction_desc="", total=10, log_level=logging.INFO, tqdm_class=tqdm_class
+        ) as reporter:
+            for received, written in ((10, 0), (10, 4), (10, 10)):
+                report = SimpleNamespace(
+                    total_bytes=10,
+                    total_bytes_completed=written,
+                    total_transfer_bytes_completed=received,
+                    total_bytes_completion_rate=1.0,
+                    total_transfer_bytes_completion_rate=1.0,
+                )
+                reporter.update_progress(report)
+
+    monkeypatch.setattr(hub_module, "hf_hub_download", from_the_xet_store)
+    meter = Meter("fetched", 1, 10)
+    download(Listing("owner/name", "model", "c0ffee", ()), ["model.safetensors"], tmp_path, MODEL, meter)
+    assert meter._done_bytes == 10
 
 
 def test_token_of_the_secret_opens_a_private_repository(repository: Repository, tmp_path: Path) -> None:

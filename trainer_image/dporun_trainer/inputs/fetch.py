@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs import hub
+from dporun_trainer.inputs import hub, splits
 from dporun_trainer.inputs.model import wanted
+from dporun_trainer.inputs.splits import DATA_SUFFIXES
 from dporun_trainer.stores.s3 import S3Store
 from dporun_trainer.stores.sources import Credentials, HubSource, LocalSource, S3Source, files_of, parse
 from dporun_trainer.stores.transfer import Meter, StoredFile, size
@@ -68,7 +69,7 @@ class Fetcher:
                 found = files_of(local, uri, credentials.reason)
                 names = [path.name for path in found]
                 if local.path.is_dir():
-                    names = [name for name in names if name.endswith(hub.DATA_SUFFIXES)]
+                    names = [name for name in names if name.endswith(DATA_SUFFIXES)]
                 paths = {path.name: path for path in found}
                 return [(paths[name], name) for name in _some(names, uri, credentials.reason)]
             case S3Source(bucket, key):
@@ -77,7 +78,7 @@ class Fetcher:
                 one = store.stat(name) if name else None
                 if one is None:
                     store = S3Store(bucket, key, credentials)
-                    files = [file for file in store.files() if file.name.endswith(hub.DATA_SUFFIXES)]
+                    files = [file for file in store.files() if file.name.endswith(DATA_SUFFIXES)]
                 else:
                     files = [one]
                 _some([file.name for file in files], uri, credentials.reason)
@@ -88,8 +89,14 @@ class Fetcher:
                 card = {}
                 if any(file.name == "README.md" for file in listing.files):
                     self._from_hub(listing, ["README.md"], folder, credentials, "data")
-                    card = hub.read_card((folder / "README.md").read_text(encoding="utf-8", errors="replace"))
-                names = hub.data_files(listing, card, split=repository.split, config=repository.config)
+                    card = splits.read_card((folder / "README.md").read_text(encoding="utf-8", errors="replace"))
+                names = splits.data_files(
+                    repository.repo,
+                    [file.name for file in listing.files],
+                    card,
+                    split=repository.split,
+                    config=repository.config,
+                )
                 self._from_hub(listing, names, folder, credentials, "data")
                 return [(folder / name, name) for name in names]
 
@@ -136,6 +143,6 @@ def _some(names: list[str], uri: str, reason: Reason) -> list[str]:
         raise RunError(
             reason,
             f"{uri}: nothing there that holds rows",
-            hint=f"Name a file, or a folder with files of these kinds: {', '.join(hub.DATA_SUFFIXES)}.",
+            hint=f"Name a file, or a folder with files of these kinds: {', '.join(DATA_SUFFIXES)}.",
         )
     return names

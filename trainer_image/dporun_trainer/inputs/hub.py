@@ -1,16 +1,13 @@
-"""The Hugging Face Hub: a model's files, and the files of one split of a data set."""
+"""The Hugging Face Hub: what a repository has, and how its files get here."""
 
-import fnmatch
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
 import httpx2
-import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -20,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.tqdm import tqdm
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
@@ -29,8 +27,6 @@ from dporun_trainer.stores.transfer import Meter, StoredFile
 log = logging.getLogger(__name__)
 
 logging.getLogger("httpx2").setLevel(logging.WARNING)  # or every request is a line of the log
-
-DATA_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -67,13 +63,29 @@ def list_files(source: HubSource, kind: str, credentials: Credentials) -> Listin
 def download(listing: Listing, names: Sequence[str], folder: Path, credentials: Credentials, meter: Meter) -> None:
     """Download ``names`` of ``listing`` to ``folder``; what is already there, whole and of this commit, stays.
 
+    Not with ``snapshot_download``: it lists the repository once more, returns a folder with what happens to be there
+    when the Hub does not answer, and tells no progress per file.
+
     Raises:
         RunError: as for list_files.
 
     """
 
-    class Bar(_Silent):
-        count = meter.add
+    class Bar(tqdm):
+        """Counts bytes and draws nothing."""
+
+        def __init__(self, *arguments: Any, initial: float = 0, **options: Any):
+            super().__init__(*arguments, **(options | {"disable": True}))  # type: ignore[no-untyped-call]
+            self.update(initial)
+
+        def update(self, n: float | None = 1) -> None:
+            meter.add(int(n or 0))
+
+        def update_transfer(self, n: float | None = 1) -> None:
+            """Bytes that the Xet store has sent; they count when they are written. Without this they count twice."""
+
+        def set_transfer_postfix_str(self, *_: Any, **__: Any) -> None:
+            """The speed of that."""
 
     for name in names:
         log.debug("downloading %s of %s", name, listing.repo)
@@ -89,134 +101,6 @@ def download(listing: Listing, names: Sequence[str], folder: Path, credentials: 
                 tqdm_class=Bar,
             )
         meter.file()
-
-
-def data_files(listing: Listing, card: dict[str, Any], *, split: str, config: str | None) -> list[str]:
-    """Find the files of one split, by the rules of the ``datasets`` library.
-
-    A README that declares ``configs`` decides. Without one, the file or folder names do: ``train-00000-of-00002``,
-    ``train.jsonl``, ``data/train/...``; files that name no split at all are the ``train`` split.
-
-    Args:
-        listing: of the repository.
-        card: YAML header of its README.
-        split: name of the split.
-        config: name of the config; the default one when None.
-
-    Raises:
-        RunError: no such config or split; the message lists those that there are.
-
-    """
-    names = [file.name for file in listing.files if file.name.endswith(DATA_SUFFIXES) and not _hidden(file.name)]
-    splits = _declared(card, names, config, listing.repo) or _by_name(names, config)
-    chosen = splits.get(split, [])
-    if not chosen:
-        raise RunError(
-            Reason.DATASET_INVALID,
-            f"hf://{listing.repo} has no JSONL or Parquet files for split {split!r}"
-            + (f" of config {config!r}" if config else ""),
-            hint=f"It has the splits {', '.join(sorted(splits))}: write hf://{listing.repo}?split=NAME."
-            if splits
-            else f"Files of these kinds can be read: {', '.join(DATA_SUFFIXES)}.",
-        )
-    return sorted(chosen)
-
-
-def read_card(readme: str) -> dict[str, Any]:
-    """Read the YAML header of a README; empty when there is none, or none that can be read."""
-    header = re.match(r"---\r?\n(.*?)\r?\n---", readme, re.DOTALL)
-    try:
-        card = yaml.safe_load(header[1]) if header else None
-    except yaml.YAMLError:
-        return {}
-    return card if isinstance(card, dict) else {}
-
-
-def _declared(card: dict[str, Any], names: list[str], config: str | None, repo: str) -> dict[str, list[str]]:
-    """Splits of the ``configs`` section of a README; empty when it has none."""
-    configs = {str(entry.get("config_name", "default")): entry for entry in card.get("configs") or []}
-    if not configs:
-        return {}
-    defaults = [name for name, entry in configs.items() if entry.get("default")]
-    name = config or (defaults or [name for name in configs if name == "default"] or list(configs))[0]
-    if name not in configs or (config is None and len(configs) > 1 and not defaults and "default" not in configs):
-        raise RunError(
-            Reason.DATASET_INVALID,
-            f"hf://{repo} has " + (f"no config {config!r}" if config else "several configs and no default one"),
-            hint=f"Write ?config=NAME with one of {', '.join(sorted(configs))}.",
-        )
-    entry = configs[name]
-    base = str(entry.get("data_dir") or "").strip("/")
-    declared = entry.get("data_files")
-    if declared is None:
-        below = [path for path in names if not base or path.startswith(base + "/")]
-        return _by_name(below, None)
-    if not isinstance(declared, list) or not all(isinstance(part, dict) for part in declared):
-        declared = [{"split": "train", "path": declared}]
-    splits: dict[str, list[str]] = {}
-    for part in declared:
-        patterns = part["path"] if isinstance(part["path"], list) else [part["path"]]
-        for pattern in patterns:
-            full = str(PurePosixPath(base) / pattern)
-            splits.setdefault(str(part["split"]), []).extend(path for path in names if _glob(full, path))
-    return splits
-
-
-def _by_name(names: list[str], config: str | None) -> dict[str, list[str]]:
-    """Splits that the names of files and folders tell; ``config`` is a folder at the top."""
-    if config is not None:
-        names = [name for name in names if name.startswith(config + "/")]
-    sharded: dict[str, list[str]] = {}
-    for name in names:
-        if match := re.match(r"(.+)-\d{5}-of-\d{5}", PurePosixPath(name).name):
-            sharded.setdefault(match.group(1), []).append(name)
-    if sharded:
-        return sharded
-    words = {"train": ("train", "training"), "test": ("test", "testing", "eval", "evaluation")}
-    words["validation"] = ("validation", "valid", "dev", "val")
-    splits: dict[str, list[str]] = {}
-    for split, keys in words.items():
-        pattern = re.compile(rf"(^|[-._ 0-9/])({'|'.join(keys)})([-._ 0-9/]|$)")
-        if found := [name for name in names if pattern.search(name)]:
-            splits[split] = found
-    return splits or ({"train": names} if names else {})
-
-
-def _glob(pattern: str, path: str) -> bool:
-    """Match as the shell does, where ``*`` stays in its folder and ``**`` does not."""
-    expression = re.escape(pattern).replace(r"\*\*/", "(.*/)?").replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
-    return re.fullmatch(expression.replace(r"\?", "[^/]"), path) is not None or (
-        "[" in pattern and fnmatch.fnmatchcase(path, pattern)
-    )
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)
-
-
-class _Silent:
-    """What huggingface_hub takes for a progress bar: hands the bytes on and prints nothing."""
-
-    count: Any = staticmethod(lambda _: None)
-
-    def __init__(self, *_: Any, initial: float = 0, **__: Any):
-        self.n = 0.0
-        self.total: float | None = None
-        self.update(initial)
-
-    def update(self, count: float | None = 1) -> None:
-        """Count bytes."""
-        self.n += count or 0
-        type(self).count(int(count or 0))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __getattr__(self, _: str) -> Any:  # close, refresh, set_description, …
-        return lambda *_, **__: None
 
 
 @contextmanager
