@@ -15,6 +15,8 @@ CLUSTER ?= dev
 export CLUSTER
 # Tests share the cores; one thread per process is quicker than two that fight.
 export OMP_NUM_THREADS ?= 1
+# Without bytecode every process compiles torch and its kin again, which takes longer than importing them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Print this list
@@ -61,8 +63,13 @@ lock: setup ## Pin the newest allowed version of every dependency
 ## Test
 
 .PHONY: test
-test: lint verify ## Check the code and run every test that needs no cluster
+test: setup ## Check the code and run every test that needs no cluster
+	@$(MAKE) --no-print-directory --jobs 2 lint s3-server verify
 	$(BIN)/pytest -n 2 --dist worksteal -m "not cluster"
+
+.PHONY: s3-server
+s3-server: setup # The server that tests store to: built once, which takes minutes, and kept in ~/.cache/dporun
+	@PYTHONPATH=tests $(BIN)/python -m dporun_testing.s3_server
 
 .PHONY: test-cluster
 test-cluster: cluster-up images ## Run the tests that need a cluster, with the real images

@@ -63,7 +63,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return Desk(folder)
 
 
-@slow
+@pytest.mark.slow(40)
 @pytest.mark.timeout(900)
 def test_a_run_stops_on_interrupt_goes_on_and_ends_archived(desk: Desk) -> None:
     with subprocess.Popen(desk.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -115,7 +115,7 @@ def test_bad_data_ends_with_65_and_the_rows(desk: Desk) -> None:
     assert not (desk.results / "bad-data" / "outcome.json").exists()
 
 
-@slow
+@pytest.mark.slow(15)
 @pytest.mark.timeout(300)
 def test_a_run_that_fails_leaves_a_report_that_says_why(desk: Desk) -> None:
     result = desk.run("failing", training={"precision": "fp16"}, archive=SPEC["archive"] | {"when": "Succeeded"})

@@ -124,3 +124,7 @@ def _await(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
             return
         assert time.monotonic() < deadline, f"versitygw does not listen: {log.read_text()}"
         time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    print(program())

@@ -234,7 +234,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_trained_adapter(TINY / "model", rows, tmp_path_factory.mktemp("trained"), steps=24)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_the_script_shows_that_a_really_trained_adapter_is_better_than_its_base(trained: Path, tmp_path: Path) -> None:
     """With the flags of the specification and nothing else."""
     command = [sys.executable, str(ROOT / "scripts/evaluate_model.py")]

@@ -143,7 +143,7 @@ def is_past(directory: Path, step: int) -> Callable[[], bool]:
     return lambda: progress.read().step >= step
 
 
-@pytest.mark.slow
+@pytest.mark.slow(60)
 def test_stopped_and_resumed_with_two_processes(model: Path, tmp_path: Path) -> None:
     """SIGTERM reaches both processes; the next attempt ends as two processes in one attempt do."""
     config = a_config("stopped", topology=TWO, training={"epochs": 6, "gradient_accumulation_steps": 2})
@@ -166,7 +166,7 @@ def test_stopped_and_resumed_with_two_processes(model: Path, tmp_path: Path) -> 
     assert ProgressFile(directory / "progress.json").read().resumed_from == newest.path.name
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_a_killed_process_ends_the_run_and_loses_nothing(model: Path, tmp_path: Path) -> None:
     """One of two processes is killed; until then, they learned what one process learns with the same global batch."""
     one_epoch = {"epochs": 500, "gradient_accumulation_steps": 1}
