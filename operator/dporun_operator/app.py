@@ -24,14 +24,13 @@ class Operator:
     def __init__(self, settings: Settings, cluster: Cluster, session: aiohttp.ClientSession):
         namespaces, seconds = settings.namespaces, settings.resync_seconds
         ask = DirectProgress(session) if settings.progress_via == "pod" else ProxiedProgress(cluster)
-        self._cluster = cluster
         self._cache = WatchCache()
-        self._metrics = Metrics()
+        self._metrics = Metrics(self._cache.count_by_phase, lambda: cluster.requests)
         self._reconciler = Reconciler(cluster, self._cache, ask, settings, self._metrics)
         self._loop = Loop(self._reconciler, self._cache, resync_seconds=seconds)
         self._resync = Resync(cluster, self._cache, self._loop, namespaces=namespaces, seconds=seconds)
         self._watches = Watches(self._cache, self._loop, namespaces=namespaces)
-        self._health = HealthServer(self._resync, self._render_metrics, port=settings.port)
+        self._health = HealthServer(self._resync, self._metrics.registry, port=settings.port)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; runs stay as they are."""
@@ -48,9 +47,6 @@ class Operator:
             finally:
                 resync.cancel()
                 await self._loop.stop()
-
-    def _render_metrics(self) -> str:
-        return self._metrics.render(self._cache.count_by_phase(), requests=self._cluster.requests)
 
 
 def run(settings: Settings) -> None:

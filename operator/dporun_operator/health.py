@@ -1,9 +1,11 @@
 """The operator's own HTTP server: /healthz for the kubelet and /metrics for Prometheus."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.aiohttp import make_aiohttp_handler
 
 from dporun_operator.resync import Resync
 
@@ -13,13 +15,13 @@ class HealthServer:
 
     Args:
         resync: the operator is healthy while this is not overdue.
-        render_metrics: writes all metrics in the text format of Prometheus.
+        metrics: served in the format that the client accepts.
 
     """
 
-    def __init__(self, resync: Resync, render_metrics: Callable[[], str], *, port: int):
+    def __init__(self, resync: Resync, metrics: CollectorRegistry, *, port: int):
         self._resync = resync
-        self._render_metrics = render_metrics
+        self._metrics = metrics
         self._port = port
 
     @asynccontextmanager
@@ -33,9 +35,7 @@ class HealthServer:
         if not self._port:
             yield
             return
-        app = web.Application()
-        app.add_routes([web.get("/healthz", self._healthz), web.get("/metrics", self._metrics)])
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(self.application(), access_log=None)
         await runner.setup()
         try:
             await web.TCPSite(runner, None, self._port).start()
@@ -43,11 +43,12 @@ class HealthServer:
         finally:
             await runner.cleanup()
 
+    def application(self) -> web.Application:
+        """The two routes."""
+        app = web.Application()
+        app.add_routes([web.get("/healthz", self._healthz), web.get("/metrics", make_aiohttp_handler(self._metrics))])
+        return app
+
     async def _healthz(self, _: web.Request) -> web.Response:
         text = f"last full list of the cluster {self._resync.age:.0f} s ago\n"
         return web.Response(text=text, status=503 if self._resync.overdue else 200)
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(
-            text=self._render_metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        )

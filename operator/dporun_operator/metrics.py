@@ -1,53 +1,63 @@
-"""Metrics of the operator itself, in the text format of Prometheus."""
+"""Metrics of the operator itself, for Prometheus, in a registry of their own."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""A look without a request takes milliseconds, a request at most 30 s."""
 
 
 class Metrics:
-    """Counts what the operator does."""
+    """Counts what the operator does.
 
-    def __init__(self) -> None:
-        self.reconciliations: Counter[str] = Counter()
-        """By result: ok or error."""
-        self.seconds = 0.0
-        """Time spent reconciling, in all."""
-        self.status_writes = 0
+    Args:
+        runs_by_phase: number of runs by phase, asked at each scrape.
+        api_requests: requests sent to the API server so far, asked at each scrape.
 
-    def observe(self, seconds: float, *, failed: bool) -> None:
-        """Count one reconciliation."""
-        self.reconciliations["error" if failed else "ok"] += 1
-        self.seconds += seconds
+    """
 
-    def render(self, phases: Mapping[str, int], *, requests: int) -> str:
-        """Write all metrics.
-
-        Args:
-            phases: number of runs by phase.
-            requests: requests sent to the API server so far.
-
-        """
-        count = sum(self.reconciliations.values())
-        results = [(f'{{result="{result}"}}', self.reconciliations[result]) for result in ("ok", "error")]
-        runs = [(f'{{phase="{phase}"}}', number) for phase, number in sorted(phases.items())]
-        return "".join(
-            (
-                _metric("dporun_operator_runs", "gauge", "DPORuns by phase.", runs),
-                _metric("dporun_operator_reconciliations_total", "counter", "Reconciliations by result.", results),
-                "# HELP dporun_operator_reconcile_seconds Time per reconciliation.\n"
-                "# TYPE dporun_operator_reconcile_seconds summary\n"
-                f"dporun_operator_reconcile_seconds_sum {self.seconds:.6f}\n"
-                f"dporun_operator_reconcile_seconds_count {count}\n",
-                _metric(
-                    "dporun_operator_status_writes_total", "counter", "Statuses written.", [("", self.status_writes)]
-                ),
-                _metric(
-                    "dporun_operator_api_requests_total", "counter", "Requests to the API server.", [("", requests)]
-                ),
-            )
+    def __init__(self, runs_by_phase: Callable[[], Mapping[str, int]], api_requests: Callable[[], int]):
+        self.registry = CollectorRegistry()
+        self.registry.register(_AskedAtScrape(runs_by_phase, api_requests))
+        ProcessCollector(registry=self.registry)
+        self._reconciliations = Counter(
+            "dporun_operator_reconciliations", "Reconciliations by result.", ["result"], registry=self.registry
         )
+        for result in ("ok", "error"):
+            self._reconciliations.labels(result)  # so that both are 0 before the first
+        self._seconds = Histogram(
+            "dporun_operator_reconcile_seconds",
+            "Time per reconciliation.",
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self._status_writes = Counter("dporun_operator_status_writes", "Statuses written.", registry=self.registry)
+
+    def count_reconciliation(self, seconds: float, *, failed: bool) -> None:
+        """Count one reconciliation and the time that it took."""
+        self._reconciliations.labels("error" if failed else "ok").inc()
+        self._seconds.observe(seconds)
+
+    def count_status_write(self) -> None:
+        """Count one status that was written."""
+        self._status_writes.inc()
 
 
-def _metric(name: str, kind: str, text: str, values: Iterable[tuple[str, float]]) -> str:
-    lines = [f"{name}{labels} {value}\n" for labels, value in values]
-    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n" + "".join(lines)
+class _AskedAtScrape(Collector):
+    """What other objects count already."""
+
+    def __init__(self, runs_by_phase: Callable[[], Mapping[str, int]], api_requests: Callable[[], int]):
+        self._runs_by_phase = runs_by_phase
+        self._api_requests = api_requests
+
+    def collect(self) -> Iterable[Metric]:
+        runs = GaugeMetricFamily("dporun_operator_runs", "DPORuns by phase.", labels=["phase"])
+        for phase, count in sorted(self._runs_by_phase().items()):
+            runs.add_metric([phase], count)
+        yield runs
+        yield CounterMetricFamily(
+            "dporun_operator_api_requests", "Requests to the API server.", value=self._api_requests()
+        )

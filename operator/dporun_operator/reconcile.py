@@ -84,7 +84,7 @@ class Reconciler:
                 failed = False
                 return delay
             finally:
-                self._metrics.observe(time.monotonic() - begin, failed=failed)
+                self._metrics.count_reconciliation(time.monotonic() - begin, failed=failed)
 
     def forget(self, uid: str) -> None:
         """Drop what is kept about a run that no longer exists."""
@@ -245,7 +245,7 @@ class Reconciler:
             "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
         written = await self._cluster.apply(manifest, subresource="status")
-        self._metrics.status_writes += 1
+        self._metrics.count_status_write()
         self._cache.put_run(written)
         return written
 

@@ -1,9 +1,8 @@
-"""Times, durations and numbers as people read them, and the operator's own metrics."""
+"""Times, durations and numbers as people read them."""
 
 import pytest
 
 from dporun_api import text
-from dporun_operator.metrics import Metrics
 from dporun_testing.builders import NOW
 
 
@@ -26,17 +25,3 @@ def test_sentences_and_ellipses() -> None:
     assert text.sentence("done.") == "done."
     assert text.shorten("abcdef", 4) == "abc…"
     assert text.shorten("abcd", 4) == "abcd"
-
-
-def test_metrics_are_in_the_format_of_prometheus() -> None:
-    metrics = Metrics()
-    metrics.observe(0.25, failed=False)
-    metrics.observe(0.5, failed=True)
-    lines = metrics.render({"Training": 2, "Failed": 1}, requests=7).splitlines()
-    assert 'dporun_operator_runs{phase="Training"} 2' in lines
-    assert 'dporun_operator_reconciliations_total{result="error"} 1' in lines
-    assert "dporun_operator_reconcile_seconds_sum 0.750000" in lines
-    assert "dporun_operator_api_requests_total 7" in lines
-    named = {line.split()[2] for line in lines if line.startswith("# TYPE")}
-    values = {line.split("{")[0].split()[0] for line in lines if not line.startswith("#")}
-    assert {value.removesuffix("_sum").removesuffix("_count") for value in values} == named

@@ -58,7 +58,7 @@ def test_port_0_means_no_server(tmp_path: Path) -> None:
 def test_metrics_in_the_format_of_prometheus() -> None:
     text = prometheus(Progress(stage=Stage.TRAINING, step=9, metrics=Metrics(eval_loss=0.5)))
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert samples['dporun_stage{stage="Training"}'] == "1"
+    assert float(samples['dporun_stage{stage="Training"}']) == 1
     assert float(samples["dporun_step"]) == 9
     assert float(samples["dporun_eval_loss"]) == 0.5
     assert "dporun_eta_seconds" not in samples

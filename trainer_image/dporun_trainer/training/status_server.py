@@ -9,6 +9,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
 from dporun_api import run_folder as layout
 from dporun_api.pod import HEALTH_PATH, METRICS_PATH, PROGRESS_PATH
 from dporun_api.results import Progress
@@ -83,22 +85,19 @@ _GAUGES = {
 
 
 def prometheus(progress: Progress) -> str:
-    """Progress in Prometheus' text format; a value that is not known is absent."""
-    lines = []
+    """Progress in the text format of Prometheus; an unknown value is absent."""
+    registry = CollectorRegistry()
 
     def gauge(name: str, help_text: str, value: float | None) -> None:
         if value is not None:
-            lines.extend(
-                [f"# HELP dporun_{name} {help_text}", f"# TYPE dporun_{name} gauge", f"dporun_{name} {value!r}"]
-            )
+            Gauge(f"dporun_{name}", help_text, registry=registry).set(value)
 
     for name, text in _GAUGES.items():
         gauge(name, text, getattr(progress, name))
     for name, field in type(progress.metrics).model_fields.items():
         gauge(name, (field.description or name).rstrip("."), getattr(progress.metrics, name))
-    stage = f'dporun_stage{{stage="{progress.stage}"}} 1'
-    lines.extend(["# HELP dporun_stage What the pod is doing.", "# TYPE dporun_stage gauge", stage])
-    return "\n".join(lines) + "\n"
+    Gauge("dporun_stage", "What the pod is doing.", ["stage"], registry=registry).labels(progress.stage).set(1)
+    return generate_latest(registry).decode()
 
 
 class _Handler(BaseHTTPRequestHandler):

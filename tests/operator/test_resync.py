@@ -1,0 +1,131 @@
+"""The resync finds what the watches missed, and its age is the operator's health."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from dporun_operator import resync as module
+from dporun_operator.cache import WatchCache
+from dporun_operator.errors import ApiError
+from dporun_operator.health import HealthServer
+from dporun_operator.metrics import Metrics
+from dporun_operator.resync import Resync
+from dporun_testing.builders import UID, job, pod, run_body, version
+
+
+class Listed:
+    """A cluster that has what its attribute says, or fails first."""
+
+    def __init__(self, *objects: dict[str, Any], failures: int = 0):
+        self.objects = objects
+        self.failures = failures
+        self.namespaces: list[str | None] = []
+        self.during: Callable[[str], None] = lambda _: None
+
+    async def list(self, kind: str, *, namespace: str | None, label: str | None = None) -> list[dict[str, Any]]:
+        self.namespaces.append(namespace)
+        if self.failures:
+            self.failures -= 1
+            raise ApiError(404, "NotFound", "the CRD is not there yet")
+        assert (label is None) == (kind == "DPORun")
+        self.during(kind)
+        return [item for item in self.objects if item["kind"] == kind]
+
+
+class Tasks:
+    """A loop that only writes down what it is asked."""
+
+    def __init__(self, cache: WatchCache):
+        self.cache = cache
+        self.woken: asyncio.Queue[str] = asyncio.Queue()
+
+    def wake(self, uid: str) -> None:
+        self.woken.put_nowait(uid)
+
+    def remove(self, uid: str) -> None:
+        self.cache.remove_run(uid)
+
+
+def a_resync(cluster: Listed, cache: WatchCache, **options: Any) -> tuple[Resync, Tasks]:
+    tasks = Tasks(cache)
+    return Resync(cluster, cache, tasks, **{"namespaces": (), "seconds": 600, **options}), tasks
+
+
+async def test_what_was_deleted_unseen_is_removed_and_what_is_new_is_found() -> None:
+    cache = WatchCache()
+    cache.put_run(run_body(uid="deleted"))
+    cache.put_child(version(pod("train"), 3))
+    resync, _ = a_resync(Listed(run_body(), version(job("train"), 5)), cache)
+    await resync.list_until_served()
+    assert set(cache.runs) == {UID}
+    assert [child["kind"] for child in cache.children_of(UID, "team-a")] == ["Job"]
+
+
+async def test_a_run_that_a_watch_adds_meanwhile_stays() -> None:
+    cache, cluster = WatchCache(), Listed()
+    cache.put_run(run_body(uid="deleted"))
+    cluster.during = lambda kind: cache.put_run(run_body()) if kind == "DPORun" else None
+    resync, _ = a_resync(cluster, cache)
+    await resync.list_until_served()
+    assert set(cache.runs) == {UID}
+
+
+async def test_only_the_watched_namespaces_are_listed() -> None:
+    cluster = Listed()
+    resync, _ = a_resync(cluster, WatchCache(), namespaces=("team-a", "team-b"))
+    await resync.list_until_served()
+    assert cluster.namespaces == ["team-a", "team-b"] * 3
+
+
+async def test_the_first_list_waits_for_the_crd(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "CappedBackoffs", lambda: (0.0, 0.0, 0.0))
+    cache = WatchCache()
+    resync, _ = a_resync(Listed(run_body(), failures=2), cache)
+    await resync.list_until_served()
+    assert set(cache.runs) == {UID}
+    assert caplog.text.count("cannot list dporuns; retrying in 0 s") == 2
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_every_run_is_woken_whether_the_list_worked_or_not(failures: int) -> None:
+    cache = WatchCache()
+    cache.put_run(run_body())
+    resync, tasks = a_resync(Listed(run_body(), failures=failures), cache, seconds=0.001)
+    running = asyncio.create_task(resync.run())
+    async with asyncio.timeout(20):
+        assert await tasks.woken.get() == UID
+    running.cancel()
+
+
+@asynccontextmanager
+async def served(resync: Resync) -> AsyncIterator[TestClient[Any, Any]]:
+    server = HealthServer(resync, Metrics(dict, int).registry, port=0)
+    async with TestClient(TestServer(server.application())) as client:
+        yield client
+
+
+async def test_an_operator_whose_resyncs_fail_is_unhealthy() -> None:
+    now = 0.0
+    resync, _ = a_resync(Listed(), WatchCache(), clock=lambda: now)
+    async with served(resync) as client:
+        now = 1799
+        assert (await client.get("/healthz")).status == 200
+        now = 1800
+        answer = await client.get("/healthz")
+        assert (answer.status, await answer.text()) == (503, "last full list of the cluster 1800 s ago\n")
+        await resync.list_until_served()
+        assert (await client.get("/healthz")).status == 200
+
+
+async def test_metrics_are_served() -> None:
+    resync, _ = a_resync(Listed(), WatchCache())
+    async with served(resync) as client:
+        answer = await client.get("/metrics")
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert "dporun_operator_status_writes_total 0.0" in await answer.text()
