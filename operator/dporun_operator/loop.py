@@ -29,7 +29,7 @@ class Reconcile(Protocol):
 
 
 def spread() -> float:
-    """A factor from 1.0 to 1.1: runs that were woken together do not stay together."""
+    """A factor from 1.0 to 1.1, for every wait: runs that were woken together do not stay together."""
     return random.uniform(1.0, 1.1)  # noqa: S311  no secret
 
 
@@ -81,8 +81,9 @@ class Loop:
                 failures += 1
                 delay = min(2.0 ** min(failures - 1, 10), LONGEST_BACKOFF_SECONDS)
                 _report(body, error, delay)
-                if failures > 1:
-                    await asyncio.sleep(delay)  # an event does not cut this short: it may be caused by the error
+                if failures > 1:  # an event does not cut this short: it may be caused by the error
+                    await asyncio.sleep(delay * self._jitter())
+                    continue
             limit = self._resync_seconds if delay is None else min(delay, self._resync_seconds)
             try:
                 await asyncio.wait_for(waker.wait(), limit * self._jitter())

@@ -8,7 +8,7 @@ import pytest
 
 from dporun_operator.cache import WatchCache
 from dporun_operator.errors import ApiError
-from dporun_operator.loop import Loop
+from dporun_operator.loop import Loop, spread
 from dporun_testing.builders import UID, run_body, version
 
 
@@ -94,13 +94,36 @@ async def test_an_error_is_tried_again_and_kills_nothing(
 ) -> None:
     monkeypatch.setattr("dporun_operator.loop.LONGEST_BACKOFF_SECONDS", 0.01)
     recorder, cache = Recorder(ApiError(500, "Internal", "etcd is slow"), RuntimeError("a bug")), WatchCache()
-    loop = Loop(recorder, cache, resync_seconds=600)
+    loop = Loop(recorder, cache, resync_seconds=600, jitter=lambda: 0.001)
     cache.put_run(version(run_body(), 1))
     loop.wake(UID)
     await recorder.wait(3)
-    assert "etcd is slow" in caplog.text
-    assert "a bug" in caplog.text
+    assert "team-a/demo: 500 Internal: etcd is slow; retrying in 1 s" in caplog.text
+    assert "team-a/demo: a bug; retrying in 2 s" in caplog.text
     await loop.stop()
+
+
+async def test_a_wait_is_stretched_by_the_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def wait_for(waiting: Any, seconds: float) -> None:
+        waits.append(seconds)
+        waiting.close()
+        await asyncio.sleep(0)
+        raise TimeoutError
+
+    monkeypatch.setattr("dporun_operator.loop.asyncio.wait_for", wait_for)
+    recorder, cache = Recorder(30.0, None, 900.0), WatchCache()
+    loop = Loop(recorder, cache, resync_seconds=600, jitter=lambda: 1.5)
+    cache.put_run(version(run_body(), 1))
+    loop.wake(UID)
+    await recorder.wait(4)
+    await loop.stop()
+    assert waits[:3] == [45.0, 900.0, 900.0]
+
+
+def test_the_jitter_is_a_tenth_at_most() -> None:
+    assert all(1.0 <= spread() <= 1.1 for _ in range(100))
 
 
 async def test_a_run_that_is_gone_is_not_looked_at() -> None:
