@@ -26,6 +26,11 @@ def number(value: float | None, digits: int = 3) -> str | None:
     return None if value is None else f"{value:.{digits}g}"
 
 
+def percent(share: float) -> str:
+    """Write a share as percentage to a tenth, such as ``92.5 %``."""
+    return f"{100 * share:.1f} %".replace(".0 %", " %")
+
+
 def shorten(text: str, length: int) -> str:
     """Cut ``text`` to ``length`` characters, with an ellipsis where something was cut."""
     return text if len(text) <= length else text[: length - 1] + "…"

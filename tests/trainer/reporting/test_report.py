@@ -5,7 +5,6 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,9 +19,7 @@ from dporun_testing.runs_on_disk import finished_run
 from dporun_trainer.__main__ import main
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
-from dporun_trainer.reporting.charts import draw, ticks
 from dporun_trainer.reporting.report import differences, write_report
-from dporun_trainer.run_folder.curves import Curves
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
@@ -207,35 +204,6 @@ def test_a_failed_run_says_what_happened_and_what_to_do(tmp_path: Path) -> None:
     assert "Next Lower spec.training.learningRate." in words
     assert "step 34 loss nan <b>" in words
     assert "Training was unstable" in words
-
-
-def test_values_that_are_not_numbers_are_marked_in_the_curve() -> None:
-    history: list[dict[str, Any]] = [{"step": step, "loss": 0.5} for step in range(1, 9)]
-    history[4]["loss"] = "NaN"
-    picture = draw(CHARTS[0], Curves.of(history), None)
-    assert picture is not None
-    assert "training: not a number at step 5" in picture
-    assert "nan" not in picture.lower().replace("not a number", "")
-
-
-def test_a_curve_of_many_points_stays_small() -> None:
-    history = [{"step": step, "loss": 1 / step} for step in range(1, 5000)]
-    picture = draw(CHARTS[0], Curves.of(history), None)
-    assert picture is not None
-    assert len(picture) < 20_000
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
-        (-3.2, 4.1, [-3, -2, -1, 0, 1, 2, 3, 4]),
-        (7, 7, [7]),
-        (0, 1e-5, [0, 2e-6, 4e-6, 6e-6, 8e-6, 1e-5]),
-    ],
-)
-def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
-    assert ticks(low, high, 5) == pytest.approx(expected)
 
 
 def test_the_command_writes_the_report(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dporun_api.results import EvaluationSummary, Health, HealthState, Verdict, VerdictState
 from dporun_api.run_config import Evaluation, Gates
+from dporun_api.text import percent
 
 GOOD_ACCURACY, POOR_ACCURACY = 0.80, 0.70
 """An accuracy above the first is good; one below the second needs improvement."""
@@ -62,9 +63,9 @@ def gates_in_force(evaluation: Evaluation) -> Gates:
 def _criteria(result: EvaluationSummary, gates: Gates) -> Iterator[_Criterion]:
     interval = ""
     if result.accuracy_low is not None and result.accuracy_high is not None:
-        interval = f" (95 % interval {_percent(result.accuracy_low)} to {_percent(result.accuracy_high)})"
-    accuracy = f"Accuracy of {_percent(result.accuracy)}{interval} on {result.examples} validation pairs"
-    yield _graded(accuracy, result.accuracy, GOOD_ACCURACY, POOR_ACCURACY, _percent)
+        interval = f" (95 % interval {percent(result.accuracy_low)} to {percent(result.accuracy_high)})"
+    accuracy = f"Accuracy of {percent(result.accuracy)}{interval} on {result.examples} validation pairs"
+    yield _graded(accuracy, result.accuracy, GOOD_ACCURACY, POOR_ACCURACY, percent)
     yield _graded(f"Reward margin of {result.reward_margin:.2f}", result.reward_margin, GOOD_MARGIN, POOR_MARGIN, str)
 
     if result.better_than_base is not None:
@@ -75,7 +76,7 @@ def _criteria(result: EvaluationSummary, gates: Gates) -> Iterator[_Criterion]:
         )
     if result.forgetting is not None:
         limit = MAX_FORGETTING if gates.forgetting is None else gates.forgetting
-        lost = f"{_percent(result.forgetting)} of general knowledge was lost (limit {_percent(limit)})"
+        lost = f"{percent(result.forgetting)} of general knowledge was lost (limit {percent(limit)})"
         yield (
             _Criterion(VerdictState.GOOD, f"No catastrophic forgetting: {lost}.")
             if result.forgetting <= limit
@@ -94,19 +95,15 @@ def _graded(what: str, value: float, good: float, poor: float, show: Callable[[f
 def _missed(result: EvaluationSummary | None, gates: Gates) -> Iterator[str]:
     """Tell which gates were not reached."""
     if gates.accuracy is not None and (result is None or result.accuracy < gates.accuracy):
-        yield _gate("accuracy", "≥", _percent(gates.accuracy), _percent(result.accuracy) if result else None)
+        yield _gate("accuracy", "≥", percent(gates.accuracy), percent(result.accuracy) if result else None)
     if gates.reward_margin is not None and (result is None or result.reward_margin < gates.reward_margin):
         yield _gate("rewardMargin", "≥", str(gates.reward_margin), f"{result.reward_margin:.2f}" if result else None)
     forgetting = result.forgetting if result else None
     if gates.forgetting is not None and (forgetting is None or forgetting > gates.forgetting):
-        measured = None if forgetting is None else _percent(forgetting)
-        yield _gate("forgetting", "≤", _percent(gates.forgetting), measured)
+        measured = None if forgetting is None else percent(forgetting)
+        yield _gate("forgetting", "≤", percent(gates.forgetting), measured)
 
 
 def _gate(name: str, relation: str, limit: str, measured: str | None) -> str:
     got = "it was not measured" if measured is None else f"it is {measured}"
     return f"Gate evaluation.gates.{name} {relation} {limit} was not reached: {got}."
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %".replace(".0 %", " %")

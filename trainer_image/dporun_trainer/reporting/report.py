@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,17 @@ from markupsafe import Markup, escape
 from dporun_api import run_folder as layout
 from dporun_api.files import write_text
 from dporun_api.metrics import CHARTS, LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
-from dporun_api.results import HealthState, OutcomeState, Stage, VerdictState
+from dporun_api.results import HealthState
 from dporun_api.run_config import RunConfig
 from dporun_trainer.diagnosis import remedies
-from dporun_trainer.diagnosis.verdict import GOOD_MARGIN
-from dporun_trainer.reporting import charts
+from dporun_trainer.reporting import charts, first_screen
+from dporun_trainer.reporting.drawing import svg
+from dporun_trainer.reporting.first_screen import Headline, Tile
 from dporun_trainer.reporting.model_card import model_card
+from dporun_trainer.reporting.numbers import DASH, number, percent
 from dporun_trainer.reporting.poster import write_poster
 from dporun_trainer.reporting.run_data import Record, read_record
 
-DASH = "\N{EN DASH}"
 SHOWN_EXAMPLES = 12
 """Examples that are open; the others are folded away."""
 ALIKE = 0.6
@@ -31,24 +31,6 @@ ALIKE = 0.6
 MAX_EXAMPLES = 200
 MAX_TEXT = 4000
 """Characters of one text; the whole of it is in comparison_results.json."""
-
-
-@dataclass(frozen=True)
-class Headline:
-    """What a reader sees first.
-
-    Attributes:
-        tone: good, fair or poor; decides the colour.
-        title: one or two words.
-        text: one sentence that says how the run went.
-        action: what to do next.
-
-    """
-
-    tone: str
-    title: str
-    text: str
-    action: str
 
 
 def write_report(directory: Path) -> None:
@@ -62,55 +44,13 @@ def write_report(directory: Path) -> None:
 
     """
     record = read_record(directory)
-    head = headline(record)
-    write_text(directory / layout.REPORT_HTML, render(record, head))
+    head, tiles = first_screen.headline(record), list(first_screen.tiles(record))
+    write_text(directory / layout.REPORT_HTML, render(record, head, tiles))
     write_text(directory / layout.MODEL_CARD, model_card(record))
-    write_poster(directory / layout.REPORT_PNG, record, title=head.title, text=head.text, tone=head.tone)
+    write_poster(directory / layout.REPORT_PNG, record, head, tiles)
 
 
-def headline(record: Record) -> Headline:
-    """Say in one sentence how a run went and what to do next."""
-    verdict, health = record.verdict, record.health
-    advice = next(iter(health.suggestions), None) if health else None
-    change = advice and (f"Change {remedies.describe(advice)} and run again." if advice.proposed else advice.reason)
-    change = change or _train_longer(record)
-    if record.outcome and record.outcome.state is OutcomeState.FAILED:
-        failure = record.outcome.failure
-        text = failure.message if failure else record.outcome.message
-        hint = failure.hint if failure and failure.hint else None
-        return Headline("poor", "Failed", text, hint or change or "Look at the log of the run's pods.")
-    if record.outcome and record.outcome.state is OutcomeState.PREEMPTED:
-        kept = f"The best checkpoint so far is kept: {record.best.path}." if record.best and record.best.path else None
-        return Headline("fair", "Stopped", record.outcome.message, kept or change or "Start it again.")
-    if verdict is None:
-        done = record.progress.stage is Stage.DONE
-        step = f"Step {record.progress.step} of {record.progress.total_steps}." if record.progress.total_steps else ""
-        title = "Finished" if done else "Not finished"
-        return Headline("fair", title, step or "There is no result yet.", change or "Wait for the run to end.")
-    match verdict.state:
-        case VerdictState.GOOD:
-            action = "Use it: final/ is the adapter, merged/ the whole model."
-            return Headline("good", "Good", _sentence(verdict.reasons), action)
-        case VerdictState.FAIR:
-            action = change or "Read the answers below, and decide whether they are good enough."
-            return Headline("fair", "Fair", _sentence(verdict.reasons), action)
-        case _:
-            action = change or "Read the answers below, worst first, and look for what the data does not teach."
-            return Headline("poor", "Needs improvement", _sentence(verdict.reasons), action)
-
-
-def _train_longer(record: Record) -> str | None:
-    """Advise more epochs when a small margin is all that is wrong: the last checkpoint was the best."""
-    margin, validations = record.metrics.get("reward_margin"), record.curves.get(LOSS, Split.VALIDATION).steps
-    if record.config is None or margin is None or margin >= GOOD_MARGIN:
-        return None
-    if record.best is None or not validations or record.best.step != validations[-1]:
-        return None
-    longer = remedies.more_epochs(remedies.RunValues.of(record.config), remedies.Seen())
-    return f"It was still learning: change {remedies.describe(longer)} and run again." if longer else None
-
-
-def render(record: Record, head: Headline) -> str:
+def render(record: Record, head: Headline, tiles: Sequence[Tile]) -> str:
     """Render report.html."""
     template = _environment().get_template("report.html.j2")
     best_step = record.best.step if record.best else None
@@ -122,12 +62,8 @@ def render(record: Record, head: Headline) -> str:
         patch=remedies.patch(record.health.suggestions) if record.health and record.health.suggestions else None,
         describe=remedies.describe,
         health_words=_HEALTH_WORDS,
-        tiles=list(_tiles(record)),
-        charts=[
-            (chart, charts.lines(chart), svg)
-            for chart in CHARTS
-            if (svg := charts.draw(chart, record.curves, best_step))
-        ],
+        tiles=tiles,
+        plots=[plot for chart in CHARTS if (plot := charts.plot(chart, record.curves, best_step))],
         examples=examples,
         shown=SHOWN_EXAMPLES,
         checkpoints=list(_checkpoints(record)),
@@ -156,54 +92,10 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["svg"] = svg
     environment.filters["number"] = number
     environment.filters["percent"] = percent
     return environment
-
-
-def number(value: object, digits: int = 3) -> str:
-    """Show a number with ``digits`` significant digits, or a dash."""
-    if not isinstance(value, (int, float)):
-        return DASH
-    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
-
-
-def percent(value: object) -> str:
-    """Show a share as percentage, or a dash."""
-    return f"{100 * value:.1f} %".replace(".0 %", " %") if isinstance(value, (int, float)) else DASH
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One number of the first screen."""
-
-    name: str
-    value: str
-    detail: str = ""
-    tone: str = ""
-
-
-def _tiles(record: Record) -> Iterator[Tile]:
-    """The result in a handful of numbers."""
-    m = record.metrics
-    if "accuracy" in m:
-        interval = ""
-        if m.get("accuracy_low") is not None and m.get("accuracy_high") is not None:
-            interval = f"95 % interval {percent(m['accuracy_low'])} to {percent(m['accuracy_high'])}"
-        yield Tile("Accuracy", percent(m["accuracy"]), interval)
-        rewards = f"chosen {number(m.get('avg_chosen_reward'))}, rejected {number(m.get('avg_rejected_reward'))}"
-        yield Tile("Reward margin", number(m.get("reward_margin")), rewards)
-    if m.get("compared"):
-        detail = f"{m.get('equal', 0)} equal, of {m['compared']} answers"
-        yield Tile("Better / worse", f"{m.get('better', 0)} / {m.get('worse', 0)}", detail)
-    if m.get("forgetting") is not None:
-        lost, asked = record.forgetting.get("lost"), record.forgetting.get("questions")
-        yield Tile(
-            "Forgetting", percent(m["forgetting"]), f"{lost} right answers lost of {asked} questions" if asked else ""
-        )
-    if record.best and record.best.eval_loss is not None:
-        epoch = "" if record.best.epoch is None else f", epoch {record.best.epoch:.3g}"
-        yield Tile("Validation loss", number(record.best.eval_loss), f"best, at step {record.best.step}{epoch}")
 
 
 def _example(example: Mapping[str, Any]) -> dict[str, Any]:
@@ -325,10 +217,6 @@ def _as_manifest(config: RunConfig) -> dict[str, object]:
         sections["distributed"] = sections.pop("topology")
     metadata = {"name": config.run.name}
     return {"apiVersion": "dporun.io/v1alpha1", "kind": "DPORun", "metadata": metadata, "spec": sections}
-
-
-def _sentence(reasons: Sequence[str]) -> str:
-    return reasons[0] if reasons else ""
 
 
 def _cut(text: str) -> str:
