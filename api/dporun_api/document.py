@@ -1,8 +1,8 @@
 """The base of every document that operator and trainer exchange."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AllowInfNan, BaseModel, ConfigDict
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Finite = Annotated[float, AllowInfNan(False)]
@@ -27,3 +27,12 @@ class Document(BaseModel):
         RunConfig they do not (a gate that is null is open, an absent one has its default).
         """
         return self.model_dump_json(by_alias=True, exclude_none=exclude_none, indent=indent)
+
+
+def inherited(parent: type[Document], name: str, **changes: Any) -> Any:
+    """``Field`` of a subclass, or of another document, that means what ``name`` means in ``parent``.
+
+    It has the text, the examples and the default of that one, and the ``changes``, as arguments of ``Field``.
+    """
+    field = parent.model_fields[name]
+    return Field(**{"default": field.default, "description": field.description, "examples": field.examples} | changes)

@@ -184,22 +184,30 @@ class ArchiveResult(Document):
     """Their size in all."""
 
 
-class Progress(Document):
+class Position(Document):
+    """How far training is."""
+
+    percent: Finite = Field(0, ge=0, le=100)
+    """How much of the pod's work is done, in percent; loading, evaluation and report are part of it."""
+    step: int = Field(0, ge=0)
+    """Optimizer steps done."""
+    total_steps: int = Field(0, ge=0)
+    """Optimizer steps in all."""
+    epoch: Finite = Field(0, ge=0)
+    """Passes over the training data."""
+    eta_seconds: Finite | None = Field(None, ge=0)
+    """Seconds left, evaluation included."""
+    samples_per_second: Finite | None = Field(None, ge=0)
+    """Preference pairs per second."""
+
+
+class Progress(Position):
     """A snapshot of a running pod, served as ``GET /progress`` and kept as progress.json."""
 
     version: Literal[1] = 1
     stage: Stage = Stage.LOADING
     detail: str | None = Field(None, max_length=256)
     """What is being done, e.g. ``generating 12/60``."""
-    percent: Finite = Field(0, ge=0, le=100)
-    """Share of the whole stay in the pod that is done."""
-    step: int = Field(0, ge=0)
-    total_steps: int = Field(0, ge=0)
-    epoch: Finite = Field(0, ge=0)
-    eta_seconds: Finite | None = Field(None, ge=0)
-    """Seconds left, evaluation included."""
-    samples_per_second: Finite | None = Field(None, ge=0)
-    """Preference pairs per second."""
     metrics: Metrics = Metrics()
     best_checkpoint: BestCheckpoint | None = None
     health: Health | None = None

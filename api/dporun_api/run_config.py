@@ -210,13 +210,18 @@ class ResumePolicy(StrEnum):
     NEVER = "never"
 
 
-class CheckpointConfig(Document):
-    """Checkpoints of the run."""
+class CheckpointPolicy(Document):
+    """When checkpoints are saved, and used."""
 
     resume: ResumePolicy = ResumePolicy.AUTO
     """auto: an attempt goes on from the newest complete checkpoint; never: it starts again."""
     every_steps: int | None = Field(None, ge=1, le=1000000, examples=[500])
     """Save (and validate) every so many optimizer steps as well as after each epoch."""
+
+
+class CheckpointConfig(CheckpointPolicy):
+    """Checkpoints of the run."""
+
     resume_from: Uri | None = Field(None, examples=["s3://bucket/dporuns/support-tone-v1-1a2b3c4d"])
     """Archived run whose best adapter this run starts from."""
 

@@ -1,15 +1,16 @@
 """The models of the API: what may change, and rules that are the same in CEL and in Python."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from dporun_api.document import Document
+from dporun_api.v1alpha1.immutable import Immutable
 from dporun_api.v1alpha1.rules import Ruled
-from dporun_api.v1alpha1.spec import PATTERN_HELP, DPORunSpec
+from dporun_api.v1alpha1.spec import PATTERN_HELP, Archive, Dataset, DPORunSpec, RunPolicy
 from dporun_api.v1alpha1.status import DPORunStatus
 from dporun_testing.manifests import dporun
 from dporun_testing.paths import REFUSED
@@ -19,9 +20,17 @@ def spec(**changes: Any) -> DPORunSpec:
     return DPORunSpec.model_validate(dporun("run", changes)["spec"])
 
 
-def every_ruled(kind: type[Ruled] = Ruled) -> list[type[Ruled]]:
-    found = [kind] if kind.__module__.startswith("dporun_operator") else []
-    return found + [each for child in kind.__subclasses__() for each in every_ruled(child)]
+K = TypeVar("K", bound=Ruled)
+
+
+def every(kind: type[K]) -> list[type[K]]:
+    """All that the API has of a kind of document."""
+    return [each for child in kind.__subclasses__() for each in (child, *every(child))]
+
+
+def test_every_kind_of_document_is_found() -> None:
+    assert {Dataset, Archive, DPORunSpec} <= set(every(Ruled))
+    assert {Archive, RunPolicy, DPORunSpec} == set(every(Immutable))
 
 
 def test_the_shortest_manifest_is_enough() -> None:
@@ -64,8 +73,8 @@ def test_what_may_change() -> None:
 
 
 def test_mutable_names_are_fields() -> None:
-    for kind in every_ruled():
-        assert (kind.mutable or frozenset()) <= {str(field.alias) for field in kind.model_fields.values()}, kind
+    for kind in every(Immutable):
+        assert kind.mutable <= {str(field.alias) for field in kind.model_fields.values()}, kind
 
 
 def test_every_broken_rule_is_named() -> None:
@@ -79,7 +88,7 @@ def test_every_broken_rule_is_named() -> None:
 def test_every_rule_and_pattern_has_a_case_for_both_languages() -> None:
     """The cases run against the API server, and offline; so CEL and Python cannot drift apart unseen."""
     cases = [yaml.safe_load(path.read_text()) for path in REFUSED]
-    messages = {rule.message for kind in every_ruled() for rule in kind.rules} | set(PATTERN_HELP.values())
+    messages = {rule.message for kind in every(Ruled) for rule in kind.rules} | set(PATTERN_HELP.values())
     for message in messages:
         assert any(message.startswith(case["offline"].partition(": ")[2].partition(", not ")[0]) for case in cases), (
             message

@@ -1,6 +1,6 @@
 """DPORunSpec: what the user asks for.
 
-Hyper-parameter sections come from the trainer's contract; this module adds what only a cluster has: secrets, volumes,
+Sections that the trainer gets come from ``run_config``; this module adds what only a cluster has: secrets, volumes,
 placement, life cycle. Field docstrings become ``kubectl explain``. Rules stand beside what they check.
 """
 
@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from dporun_api import run_config
-from dporun_api.document import Document
+from dporun_api.document import Document, inherited
+from dporun_api.v1alpha1.immutable import Immutable
 from dporun_api.v1alpha1.rules import Rule, Ruled
 
 HUB = r"hf://[\w.-]+(/[\w.-]+)?"
@@ -88,8 +89,7 @@ class Model(run_config.Model, Ruled):
         ),
     )
 
-    uri: run_config.Uri = Field(pattern=MODEL_URI, examples=["hf://Qwen/Qwen2.5-0.5B-Instruct"])
-    """hf://OWNER/NAME, s3://BUCKET/PREFIX or pvc://CLAIM/PATH of a transformers model in safetensors."""
+    uri: run_config.Uri = inherited(run_config.Model, "uri", pattern=MODEL_URI)
     secret_ref: SecretReference | None = None
     """Secret with HF_TOKEN (hf://) or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (s3://; also AWS_ENDPOINT_URL)."""
 
@@ -112,10 +112,8 @@ class Dataset(run_config.Dataset, Ruled):
         ),
     )
 
-    train: run_config.Uri = Field(pattern=DATA_URI, examples=["s3://bucket/dpo_train.jsonl"])
-    """hf://OWNER/NAME?split=train, s3://BUCKET/FILE or pvc://CLAIM/FILE; JSONL or Parquet."""
-    validation: run_config.Uri | None = Field(None, pattern=DATA_URI, examples=["s3://bucket/dpo_val.jsonl"])
-    """Held-out pairs, from the same kinds of place. Split off from train when absent."""
+    train: run_config.Uri = inherited(run_config.Dataset, "train", pattern=DATA_URI)
+    validation: run_config.Uri | None = inherited(run_config.Dataset, "validation", pattern=DATA_URI)
     secret_ref: SecretReference | None = None
     """Secret with HF_TOKEN (hf://) or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (s3://; also AWS_ENDPOINT_URL)."""
 
@@ -234,13 +232,9 @@ class ResumeFrom(Ruled):
     """Folder of an archived run."""
 
 
-class Checkpoints(Document):
+class Checkpoints(run_config.CheckpointPolicy):
     """Checkpoints of the run."""
 
-    resume: run_config.ResumePolicy = run_config.ResumePolicy.AUTO
-    """auto: an attempt goes on from the newest complete checkpoint; never: it starts again."""
-    every_steps: int | None = Field(None, ge=1, le=1000000, examples=[500])
-    """Save (and validate) every so many optimizer steps as well as after each epoch."""
     resume_from: ResumeFrom | None = None
     """Start from the best adapter of another run."""
 
@@ -250,18 +244,16 @@ class GeneralQuestions(run_config.GeneralQuestions, Ruled):
 
     rules = (no_parent_folder("uri"),)
 
-    uri: run_config.Uri | None = Field(None, pattern=FILE_URI, examples=["s3://bucket/general.jsonl"])
-    """JSONL with question, answer and optionally accept, match and category. A built-in set of 60 when absent."""
+    uri: run_config.Uri | None = inherited(run_config.GeneralQuestions, "uri", pattern=FILE_URI)
 
 
 class Evaluation(run_config.Evaluation):
     """What happens after training, before the GPU is given back."""
 
-    general: GeneralQuestions = GeneralQuestions()
-    """The check for catastrophic forgetting."""
+    general: GeneralQuestions = inherited(run_config.Evaluation, "general", default=GeneralQuestions())
 
 
-class Archive(run_config.ArchiveTarget, Ruled):
+class Archive(run_config.ArchiveTarget, Immutable):
     """Where results are archived, and which."""
 
     mutable = frozenset({"secretRef"})
@@ -274,8 +266,7 @@ class Archive(run_config.ArchiveTarget, Ruled):
         ),
     )
 
-    uri: run_config.Uri = Field(pattern=FOLDER_URI, examples=["s3://bucket/dporuns"])
-    """S3 folder; the run's own folder is made below it."""
+    uri: run_config.Uri = inherited(run_config.ArchiveTarget, "uri", pattern=FOLDER_URI)
     secret_ref: SecretReference | None = None
     """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
     service_account_name: Name | None = Field(None, examples=["dporun-archiver"])
@@ -291,7 +282,7 @@ class TensorBoard(Document):
     """Seconds for which TensorBoard stays after the run has finished."""
 
 
-class RunPolicy(Ruled):
+class RunPolicy(Immutable):
     """Retries and limits."""
 
     mutable = frozenset({"ttlSecondsAfterFinished"})
@@ -316,7 +307,7 @@ class DeletionPolicy(StrEnum):
     DELETE = "Delete"
 
 
-class DPORunSpec(Ruled):
+class DPORunSpec(Immutable):
     """A DPO fine-tuning run."""
 
     mutable = frozenset({"suspend", "deletionPolicy", "tensorboard"})

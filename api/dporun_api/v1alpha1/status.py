@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from dporun_api import results
-from dporun_api.document import Document, Finite
+from dporun_api.document import Document, inherited
 from dporun_api.v1alpha1.reasons import Phase
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -49,21 +49,9 @@ class Condition(Document):
     """metadata.generation that this was derived from."""
 
 
-class ProgressStatus(Document):
+class ProgressStatus(results.Position):
     """How far training is."""
 
-    percent: Finite = Field(0, ge=0, le=100)
-    """Share of the run that is done."""
-    step: int = Field(0, ge=0)
-    """Optimizer steps done."""
-    total_steps: int = Field(0, ge=0)
-    """Optimizer steps in all."""
-    epoch: Finite = Field(0, ge=0)
-    """Passes over the training data."""
-    eta_seconds: Finite | None = Field(None, ge=0)
-    """Seconds left, evaluation included."""
-    samples_per_second: Finite | None = Field(None, ge=0)
-    """Preference pairs per second."""
     updated_at: Time | None = None
     """When the training pod last said so."""
 
@@ -94,14 +82,10 @@ class ArchiveStatus(Document):
 
     state: ArchiveState
     """Pending, Running, Succeeded, Failed or Skipped."""
-    uri: str | None = Field(None, max_length=1280)
-    """Folder of the run in the archive."""
-    manifest_sha256: str | None = Field(None, max_length=64)
-    """SHA-256 of manifest.json, which holds that of every other file."""
-    files: int | None = Field(None, ge=0)
-    """Files archived."""
-    bytes: int | None = Field(None, ge=0)
-    """Their size in all."""
+    uri: str | None = inherited(results.ArchiveResult, "uri", default=None, max_length=1280)
+    manifest_sha256: str | None = inherited(results.ArchiveResult, "manifest_sha256", default=None, max_length=64)
+    files: int | None = inherited(results.ArchiveResult, "files", default=None, ge=0)
+    bytes: int | None = inherited(results.ArchiveResult, "bytes", default=None, ge=0)
     attempts: int = Field(0, ge=0)
     """Times that archiving was tried."""
     message: str | None = Field(None, max_length=1024)
