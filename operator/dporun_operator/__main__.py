@@ -1,8 +1,8 @@
 """``dporun-operator``: runs the operator, configured by the environment (see ``settings``)."""
 
-import logging
 import sys
 
+from dporun_api import logs
 from dporun_operator.errors import InvalidSettingsError
 from dporun_operator.settings import Settings
 
@@ -11,7 +11,7 @@ def main() -> int:
     """Run the operator until SIGTERM or SIGINT; returns the exit status, 2 when the environment is wrong."""
     try:
         settings = Settings.from_env()
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        logs.configure(settings.log_level)
         from dporun_operator import app  # noqa: PLC0415  wrong settings are reported before the heavy imports
 
         app.run(settings)

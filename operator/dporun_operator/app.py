@@ -55,5 +55,5 @@ def run(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> None:
-    async with Cluster() as cluster, aiohttp.ClientSession() as session:
+    async with Cluster.connect() as cluster, aiohttp.ClientSession() as session:
         await Operator(settings, cluster, session).run()

@@ -5,9 +5,9 @@ Every call has a timeout, and every refusal becomes an ApiError with the API ser
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
@@ -45,14 +45,22 @@ class Excerpt:
 
 
 class Cluster:
-    """A connection to one API server; use it as an asynchronous context manager."""
+    """One API server, through a client that ``connect`` opens and closes."""
 
-    def __init__(self) -> None:
-        self._client: client.ApiClient | None = None
+    def __init__(self, api: client.ApiClient):
+        self._api = api
         self.requests = 0
         """Requests sent so far."""
 
-    async def __aenter__(self) -> Self:
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls) -> AsyncIterator[Self]:
+        """Use the service account of the pod or, outside a cluster, the kubeconfig.
+
+        Raises:
+            InvalidSettingsError: there is neither.
+
+        """
         try:
             config.load_incluster_config()
         except config.ConfigException:
@@ -60,14 +68,8 @@ class Cluster:
                 await config.load_kube_config()
             except config.ConfigException as error:
                 raise InvalidSettingsError(f"not in a pod, and no kubeconfig that names a cluster: {error}") from error
-        self._client = client.ApiClient()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._client is not None:
-            await self._client.close()
+        async with client.ApiClient() as api:
+            yield cls(api)
 
     async def apply(self, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Create or change an object by server-side apply and return it as it is stored then.
@@ -149,7 +151,7 @@ class Cluster:
         )
 
     async def list(self, kind: str, *, namespace: str | None, label: str | None = None) -> list[Manifest]:
-        """Every object of a kind, of one namespace or of all, in pages."""
+        """List a kind in one namespace, or in all when None; asks for one page after the other."""
         query = {"limit": "500", **({"labelSelector": label} if label else {})}
         found: list[Manifest] = []
         while True:
@@ -205,10 +207,8 @@ class Cluster:
         body: object = None,
         content_type: str = JSON,
     ) -> aiohttp.ClientResponse:
-        if self._client is None:
-            raise RuntimeError("the cluster is used outside its context")
         self.requests += 1
-        request = await self._client.param_serialize(
+        request = await self._api.param_serialize(
             method,
             path,
             query_params=list(query.items()),
@@ -218,7 +218,7 @@ class Cluster:
         )
         try:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-            answer = await self._client.call_api(*request, _request_timeout=timeout)
+            answer = await self._api.call_api(*request, _request_timeout=timeout)
             response: aiohttp.ClientResponse = answer.response
             if response.status >= 400:
                 raise _error(response.status, await response.read(), f"{method} {path}")

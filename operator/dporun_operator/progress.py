@@ -1,4 +1,4 @@
-"""Asks a training pod how far it is. What comes back is untrusted: its size, types and ranges are checked."""
+"""Reads the progress of a training pod. Its answer is untrusted: size, types and ranges are checked."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -17,20 +17,18 @@ MAX_BYTES = 64 * 1024
 TIMEOUT_SECONDS = 5.0
 
 Ask = Callable[[str, str, str | None], Awaitable[Progress | None]]
-"""(namespace, pod, IP address) → what the pod says; None when it says nothing that makes sense."""
+"""(namespace, pod, IP address) → the progress; None when the pod does not answer, or not with a valid Progress."""
 
 
 def parse(body: bytes, *, complete: bool = True) -> Progress | None:
-    """Read an answer; None when it is too long or no Progress."""
+    """Read the body of an answer; None when it is too long or no valid Progress."""
     if not complete or len(body) > MAX_BYTES:
         log.warning("progress of more than %d bytes ignored", MAX_BYTES)
         return None
     try:
         return Progress.model_validate_json(body, extra="ignore")  # a newer image may say more
     except ValidationError as error:
-        log.warning(
-            "progress that makes no sense ignored: %s", error.errors(include_url=False, include_input=False)[:3]
-        )
+        log.warning("invalid progress ignored: %s", error.errors(include_url=False, include_input=False)[:3])
         return None
 
 

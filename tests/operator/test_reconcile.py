@@ -18,7 +18,7 @@ async def silence(_namespace: str, _pod: str, _address: str | None) -> Progress 
 @pytest.mark.parametrize("deleting", [False, True])
 async def test_a_run_that_has_trained_is_left_alone_by_an_operator_that_cannot_read_it(deleting: bool) -> None:
     body = run_body({"fromTheFuture": True}, status={"phase": "Training", "attempt": 1}, deleting=deleting)
-    unconnected = Cluster()  # any request would raise another error
+    unconnected = Cluster(None)  # any request would raise another error
     reconcile = Reconciler(unconnected, WatchCache(), silence, SETTINGS, Metrics(dict, int))
     with pytest.raises(InvalidRunError, match="fromTheFuture"):
         await reconcile(body)

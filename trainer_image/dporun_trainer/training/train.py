@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="RunConfig, as JSON")
     parser.add_argument("--directory", type=Path, required=True, help="the run's directory")
     arguments = parser.parse_args()
-    _quiet()
+    _configure_logging()
     config = RunConfig.model_validate_json(arguments.config.read_text(encoding="utf-8"))
     rank = int(os.environ.get("RANK", "0"))
     end = _run(config, arguments.directory, stop, rank)
@@ -60,8 +60,8 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
-def _quiet() -> None:
-    """Log what concerns the run; the libraries' notes on their own future, and rank N's copies, are noise."""
+def _configure_logging() -> None:
+    """Log only about the run: without the libraries' deprecation warnings, and in full on rank 0 alone."""
     main = os.environ.get("RANK", "0") == "0"
     logs.configure(os.environ.get(LOG_LEVEL_VARIABLE, "INFO") if main else "WARNING")
     warnings.filterwarnings("ignore", category=FutureWarning)
