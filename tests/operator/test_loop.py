@@ -89,10 +89,7 @@ async def test_a_run_asks_to_be_looked_at_again() -> None:
     await loop.stop()
 
 
-async def test_an_error_is_tried_again_and_kills_nothing(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dporun_operator.loop.LONGEST_BACKOFF_SECONDS", 0.01)
+async def test_an_error_is_tried_again_and_kills_nothing(caplog: pytest.LogCaptureFixture) -> None:
     recorder, cache = Recorder(ApiError(500, "Internal", "etcd is slow"), RuntimeError("a bug")), WatchCache()
     loop = Loop(recorder, cache, resync_seconds=600, jitter=lambda: 0.001)
     cache.put_run(version(run_body(), 1))
