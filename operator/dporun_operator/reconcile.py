@@ -6,9 +6,10 @@ One call is one look at one run:
 2. read     parse the resource; one that cannot be read fails, or is left to the operator that could read it
 3. observe  its Jobs and Pods as the watches saw them last, and the progress that its training pod reports
 4. decide   what to do and what to report (``lifecycle``: pure)
-5. act      apply, create and delete its children
+5. act      apply and create its children
 6. write    the status, in one patch and only when it has changed; then the Events about it
-7. release  take our finalizer off, or delete the run, when that was decided
+7. let go   delete children, and take our finalizer off or delete the run, when that was decided: what cannot be undone
+            comes after the status that says why
 
 An error at any point ends the look; the next one begins anew with what is there then.
 """
@@ -104,13 +105,15 @@ class Reconciler:
         plan = decide(run, await self._observe(run), self._settings, self._clock())
         await self._act(run, plan)
         resource_version = await self._write(run, await self._with_log(run, plan.status), plan.events)
+        for target in plan.delete:
+            await self._delete(run, target, again=plan.release)
         if plan.release:
             await self._remove_finalizer(run.namespace, run.name, run.finalizers, resource_version)
         elif plan.delete_run:
             await self._cluster.delete(KIND, run.namespace, run.name, uid=run.uid)
         return plan.requeue_seconds
 
-    # 1. hold, and 7. release
+    # 1. hold, and 7. let go
 
     async def _add_finalizer(self, body: Body) -> Body:
         metadata = body["metadata"]
@@ -175,8 +178,6 @@ class Reconciler:
             for job in plan.create:
                 self._cache.put_child(await self._cluster.create(job))
                 self._applied.clear(run.uid, "Job", job["metadata"]["name"])
-            for target in plan.delete:
-                await self._delete(run, target, again=plan.release)
         except (ApiError, NameTakenError) as error:
             if refused := _refusal(error):
                 await self._write(run, refusal.refused(run, refused, self._clock()), ())
@@ -231,17 +232,17 @@ class Reconciler:
             return run.resource_version
         if status.phase != run.status.phase:
             log.info("%s/%s: %s: %s", run.namespace, run.name, status.phase, status.message)
-        metadata = {"namespace": run.namespace, "name": run.name, "uid": run.uid}
-        written = await self._apply_status(metadata, status)
+        written = await self._apply_status(run.metadata, status)
         for event in events:
             await self._post(run, event)
         return str(written["metadata"]["resourceVersion"])
 
     async def _apply_status(self, metadata: Manifest, status: DPORunStatus) -> Manifest:
+        """Write a status over the very version of the run that it was decided from; another one is a conflict."""
         manifest = {
             "apiVersion": API_VERSION,
             "kind": KIND,
-            "metadata": {key: metadata[key] for key in ("namespace", "name", "uid")},
+            "metadata": {key: metadata[key] for key in ("namespace", "name", "uid", "resourceVersion")},
             "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
         written = await self._cluster.apply(manifest, subresource="status")

@@ -63,6 +63,16 @@ class Run:
         )
 
     @property
+    def metadata(self) -> Manifest:
+        """What names this very version of the run."""
+        return {
+            "namespace": self.namespace,
+            "name": self.name,
+            "uid": self.uid,
+            "resourceVersion": self.resource_version,
+        }
+
+    @property
     def identity(self) -> Identity:
         """How the trainer knows the run."""
         return Identity(name=self.name, namespace=self.namespace, uid=self.uid)

@@ -37,7 +37,7 @@ def archive(draft: Draft) -> Step:
 def skip_reason(draft: Draft) -> str | None:
     """Why the run is not to be archived; None when it is, or when only its verdict on the volume can tell."""
     return archive_policy.skip_reason(
-        draft.run.spec.archive, started=bool(draft.status.attempt), succeeded=draft.trained, passed=None
+        draft.run.spec.archive, started=draft.started, succeeded=draft.trained, passed=None
     )
 
 

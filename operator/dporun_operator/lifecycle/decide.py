@@ -14,6 +14,7 @@ from dporun_operator.lifecycle.finish import finish
 from dporun_operator.lifecycle.plan import Plan
 from dporun_operator.lifecycle.prepare import prepare
 from dporun_operator.lifecycle.provide import provide
+from dporun_operator.lifecycle.recall import recall
 from dporun_operator.lifecycle.step import Step
 from dporun_operator.lifecycle.suspend import suspend
 from dporun_operator.lifecycle.tensorboard import tensorboard
@@ -58,6 +59,7 @@ def decide(run: Run, observed: Observed, settings: Settings, now: datetime) -> P
 
     """
     draft = Draft(run, observed, settings, now)
+    recall(draft)
     if run.deleting:
         delete(draft)
         return draft.plan()

@@ -75,14 +75,14 @@ def _why_kept(draft: Draft) -> str | None:
     The last copy of a trained adapter is deleted only when someone asked for that.
     """
     spec = draft.run.spec
-    if spec.deletion_policy is DeletionPolicy.DELETE or not draft.status.attempt:
-        return None
     if spec.deletion_policy is DeletionPolicy.RETAIN:
         return "deletionPolicy is Retain"
+    if spec.deletion_policy is DeletionPolicy.DELETE:
+        return None
     if spec.storage.when_deleted == "Retain":
         return "storage.whenDeleted is Retain"
-    if spec.archive is None:
+    if draft.started and spec.archive is None:
         return "no archive is set, so it holds the only copy of the results"
-    if not draft.trained and not draft.is_true(ConditionType.ARCHIVED):
-        return f"archive.when is {spec.archive.when}, so it holds the only copy of the checkpoints"
+    if draft.started and spec.archive and not draft.is_true(ConditionType.ARCHIVED):
+        return f"archive.when is {spec.archive.when}, so it holds the only copy of the results"
     return None

@@ -63,6 +63,13 @@ class Draft:
         return self._has_status(ConditionType.SUCCEEDED, "False")
 
     @property
+    def started(self) -> bool:
+        """Whether training may have begun, so that there may be something to keep; any trace of it counts."""
+        status = self.status
+        traces = (status.attempt, status.progress, status.best_checkpoint, status.evaluation)
+        return self.trained or any(traces)
+
+    @property
     def trained(self) -> bool:
         """Whether training, evaluation included, is done; it stays so whatever becomes of the run then."""
         return self.status.training_completion_time is not None

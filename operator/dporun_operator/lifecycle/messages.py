@@ -101,6 +101,8 @@ def succeeded(draft: Draft) -> str:
         parts.append(f"results are in {archive.uri}")
     else:
         parts.append(f"results are on volume {draft.run.claim_name} in {draft.run.directory}")
+        if draft.run.spec.archive is not None and archive and archive.message:
+            parts.append(archive.message)
     return capitalise("; ".join(parts))
 
 

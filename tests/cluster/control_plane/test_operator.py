@@ -1,5 +1,6 @@
 """The operator as a process against a real API server: objects, status, deletion, restarts."""
 
+import contextlib
 import http.server
 import json
 import threading
@@ -210,6 +211,59 @@ def test_a_run_from_apply_to_deletion(  # noqa: PLR0915  one story
     wait_gone("pvc", claim, namespace)
     assert not exists("configmap", "demo-config", namespace)
     assert not exists("job", "demo-train-1", namespace)
+
+
+@contextlib.contextmanager
+def status_not_writable() -> Iterator[None]:
+    """Take the operator's right to write statuses away, and give it back."""
+    role = get("clusterrole", "dporun-operator", "")
+    rest = [rule for rule in role["rules"] if "dporuns/status" not in rule["resources"]]
+    assert len(rest) == len(role["rules"]) - 1
+    patch = ("patch", "clusterrole", "dporun-operator", "--type=merge", "-p")
+    kubectl(*patch, json.dumps({"rules": rest}))
+    try:
+        yield
+    finally:
+        kubectl(*patch, json.dumps({"rules": role["rules"]}))
+
+
+def wait_for_errors(operator: OperatorProcess, count: int = 2) -> None:
+    errors = 'dporun_operator_reconciliations_total{result="error"}'
+    before = operator.metric(errors)
+    eventually(lambda: operator.metric(errors) >= before + count, seconds=60, what=f"{count} errors")
+
+
+def test_a_status_that_is_lost_as_training_starts_loses_nothing(operator: OperatorProcess, namespace: str) -> None:
+    apply(manifest(tensorboard={"enabled": False}), namespace)
+    kubelet.pod_of(namespace, "demo-prepare")
+    wait_phase(namespace, "Preparing")
+    with status_not_writable():
+        kubelet.end(namespace, "demo-prepare", PREPARED)
+        kubelet.run(namespace, "demo-train-1")
+        wait_for_errors(operator)
+        assert "attempt" not in status(namespace)
+        operator.kill()
+    kubelet.end(namespace, "demo-train-1", TRAINED)
+    operator.start()
+    kubelet.end(namespace, "demo-archive-1", ARCHIVED)
+    wait_condition("demo", "Archived", namespace, seconds=30)
+    assert status(namespace)["attempt"] == 1
+
+
+def test_nothing_is_deleted_before_its_status_is_written(operator: OperatorProcess, namespace: str) -> None:
+    pod = train(namespace)
+    claim = f"demo-results-{get('dporun', 'demo', namespace)['metadata']['uid'][:8]}"
+    delete(namespace)
+    eventually(lambda: "deletionTimestamp" in get("pod", pod, namespace)["metadata"], seconds=30, what="the pod stops")
+    kubelet.bury(namespace, pod)
+    kubelet.pod_of(namespace, "demo-archive-1")
+    with status_not_writable():
+        kubelet.end(namespace, "demo-archive-1", ARCHIVED)
+        wait_for_errors(operator)
+        for kind, name in (("pvc", claim), ("configmap", "demo-config"), ("job", "demo-archive-1")):
+            assert "deletionTimestamp" not in get(kind, name, namespace)["metadata"]
+    wait_gone("dporun", "demo", namespace)
+    wait_gone("pvc", claim, namespace)
 
 
 def test_an_operator_killed_during_deletion_goes_on_after_its_restart(

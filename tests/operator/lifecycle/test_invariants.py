@@ -130,3 +130,23 @@ def test_two_attempts_never_train_at_the_same_time(status: dict[str, Any], child
     if started and current:
         ended = {c["type"] for c in current[-1]["status"]["conditions"]}
         assert ended & {"Failed", "Complete"}
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(STATUS, CHILDREN, st.sampled_from(["Archive", "Retain"]), st.sampled_from(["Delete", "Retain"]))
+def test_what_is_to_be_retained_is_never_deleted(
+    status: dict[str, Any], children: list[dict[str, Any]], policy: str, when_deleted: str
+) -> None:
+    spec = {**ARCHIVE, "deletionPolicy": policy, "storage": {"whenDeleted": when_deleted}}
+    decided = plan(spec, status, children, deleting=True)
+    if "Retain" in {policy, when_deleted}:
+        assert not [target for target in decided.delete if target.kind == "PersistentVolumeClaim"]
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(STATUS, CHILDREN)
+def test_a_training_job_is_proof_of_training(status: dict[str, Any], children: list[dict[str, Any]]) -> None:
+    lost = {key: value for key, value in status.items() if key not in {"attempt", "trainingCompletionTime"}}
+    decided = plan(ARCHIVE, lost, [*children, job("train", 1, "complete")], deleting=True)
+    assert not decided.release
+    assert decided.status.attempt
