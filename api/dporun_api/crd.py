@@ -2,8 +2,8 @@
 
 ``make generate`` writes it to ``crds/``.
 
-Pydantic writes JSON Schema; the API server wants a *structural* schema, which is a subset with words of its own. The
-rules of that translation are in ``_structural``, one line each.
+Pydantic writes JSON Schema; the API server wants a *structural* schema, which is a subset with keywords of its own.
+The rules of that translation are in ``_structural``, one line each.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ COLUMNS = (
     ("Progress", ".status.summary.progress", "Optimizer steps done, of all"),
     ("ETA", ".status.summary.eta", "Time left"),
     ("Eval-Loss", ".status.summary.evalLoss", "Validation loss"),
-    ("Acc", ".status.summary.accuracy", "Share of validation pairs ranked rightly"),
+    ("Acc", ".status.summary.accuracy", "Share of validation pairs ranked correctly"),
     ("Margin", ".status.summary.margin", "Mean reward margin on the validation data"),
     ("Health", ".status.health.state", "Diagnosis of the run's curves"),
 )
@@ -96,8 +96,8 @@ def _columns() -> list[Schema]:
     return [column(*row) for row in COLUMNS] + [age] + [column(*row, priority=1) for row in WIDE_COLUMNS]
 
 
-_FOREIGN = {"title", "$defs", "examples", "propertyNames"}
-"""Words of JSON Schema that a structural schema has not; examples go into the description."""
+_UNSUPPORTED = {"title", "$defs", "examples", "propertyNames"}
+"""Keywords of JSON Schema that a structural schema does not have; examples go into the description."""
 
 _BOUNDS = {
     "minimum": (">=", "at least"),
@@ -108,7 +108,7 @@ _BOUNDS = {
 
 
 def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    node = _alone(_inlined(node, definitions), definitions)
+    node = _without_any_of(_inlined(node, definitions), definitions)
     out: Schema = {}
     rules = [*node.get("x-kubernetes-validations", ())]
     for key, value in node.items():
@@ -123,15 +123,15 @@ def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
                 out["enum"] = [value]
             case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" if value != int(value):
                 # The API server cuts the bound to an integer when the value is one: 0 would not be below 0.5.
-                symbol, words = _BOUNDS[key]
-                rules.append({"rule": f"self {symbol} {value}", "message": f"must be {words} {value}"})
+                symbol, meaning = _BOUNDS[key]
+                rules.append({"rule": f"self {symbol} {value}", "message": f"must be {meaning} {value}"})
             case "exclusiveMinimum" | "exclusiveMaximum":
                 out |= {key.removeprefix("exclusive").lower(): value, key: True}
             case "pattern" if value in PATTERN_HELP and "type" in node:
                 rules.append({"rule": f"self.matches({_cel_text(value)})", "message": PATTERN_HELP[value]})
             case "default":
                 out |= {} if value is None else {"default": {} if "properties" in node else value}
-            case _ if key not in _FOREIGN:
+            case _ if key not in _UNSUPPORTED:
                 out[key] = value
     if text := _description(node):
         out["description"] = text
@@ -141,18 +141,18 @@ def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
 
 
 def _inlined(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    """``node`` with what it refers to written out; what stands beside the reference wins."""
+    """``node`` with its reference replaced by the definition; keywords beside the reference override it."""
     if "$ref" not in node:
         return node
     target = definitions[node["$ref"].removeprefix("#/$defs/")]
     return {**target, **{key: value for key, value in node.items() if key != "$ref"}}
 
 
-def _alone(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
+def _without_any_of(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
     """``node`` without ``anyOf``: a structural schema has one type.
 
     ``X | None`` is X. It is nullable only where null differs from absent, that is where the default is a value: the API
-    server drops other nulls. A union of several types, which only the status has, may be anything.
+    server drops other nulls. A union of several types, which only the status has, becomes a value of any type.
     """
     if "anyOf" not in node or "x-kubernetes-int-or-string" in node:
         return node

@@ -61,7 +61,7 @@ class BestCheckpoint(Document):
 
 
 class DatasetSummary(Document):
-    """What the data turned out to be."""
+    """Size of the data, and what looks wrong with it."""
 
     train_rows: int = Field(ge=0)
     """Preference pairs used for training."""
@@ -177,7 +177,7 @@ class ArchiveResult(Document):
     uri: str = Field(max_length=1280)
     """Folder of the run in the archive."""
     manifest_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of manifest.json, which holds that of every other file."""
+    """SHA-256 of manifest.json, which lists that of every other file."""
     files: int = Field(ge=0)
     """Files archived, the manifest not counted."""
     bytes: int = Field(ge=0)

@@ -131,7 +131,7 @@ class GeneralQuestions(Document):
 
 
 class Evaluation(Document):
-    """What happens after training, before the GPU is given back."""
+    """Evaluation after training, while the run still has its GPU."""
 
     enabled: bool = True
     """Compare base and tuned model on the validation data, and judge the run."""

@@ -46,18 +46,18 @@ def run(
         int | None, typer.Option(min=1, help="Training processes; the effective batch stays that of the manifest.")
     ] = None,
 ) -> None:
-    """Run a DPORun from beginning to end, and say how good the result is.
+    """Run a DPORun from beginning to end, and show how good the result is.
 
     Ctrl-C saves a checkpoint and stops; the same command goes on from there.
 
     The exit code is that of the cluster's pods: 0 done, 64 bad manifest, 65 bad model or data, 66 out of GPU memory,
-    67 not a number, 74 not archived, 75 stopped after saving, 1 anything else.
+    67 loss not a number, 74 not archived, 75 stopped after saving, 1 anything else.
     """
     if local is None:
         errors.print(f"To run in a cluster: kubectl apply -f {filename}\nTo run here: add --local DIR")
         raise typer.Exit(2)
-    manifest = _one(_read(filename))
-    _need("torch", "trainer")
+    manifest = _only(_read(filename))
+    _require("torch", "trainer")
     from dporun_cli import local_command  # noqa: PLC0415  needs nothing that validate should wait for
 
     raise typer.Exit(local_command.run(manifest, local, maps or [], processes))
@@ -65,21 +65,21 @@ def run(
 
 @app.command()
 def validate(filename: ManifestFile) -> None:
-    """Check a manifest without a cluster, as its API server would: every problem, with its line."""
+    """Check a manifest as the API server would, but without a cluster: every problem, with its line."""
     for manifest in _read(filename):
         print(f"{filename}: {manifest.name} is valid")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def diagnose(context: typer.Context, directory: RunDirectory) -> None:
-    """Say how healthy a training run is, of DPORun or of TRL, and what to change (--json, --patch)."""
+    """Diagnose a training run of DPORun or TRL, and suggest what to change (--json, --patch)."""
     raise typer.Exit(_trainer("diagnose", str(directory), *context.args))
 
 
 @app.command()
 def report(directory: RunDirectory) -> None:
-    """Write report.html, report.png and the model card of a run anew."""
-    _need("matplotlib", "trainer")
+    """Rewrite report.html, report.png and the model card of a run."""
+    _require("matplotlib", "trainer")
     raise typer.Exit(_trainer("report", str(directory)))
 
 
@@ -98,14 +98,14 @@ def _read(path: Path) -> list[Manifest]:
         raise typer.Exit(ExitCode.CONFIG_INVALID) from error
 
 
-def _one(manifests: list[Manifest]) -> Manifest:
+def _only(manifests: list[Manifest]) -> Manifest:
     if len(manifests) > 1:
-        errors.print(f"The file holds {len(manifests)} DPORuns; give one at a time.")
+        errors.print(f"The file contains {len(manifests)} DPORuns; run one at a time.")
         raise typer.Exit(ExitCode.CONFIG_INVALID)
     return manifests[0]
 
 
-def _need(module: str, extra: str) -> None:
+def _require(module: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
         errors.print(f"This needs the trainer's packages: pip install 'dporun[cli,{extra}]'", markup=False)
         raise typer.Exit(1)

@@ -15,10 +15,10 @@ from dporun_cli.view import shown
 
 
 def run(manifest: Manifest, root: Path, maps: Sequence[str], processes: int | None) -> ExitCode:
-    """Run ``manifest`` below ``root``, show how it goes and what came of it, and return the exit code."""
+    """Run ``manifest`` below ``root``, show its progress and its result, and return the exit code."""
     console = Console(highlight=False)
     try:
-        config = local_config(manifest, root, _folders(maps), processes=processes)
+        config = local_config(manifest, root, _parse_maps(maps), processes=processes)
         title = f"{config.run.name} in {root / config.run.directory}"
         with shown(console, title) as view:
             local = LocalRun(config, root, view)
@@ -28,14 +28,14 @@ def run(manifest: Manifest, root: Path, maps: Sequence[str], processes: int | No
             console.print(line, markup=False, soft_wrap=True, style="red")
         return ExitCode.CONFIG_INVALID
     except OSError as error:
-        text = f"--local {root}: results cannot be written there: {error.strerror or error}"
+        text = f"--local {root}: cannot write results there: {error.strerror or error}"
         console.print(text, markup=False, soft_wrap=True, style="red")
         return ExitCode.ERROR
-    _conclude(console, local, code)
+    _show_end(console, local, code)
     return code
 
 
-def _conclude(console: Console, local: LocalRun, code: ExitCode) -> None:
+def _show_end(console: Console, local: LocalRun, code: ExitCode) -> None:
     trained, archived = local.outcome(TRAIN), local.outcome(ARCHIVE)
     if trained and trained.state is OutcomeState.SUCCEEDED:
         show_result(console, local.directory, trained, archived)
@@ -54,7 +54,7 @@ def _failed(local: LocalRun) -> Step | None:
     return None
 
 
-def _folders(maps: Sequence[str]) -> dict[str, Path]:
+def _parse_maps(maps: Sequence[str]) -> dict[str, Path]:
     problems = [
         f"--map {text}: write URI=PATH, such as s3://bucket/prefix=./folder" for text in maps if "=" not in text
     ]

@@ -6,17 +6,17 @@ from typing import Any
 
 from dporun_api.run_config import Identity, RunConfig, Topology
 from dporun_api.translate import translate
-from dporun_cli.manifest import Manifest
+from dporun_cli.manifest import Manifest, dotted
 
 Folders = Mapping[str, Path]
 """Local folders (or files) by the beginning of the URIs that they stand for."""
 
 
 class LocalConfigError(Exception):
-    """The manifest is right but cannot run on this computer as it is asked to.
+    """The manifest is valid, but cannot run on this computer as asked.
 
     Attributes:
-        problems: all that was found, each with its field.
+        problems: every problem, with its field or option.
 
     """
 
@@ -31,11 +31,12 @@ def local_config(manifest: Manifest, root: Path, folders: Folders, *, processes:
     Args:
         manifest: the DPORun.
         root: folder of all runs.
-        folders: stand in for URIs of the manifest.
+        folders: replace URIs of the manifest.
         processes: training processes instead of those of the manifest; the effective batch stays the same.
 
     Raises:
-        LocalConfigError: a claim of the cluster is named, the batch cannot be divided so, a run to resume is missing.
+        LocalConfigError: a URI names a claim of the cluster, a folder replaces nothing, the batch is not divisible by
+            the processes, or the run to resume from is missing.
 
     """
     source = manifest.spec.checkpoints.resume_from
@@ -48,23 +49,23 @@ def local_config(manifest: Manifest, root: Path, folders: Folders, *, processes:
     )
     problems = []
     if source_run and not source_run.is_dir():
-        problems.append(f"spec.checkpoints.resumeFrom.run: there is no {source_run}")
+        problems.append(f"spec.checkpoints.resumeFrom.run: there is no folder {source_run}")
     document = config.model_dump()
-    used = {prefix for path, uri in _uris(document) for prefix in [_put(document, path, uri, folders)] if prefix}
-    problems += [f"--map {prefix}=...: no URI of the manifest begins so" for prefix in folders if prefix not in used]
+    used = {prefix for path, uri in _uris(document) for prefix in [_replace(document, path, uri, folders)] if prefix}
+    problems += [f"--map {prefix}=...: matches no URI in the manifest" for prefix in folders if prefix not in used]
     problems += [
-        f"{_words(path)}: {uri} is in a cluster; say where it is here: --map {uri}=PATH"
+        f"{dotted(('spec', *path))}: {uri} exists only in a cluster; give its local path: --map {uri}=PATH"
         for path, uri in _uris(document)
         if uri.startswith("pvc://")
     ]
-    wanted = config.topology.world_size
-    count = processes or wanted
-    steps, rest = divmod(config.training.gradient_accumulation_steps * wanted, count)
-    if rest:
+    asked = config.topology.world_size
+    count = processes or asked
+    # Forward passes per optimizer step, of all processes: they stay the same, and with them the effective batch.
+    passes = config.training.gradient_accumulation_steps * asked
+    if passes % count:
         problems.append(
-            f"--processes {count}: {config.training.gradient_accumulation_steps} accumulation steps of {wanted} "
-            f"processes cannot be divided among {count}; take a divisor of "
-            f"{config.training.gradient_accumulation_steps * wanted}"
+            f"--processes {count}: an optimizer step of this manifest has {passes} forward passes, "
+            f"which is not divisible by {count}; use a divisor of {passes}"
         )
     if problems:
         raise LocalConfigError(problems)
@@ -73,7 +74,7 @@ def local_config(manifest: Manifest, root: Path, folders: Folders, *, processes:
         | {
             "image": None,
             "topology": Topology(processes_per_node=count, deepspeed=config.topology.deepspeed),
-            "training": config.training.model_copy(update={"gradient_accumulation_steps": steps}),
+            "training": config.training.model_copy(update={"gradient_accumulation_steps": passes // count}),
         }
     )
 
@@ -88,10 +89,6 @@ _URI_FIELDS = (
 )
 
 
-def _words(path: tuple[str, ...]) -> str:
-    return ".".join(("spec", *path))
-
-
 def _uris(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
     for path in _URI_FIELDS:
         value: Any = document
@@ -101,12 +98,12 @@ def _uris(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
             yield path, value
 
 
-def _put(document: dict[str, Any], path: tuple[str, ...], uri: str, folders: Folders) -> str | None:
-    """Replace the URI at ``path`` by the folder of the longest prefix that fits, and return that prefix."""
-    fitting = [prefix for prefix in folders if uri == prefix or uri.startswith(prefix.rstrip("/") + "/")]
-    if not fitting:
+def _replace(document: dict[str, Any], path: tuple[str, ...], uri: str, folders: Folders) -> str | None:
+    """Replace the URI at ``path`` by the folder of its longest matching prefix, and return that prefix."""
+    matching = [prefix for prefix in folders if uri == prefix or uri.startswith(prefix.rstrip("/") + "/")]
+    if not matching:
         return None
-    prefix = max(fitting, key=len)
+    prefix = max(matching, key=len)
     section = document
     for step in path[:-1]:
         section = section[step]

@@ -26,7 +26,7 @@ TICK_SECONDS = 0.25
 
 
 class OtherRunError(Exception):
-    """The folder belongs to another run: one that is going on, or results with other settings."""
+    """The folder belongs to another run: one that is still running, or one with other settings."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ ARCHIVE = Step(Command.ARCHIVE, run_folder.ARCHIVE_OUTCOME)
 
 
 class LocalRun:
-    """A run in a folder of this computer; to run it again goes on where it stopped."""
+    """A run in a folder of this computer. To run it again continues where it stopped."""
 
     def __init__(self, config: RunConfig, root: Path, view: View):
         self._config = config
@@ -56,7 +56,7 @@ class LocalRun:
         self.directory = root / config.run.directory
 
     def run(self) -> ExitCode:
-        """Do what is not yet done.
+        """Run every command that is not yet done.
 
         Returns:
             The exit code of the command that ended the run, as in a cluster.
@@ -82,7 +82,7 @@ class LocalRun:
 
         """
         if self._done(TRAIN):
-            self._view.note("finished before; the results are as they were")
+            self._view.note("finished before; its results are kept")
             code = ExitCode.OK
         else:
             archived = False
@@ -98,7 +98,7 @@ class LocalRun:
         return archive_code if code is ExitCode.OK else code
 
     def outcome(self, step: Step) -> Outcome | None:
-        """What ``step`` said last; None when it has said nothing."""
+        """Newest outcome of ``step``; None when there is none."""
         try:
             return Outcome.model_validate_json((self.directory / step.outcome).read_text(encoding="utf-8"))
         except (OSError, ValidationError):
@@ -121,8 +121,8 @@ class LocalRun:
         changed = _changes(_settings(old), _settings(self._config))
         if changed:
             raise OtherRunError(
-                f"{self.directory} holds a run with other settings ({', '.join(changed)}): "
-                "give this one another name, or delete that folder"
+                f"{self.directory} contains a run with other settings ({', '.join(changed)}): "
+                "give this run another name, or delete the folder"
             )
 
     def _done(self, step: Step) -> bool:
@@ -178,7 +178,7 @@ class LocalRun:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise OtherRunError(f"a run is going on in {self.directory}; wait for its end, or stop it") from error
+                raise OtherRunError(f"another run is using {self.directory}; wait until it ends, or stop it") from error
             self._lock = file.fileno()
             yield
 
@@ -202,7 +202,7 @@ def _environment() -> dict[str, str]:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    """What may not change once there are results."""
+    """The settings that must not change once there are results."""
     return config.model_dump(by_alias=True, exclude={"manifest", "archive", "grace_period_seconds", "image"})
 
 

@@ -22,7 +22,7 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a manifest."""
+    """One thing that is wrong with a manifest."""
 
     line: int
     path: str
@@ -35,7 +35,7 @@ class ManifestError(Exception):
 
     Attributes:
         path: the file.
-        problems: all that was found.
+        problems: every problem, in the order of lines.
 
     """
 
@@ -54,7 +54,7 @@ class ManifestError(Exception):
 
 @dataclass(frozen=True)
 class Manifest:
-    """A DPORun that is right."""
+    """A valid DPORun."""
 
     name: str
     spec: DPORunSpec
@@ -80,7 +80,7 @@ def read(path: Path) -> list[Manifest]:
         raise ManifestError(path, [Problem(1, "", f"is not YAML: {error}")]) from error
     runs = [item for item in found if not isinstance(item.value, dict) or item.value.get("kind") == KIND]
     if not runs:
-        raise ManifestError(path, [Problem(1, "", f"holds no object of kind {KIND}")])
+        raise ManifestError(path, [Problem(1, "", f"contains no object of kind {KIND}")])
     manifests, problems = [], []
     for document in runs:
         manifest, found_problems = _check(document)

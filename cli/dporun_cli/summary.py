@@ -20,9 +20,9 @@ def show_result(console: Console, directory: Path, trained: Outcome, archived: O
     """Print verdict, numbers and where things are."""
     console.print()
     if trained.verdict:
-        words = {VerdictState.NEEDS_IMPROVEMENT: "Needs improvement"}.get(trained.verdict.state, trained.verdict.state)
+        title = {VerdictState.NEEDS_IMPROVEMENT: "Needs improvement"}.get(trained.verdict.state, trained.verdict.state)
         gates = "every gate passed" if trained.verdict.passed else "not every gate passed"
-        console.print(Text.assemble((words, f"bold {VERDICT_STYLE[trained.verdict.state]}"), f": {gates}"))
+        console.print(Text.assemble((title, f"bold {VERDICT_STYLE[trained.verdict.state]}"), f": {gates}"))
         for reason in trained.verdict.reasons:
             console.print(f"  • {reason}", markup=False, soft_wrap=not console.is_terminal)
     for name, value in (*_numbers(trained), *_places(directory, archived)):
@@ -33,7 +33,7 @@ def show_result(console: Console, directory: Path, trained: Outcome, archived: O
 def show_failure(console: Console, failure: Failure | None, log: Path) -> None:
     """Print what happened, what to do, and the end of the log."""
     title = f"Failed: {failure.reason}" if failure else "Failed"
-    parts: list[RenderableType] = [Text(failure.message if failure else "The command did not say why.")]
+    parts: list[RenderableType] = [Text(failure.message if failure else "The command ended without saying why.")]
     if failure and failure.hint:
         parts.append(Text(failure.hint, style="bold"))
     console.print(Panel(Group(*parts), title=title, title_align="left", border_style="red"))

@@ -35,7 +35,7 @@ PLAIN_SECONDS = 10.0
 
 
 class View(Protocol):
-    """Told what happens, in order."""
+    """Shows how a run goes; gets every event in order."""
 
     def start(self, step: str) -> None:
         """A command starts."""
@@ -47,10 +47,10 @@ class View(Protocol):
         """It ended."""
 
     def stopping(self) -> None:
-        """Someone asked to stop."""
+        """The user asked to stop."""
 
     def note(self, text: str) -> None:
-        """Something worth knowing."""
+        """A remark for the user."""
 
 
 def metrics(values: Metrics) -> list[tuple[str, str]]:
@@ -80,45 +80,45 @@ class PlainView:
     def __init__(self, console: Console):
         self._console = console
         self._began = time.monotonic()
-        self._said: tuple[object, ...] = ()
-        self._when = 0.0
+        self._printed: tuple[object, ...] = ()
+        self._printed_at = 0.0
 
     def start(self, step: str) -> None:
-        """Say that a command starts."""
-        self._say(f"{step}: started")
+        """Print that a command starts."""
+        self._print(f"{step}: started")
 
     def progress(self, progress: Progress | None) -> None:
-        """Say what is new: at once when the stage, the validation or the health is, else every few seconds."""
+        """Print a new stage, validation or health at once, and other progress every few seconds."""
         if progress is None:
             return
         health = progress.health.state if progress.health else None
         news = (progress.stage, progress.metrics.eval_loss, health)
         step = (progress.step, progress.detail)
         now = time.monotonic()
-        if news == self._said[:3] and (step == self._said[3:] or now - self._when < PLAIN_SECONDS):
+        if news == self._printed[:3] and (step == self._printed[3:] or now - self._printed_at < PLAIN_SECONDS):
             return
-        self._said, self._when = (*news, *step), now
+        self._printed, self._printed_at = (*news, *step), now
         parts = [f"{progress.stage.lower()}:", position(progress)]
         if progress.percent:
             parts.append(f"{progress.percent:.0f}%")
         if progress.eta_seconds is not None:
             parts.append(f"ETA {duration(progress.eta_seconds)}")
         parts += [f"{name} {value}" for name, value in metrics(progress.metrics)[:3]]
-        self._say("  ".join(part for part in [*parts, health or ""] if part))
+        self._print("  ".join(part for part in [*parts, health or ""] if part))
 
     def finish(self, step: str, code: ExitCode, outcome: Outcome | None) -> None:
-        """Say how a command ended."""
-        self._say(f"{step}: {ending(code, outcome)}")
+        """Print how a command ended."""
+        self._print(f"{step}: {ending(code, outcome)}")
 
     def stopping(self) -> None:
-        """Say that a checkpoint is being saved."""
-        self._say("stopping: a checkpoint is being saved (interrupt again to end at once)")
+        """Print that a checkpoint is being saved."""
+        self._print("stopping: a checkpoint is being saved (interrupt again to end at once)")
 
     def note(self, text: str) -> None:
-        """Say something."""
-        self._say(text)
+        """Print a remark."""
+        self._print(text)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(f"{time.monotonic() - self._began:6.1f} s  {text}", markup=False, soft_wrap=True)
 
 
@@ -127,7 +127,7 @@ def ending(code: ExitCode, outcome: Outcome | None) -> str:
     if code is ExitCode.OK:
         return outcome.message if outcome and outcome.message else "done"
     if code is ExitCode.PREEMPTED:
-        return "stopped; run the same command again to go on"
+        return "stopped; run the same command again to continue"
     return f"failed ({outcome.failure.reason})" if outcome and outcome.failure else f"failed (exit code {int(code)})"
 
 
@@ -140,7 +140,7 @@ class _Row:
 
 
 class LiveView:
-    """A display that is drawn anew a few times a second."""
+    """A display that is redrawn a few times a second."""
 
     STEPS = ("prepare", "train", "archive")
 
@@ -166,7 +166,7 @@ class LiveView:
         row.seconds, row.code, row.text = time.monotonic() - row.began, code, ending(code, outcome)
 
     def stopping(self) -> None:
-        """Tell that a checkpoint is being saved."""
+        """Show that a checkpoint is being saved."""
         self._notes = ["Stopping: a checkpoint is being saved. Ctrl-C again ends it at once."]
 
     def note(self, text: str) -> None:
@@ -235,12 +235,12 @@ def shown(console: Console, title: str) -> Iterator[View]:
         yield PlainView(console)
         return
     view = LiveView(title)
-    with _undisturbed(), Live(view, console=console, refresh_per_second=8):
+    with _quiet_terminal(), Live(view, console=console, refresh_per_second=8):
         yield view
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _quiet_terminal() -> Iterator[None]:
     """Keep the terminal from echoing Ctrl-C into the display and from dropping what was being drawn just then."""
     terminal = sys.stdin.fileno() if sys.stdin.isatty() else None
     if terminal is None or os.tcgetpgrp(terminal) != os.getpgrp():

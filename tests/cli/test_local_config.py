@@ -30,13 +30,13 @@ def test_a_uri_becomes_the_folder_of_its_longest_prefix(tmp_path: Path) -> None:
 
 def test_a_prefix_ends_where_a_step_of_the_path_does(tmp_path: Path) -> None:
     run = manifest(tmp_path, dataset={"train": "s3://bucket/data-v2/train.jsonl"})
-    with pytest.raises(LocalConfigError, match=r"--map s3://bucket/data=\.\.\.: no URI of the manifest begins so"):
+    with pytest.raises(LocalConfigError, match=r"--map s3://bucket/data=\.\.\.: matches no URI in the manifest"):
         local_config(run, tmp_path, {"s3://bucket/data": tmp_path})
 
 
 def test_a_claim_of_the_cluster_needs_a_folder(tmp_path: Path) -> None:
     run = manifest(tmp_path, model={"uri": "pvc://models/qwen"})
-    with pytest.raises(LocalConfigError, match=r"spec\.model\.uri: pvc://models/qwen is in a cluster"):
+    with pytest.raises(LocalConfigError, match=r"spec\.model\.uri: pvc://models/qwen exists only in a cluster"):
         local_config(run, tmp_path, {})
     assert local_config(run, tmp_path, {"pvc://models": tmp_path}).model.uri == str(tmp_path / "qwen")
 
@@ -55,13 +55,13 @@ def test_fewer_processes_keep_the_effective_batch(tmp_path: Path) -> None:
     assert single.topology.world_size == 1
     assert single.training.gradient_accumulation_steps == 32
     assert single.effective_batch_size == whole.effective_batch_size == 64
-    with pytest.raises(LocalConfigError, match="take a divisor of 32"):
+    with pytest.raises(LocalConfigError, match="32 forward passes, which is not divisible by 5; use a divisor of 32"):
         local_config(run, tmp_path, {}, processes=5)
 
 
 def test_a_run_to_resume_is_looked_for_beside_this_one(tmp_path: Path) -> None:
     run = manifest(tmp_path, checkpoints={"resumeFrom": {"run": "first"}})
-    with pytest.raises(LocalConfigError, match=r"resumeFrom\.run: there is no .*first"):
+    with pytest.raises(LocalConfigError, match=r"resumeFrom\.run: there is no folder .*first"):
         local_config(run, tmp_path, {})
     (tmp_path / "first").mkdir()
     assert local_config(run, tmp_path, {}).checkpoints.resume_from == str(tmp_path / "first")

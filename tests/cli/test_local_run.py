@@ -78,7 +78,7 @@ def test_a_run_stops_on_interrupt_goes_on_and_ends_archived(desk: Desk) -> None:
     text = "".join(lines)
     assert process.returncode == 75, text
     assert "stopping: a checkpoint is being saved" in text
-    assert "train: stopped; run the same command again to go on" in text
+    assert "train: stopped; run the same command again to continue" in text
     stopped = desk.outcome()
     assert stopped.state is OutcomeState.PREEMPTED
     assert not (desk.folder / "archive").exists()
@@ -100,7 +100,7 @@ def test_a_run_stops_on_interrupt_goes_on_and_ends_archived(desk: Desk) -> None:
 
     other = desk.run(lora={"rank": 4})
     assert other.returncode == 64
-    assert "holds a run with other settings (lora.rank: 2 → 4)" in other.stdout
+    assert "contains a run with other settings (lora.rank: 2 → 4)" in other.stdout
 
 
 @slow
@@ -156,7 +156,7 @@ def test_a_folder_in_which_a_run_goes_on_is_left_alone(desk: Desk) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         result = desk.run("busy")
     assert result.returncode == 64
-    assert f"a run is going on in {directory}" in result.stdout.replace("\n", "")
+    assert f"another run is using {directory}" in result.stdout.replace("\n", "")
     assert not (directory / "run.json").exists()
 
 

@@ -71,7 +71,7 @@ def test_every_end_has_its_mark() -> None:
         view.finish(step, code, outcome)
     _, prepare, train, archive = drawn(view)
     assert "✗ Prepare  failed (DatasetInvalid)" in prepare
-    assert "‖ Train    stopped; run the same command again to go on" in train
+    assert "‖ Train    stopped; run the same command again to continue" in train
     assert "✗ Archive  failed (exit code 1)" in archive
 
 

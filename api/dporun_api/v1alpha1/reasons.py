@@ -33,7 +33,7 @@ class Traits:
     """What follows from a reason."""
 
     event: Literal["Normal", "Warning"] | None = "Normal"
-    """Type of the Event that tells of it; None for a reason that only says that nothing has happened yet."""
+    """Type of the Event that reports it; None for a reason that means that nothing has happened yet."""
     phase: Phase | None = None
     """Phase of a run while one of its conditions has this reason."""
     failure: bool = False

@@ -153,7 +153,7 @@ class Toleration(Document):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Taint effect; all effects when absent."""
     toleration_seconds: int | None = Field(None, ge=0)
-    """Seconds for which a NoExecute taint is tolerated. For ever when absent."""
+    """Seconds for which a NoExecute taint is tolerated. Forever when absent."""
 
 
 class Resources(Document):
@@ -248,7 +248,7 @@ class GeneralQuestions(run_config.GeneralQuestions, Ruled):
 
 
 class Evaluation(run_config.Evaluation):
-    """What happens after training, before the GPU is given back."""
+    """Evaluation after training, while the run still has its GPU."""
 
     general: GeneralQuestions = inherited(run_config.Evaluation, "general", default=GeneralQuestions())
 
@@ -364,7 +364,7 @@ class DPORunSpec(Immutable):
     checkpoints: Checkpoints = Checkpoints()
     """Checkpoints of the run."""
     evaluation: Evaluation = Evaluation()
-    """What happens after training, before the GPU is given back."""
+    """Evaluation after training, while the run still has its GPU."""
     tensorboard: TensorBoard = TensorBoard()
     """TensorBoard beside the training, and after it."""
     archive: Archive | None = None

@@ -53,7 +53,7 @@ class ProgressStatus(results.Position):
     """How far training is."""
 
     updated_at: Time | None = None
-    """When the training pod last said so."""
+    """When the training pod reported this."""
 
 
 class TensorBoardStatus(Document):
@@ -102,7 +102,7 @@ class Summary(Document):
     eval_loss: ShortText | None = None
     """Validation loss."""
     accuracy: ShortText | None = None
-    """Share of validation pairs ranked rightly."""
+    """Share of validation pairs ranked correctly."""
     margin: ShortText | None = None
     """Mean reward margin."""
     best: ShortText | None = None
@@ -152,7 +152,7 @@ class DPORunStatus(Document):
     resumed_from: str | None = Field(None, max_length=512)
     """Checkpoint from which the current attempt went on."""
     dataset: results.DatasetSummary | None = None
-    """What the data turned out to be."""
+    """Size of the data, and what looks wrong with it."""
     health: results.Health | None = None
     """Diagnosis of the run's curves."""
     evaluation: results.EvaluationSummary | None = None
