@@ -36,7 +36,9 @@ PODS = st.builds(
     message=WORDS,
     disruption=st.sampled_from([None, "EvictionByEvictionAPI", "DeletionByPodGC"]),
 )
-CHILDREN = st.lists(st.one_of(JOBS, PODS), max_size=6)
+CHILDREN = st.lists(
+    st.one_of(JOBS, PODS), max_size=6, unique_by=lambda child: (child["kind"], child["metadata"]["name"])
+)
 CONDITIONS = st.lists(
     st.tuples(
         st.sampled_from(["Accepted", "Prepared", "Running", "Archived", "Suspended", "Succeeded", "Finished"]),
