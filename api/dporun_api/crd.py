@@ -16,24 +16,26 @@ from dporun_api.v1alpha1.status import DPORunStatus
 
 Schema = dict[str, Any]
 
-COLUMNS = (
-    ("Phase", ".status.phase", "Where the run stands"),
-    ("Progress", ".status.summary.progress", "Optimizer steps done, of all"),
-    ("ETA", ".status.summary.eta", "Time left"),
-    ("Eval-Loss", ".status.summary.evalLoss", "Validation loss"),
-    ("Acc", ".status.summary.accuracy", "Share of validation pairs ranked correctly"),
-    ("Margin", ".status.summary.margin", "Mean reward margin on the validation data"),
-    ("Health", ".status.health.state", "Diagnosis of the run's curves"),
-)
-WIDE_COLUMNS = (
-    ("Best", ".status.summary.best", "Checkpoint with the lowest validation loss"),
-    ("Model", ".status.summary.model", "Base model"),
-    ("GPUs", ".status.summary.gpus", "GPUs in all"),
-    ("Forgetting", ".status.summary.forgetting", "Share of general knowledge lost"),
-    ("Verdict", ".status.verdict.state", "Judgement of the result"),
-    ("Archive", ".status.archive.state", "State of the archive"),
-    ("Message", ".status.message", "Where the run stands and what to do next"),
-)
+COLUMNS = {
+    "Phase": ".status.phase",
+    "Progress": ".status.summary.progress",
+    "ETA": ".status.summary.eta",
+    "Eval-Loss": ".status.summary.evalLoss",
+    "Acc": ".status.summary.accuracy",
+    "Margin": ".status.summary.margin",
+    "Health": ".status.health.state",
+}
+"""Columns of ``kubectl get``, and the fields that they show."""
+WIDE_COLUMNS = {
+    "Best": ".status.summary.best",
+    "Model": ".status.summary.model",
+    "GPUs": ".status.summary.gpus",
+    "Forgetting": ".status.summary.forgetting",
+    "Verdict": ".status.verdict.state",
+    "Archive": ".status.archive.state",
+    "Message": ".status.message",
+}
+"""Further ones of ``kubectl get -o wide``."""
 
 
 def custom_resource_definition() -> Schema:
@@ -61,7 +63,7 @@ def custom_resource_definition() -> Schema:
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
-                    "additionalPrinterColumns": _columns(),
+                    "additionalPrinterColumns": _columns(status),
                     "schema": {
                         "openAPIV3Schema": {
                             "description": "A DPO (Direct Preference Optimization) fine-tuning run.",
@@ -88,12 +90,24 @@ def structural(model: type[BaseModel]) -> Schema:
     return _structural(schema, schema.get("$defs", {}))
 
 
-def _columns() -> list[Schema]:
-    def column(name: str, path: str, description: str, **more: Any) -> Schema:
-        return {"name": name, "type": "string", "jsonPath": path, "description": description, **more}
+def _columns(status: Schema) -> list[Schema]:
+    def column(name: str, path: str, **more: Any) -> Schema:
+        node = status
+        for field in path.split(".")[2:]:
+            node = node["properties"][field]
+        return {"name": name, "type": "string", "jsonPath": path, "description": node["description"], **more}
 
-    age = {**column("Age", ".metadata.creationTimestamp", "Time since the run was created"), "type": "date"}
-    return [column(*row) for row in COLUMNS] + [age] + [column(*row, priority=1) for row in WIDE_COLUMNS]
+    age = {
+        "name": "Age",
+        "type": "date",
+        "jsonPath": ".metadata.creationTimestamp",
+        "description": "Time since the run was created.",
+    }
+    return [
+        *(column(name, path) for name, path in COLUMNS.items()),
+        age,
+        *(column(name, path, priority=1) for name, path in WIDE_COLUMNS.items()),
+    ]
 
 
 _UNSUPPORTED = {"title", "$defs", "examples", "propertyNames"}

@@ -101,7 +101,7 @@ class Health(Document):
     """Diagnosis of a run, with its evidence."""
 
     state: HealthState = HealthState.UNKNOWN
-    """The most serious finding."""
+    """Diagnosis of the run's curves: the most serious finding."""
     evidence: tuple[str, ...] = Field((), max_length=20)
     """What was seen: steps and values."""
     suggestions: tuple[Suggestion, ...] = Field((), max_length=10)
@@ -145,7 +145,7 @@ class Verdict(Document):
     """Judgement of the result."""
 
     state: VerdictState
-    """Good, Fair or NeedsImprovement."""
+    """Judgement of the result: Good, Fair or NeedsImprovement."""
     passed: bool
     """Whether every gate of evaluation.gates was reached."""
     reasons: tuple[str, ...] = Field((), max_length=20)

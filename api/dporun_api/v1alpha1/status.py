@@ -81,7 +81,7 @@ class ArchiveStatus(Document):
     """What has been archived."""
 
     state: ArchiveState
-    """Pending, Running, Succeeded, Failed or Skipped."""
+    """State of the archive: Pending, Running, Succeeded, Failed or Skipped."""
     uri: str | None = inherited(results.ArchiveResult, "uri", default=None, max_length=1280)
     manifest_sha256: str | None = inherited(results.ArchiveResult, "manifest_sha256", default=None, max_length=64)
     files: int | None = inherited(results.ArchiveResult, "files", default=None, ge=0)
@@ -96,7 +96,7 @@ class Summary(Document):
     """Formatted values for the columns of ``kubectl get``."""
 
     progress: ShortText | None = None
-    """Steps, such as 340/1200."""
+    """Optimizer steps done, of all, such as 340/1200."""
     eta: ShortText | None = None
     """Time left, such as 41m."""
     eval_loss: ShortText | None = None
@@ -104,9 +104,9 @@ class Summary(Document):
     accuracy: ShortText | None = None
     """Share of validation pairs ranked correctly."""
     margin: ShortText | None = None
-    """Mean reward margin."""
+    """Mean reward margin on the validation data."""
     best: ShortText | None = None
-    """Best checkpoint."""
+    """Checkpoint with the lowest validation loss."""
     model: Annotated[str, StringConstraints(max_length=1024)] | None = None
     """Base model, shortened."""
     gpus: ShortText | None = None
