@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import deepspeed.ops
 import torch
 import transformers
 from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
@@ -26,6 +25,7 @@ from dporun_trainer.training import callbacks
 from dporun_trainer.training.memory import Shape
 from dporun_trainer.training.settings import Machine, Precision, Settings, decide, decide_plan, trainer_arguments
 from dporun_trainer.training.trainer import Run, RunTrainer
+from dporun_trainer.training.trl_internals import use_torch_collectives
 
 _DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _NOT_IN_IDENTITY = {"logging_steps", "early_stopping_patience", "stop_on_unstable", "precision"}
@@ -40,7 +40,7 @@ def build(
         RunError: the configuration asks for what this machine, model or number of processes cannot do.
 
     """
-    _use_torch_collectives()
+    use_torch_collectives()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -138,14 +138,6 @@ def checkpoint_to_resume(config: RunConfig, directory: Path, identity: dict[str,
             hint="Set these back, give the run a new name, or start it again with checkpoints.resume: never.",
         )
     return newest
-
-
-def _use_torch_collectives() -> None:
-    """Keep DeepSpeed from compiling its shared-memory collectives for CPU; torch's gloo does the same work.
-
-    They would be compiled at run time, which needs a compiler that the image does not have.
-    """
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _shape(config: RunConfig, prepared: Prepared) -> Shape:

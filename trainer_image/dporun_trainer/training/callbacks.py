@@ -19,18 +19,18 @@ log = logging.getLogger(__name__)
 
 
 class Continuity(TrainerCallback):
-    """Go on where the checkpoint was left: its sums, and the validation that its attempt had no time for."""
+    """Go on where the checkpoint was left: its totals, and the validation that its attempt had no time for."""
 
     def __init__(self, trainer: "RunTrainer", checkpoint: Checkpoint | None):
         self._trainer = trainer
         self._checkpoint = checkpoint
 
     def on_train_begin(self, *_: Any, **_named: Any) -> None:
-        """Restore the sums and make up for the validation."""
+        """Restore the totals and make up for the validation."""
         self._trainer.begin_clock()
         if self._checkpoint is not None:
             earlier = running_totals.load(self._checkpoint.path, self._trainer.accelerator.process_index)
-            self._trainer.restore_sums(earlier.model_copy(update={"attempts": earlier.attempts + 1}))
+            self._trainer.restore_totals(earlier.model_copy(update={"attempts": earlier.attempts + 1}))
             self._trainer.validate_if_due(self._checkpoint)
 
 

@@ -1,18 +1,20 @@
-"""TRL's DPOTrainer with what a run in a cluster needs: complete checkpoints, agreement on stopping, sums that go on."""
+"""TRL's DPOTrainer with what a run in a cluster needs: agreement on stopping, whole checkpoints, totals over attempts.
+
+What it needs of the private parts of TRL and transformers is behind FencedTrainer, in trl_internals.py.
+"""
 
 import contextlib
 import math
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from trl import DPOTrainer
 
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
@@ -21,6 +23,7 @@ from dporun_trainer.run_folder import checkpoints, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
 from dporun_trainer.run_folder.running_totals import RunningTotals
 from dporun_trainer.training.settings import Machine, Settings, is_due
+from dporun_trainer.training.trl_internals import FencedTrainer, gathering_rows, rows_of_batch
 
 NON_FINITE_LIMIT = 3
 """Consecutive steps without a finite loss and gradient after which a run is given up."""
@@ -52,8 +55,12 @@ class Run:
     stop: threading.Event
 
 
-class RunTrainer(DPOTrainer):
-    """DPOTrainer for one attempt of a run."""
+class RunTrainer(FencedTrainer):
+    """The trainer of one attempt of a run, in one of its processes.
+
+    Methods marked as collective exchange data among the processes: each process must call them equally often, in the
+    same order, or all of them hang.
+    """
 
     def __init__(self, *, run: Run, **arguments: Any):
         self.run = run
@@ -61,22 +68,23 @@ class RunTrainer(DPOTrainer):
         self.non_finite_steps = 0
         self._non_finite_streak = 0
         self._preempting = False
-        self._rows: list[int] = []
+        self._rows_validated: list[int] = []
         self._began = time.monotonic()
         super().__init__(**arguments)
-        self._non_finite = torch.zeros((), dtype=torch.bool, device=self.accelerator.device)
+        # On the device, so that looking at the loss of a batch does not wait for it: end_step reads it once a step.
+        self._saw_non_finite = torch.zeros((), dtype=torch.bool, device=self.accelerator.device)
 
-    # Agreement
+    # Agreement: a signal reaches the processes at different steps, a NaN perhaps only one of them
 
     def any_process(self, *flags: bool) -> list[bool]:
-        """Tell for each flag whether any process raises it. Collective: every process must call it."""
+        """Whether any process raises a flag, for each of the flags. Collective."""
         votes = torch.tensor(flags, dtype=torch.int32, device=self.accelerator.device)
         if dist.is_initialized():
             dist.all_reduce(votes, op=dist.ReduceOp.MAX)
         return [bool(vote) for vote in votes.tolist()]
 
     def end_step(self) -> bool:
-        """Look at the step just made, and ask whether to stop here. Collective.
+        """Judge the step just made, and agree with the other processes on going on. Collective.
 
         Returns:
             Whether any process was asked to stop.
@@ -85,10 +93,11 @@ class RunTrainer(DPOTrainer):
             RunError: loss or gradient were not finite for the third time in a row.
 
         """
-        local = bool(self._non_finite)
-        self._non_finite.zero_()
-        stop, non_finite = self.any_process(self.run.stop.is_set(), local)
-        if self.run.settings.precision != "fp16":  # there, DeepSpeed finds its loss scale by overflowing
+        saw_non_finite = bool(self._saw_non_finite)
+        self._saw_non_finite.zero_()
+        stop, non_finite = self.any_process(self.run.stop.is_set(), saw_non_finite)
+        # In fp16 an infinite gradient is no error: DeepSpeed finds its loss scale by overflowing, and skips the step.
+        if self.run.settings.precision != "fp16":
             norm = self.model_wrapped.get_global_grad_norm()
             non_finite = non_finite or (norm is not None and not math.isfinite(norm))
         self._non_finite_streak = self._non_finite_streak + 1 if non_finite else 0
@@ -103,100 +112,74 @@ class RunTrainer(DPOTrainer):
         return stop
 
     def stop_if_asked(self) -> None:
-        """Leave a phase that has nothing to save when any process was asked to. Collective.
+        """Leave a phase that has nothing to save, when any process was asked to stop. Collective.
 
         Raises:
-            Preempted: one was.
+            Preempted: some process was asked to stop.
 
         """
         if self.any_process(self.run.stop.is_set())[0]:
             raise Preempted
 
     def preempt_after_saving(self) -> None:
-        """Make the checkpoint that is saved next the last one."""
+        """End the attempt after the next checkpoint."""
         self._preempting = True
 
-    # Phases
-
-    def _run_epoch(self, **named: Any) -> None:
-        """Train one epoch, unless there is nothing left to train.
-
-        transformers looks only after a step whether it was the last one, so going on from the last checkpoint of a run
-        that ends within an epoch would make one step too many.
-        """
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-        if not self.control.should_training_stop:
-            super()._run_epoch(**named)
+    # Forward passes
 
     def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
-        """Compute the base model's log-probabilities of a batch, unless asked to stop."""
+        """Compute the base model's log-probabilities of a batch, unless asked to stop. Collective."""
         self.stop_if_asked()
         return super().compute_ref_log_probs(model, inputs)
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
-        """Compute gradients of one batch and remember whether its loss was finite."""
+        """Compute gradients of one batch, and remember whether its loss was finite."""
         loss: torch.Tensor = super().training_step(*arguments, **named)
-        self._non_finite |= ~torch.isfinite(loss)
+        self._saw_non_finite |= ~torch.isfinite(loss)
         return loss
 
+    # Validation
+
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
-        """Validate without disturbing the random numbers of training."""
+        """Validate without touching the random numbers of training: resuming would not be exact otherwise."""
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
-        self._rows = []
+        self._rows_validated = []
         with torch.random.fork_rng(devices=devices):
             metrics: dict[str, float] = super().evaluate(*arguments, **named)
         return metrics
 
     def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
-        """Validate one batch, unless asked to stop; rows that only fill up the last batch do not count."""
+        """Validate one batch, unless asked to stop; rows that only fill up the last batch do not count. Collective."""
         self.stop_if_asked()
-        state = self.accelerator.gradient_state
-        last = state.end_of_dataloader and state.remainder > 0
-        rows = state.remainder if last else len(inputs["input_ids"]) // 2 * self.accelerator.num_processes
-        self._rows.append(rows)
-        gather = self.accelerator.gather
-        self.accelerator.gather = lambda values: gather(values)[:rows]
-        try:
+        rows = rows_of_batch(self.accelerator, len(inputs["input_ids"]))
+        self._rows_validated.append(rows)
+        with gathering_rows(self.accelerator, rows):
             return super().prediction_step(model, inputs, *arguments, **named)
-        finally:
-            self.accelerator.gather = gather
 
-    def _evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+    def around_validation(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Validate; when asked to stop meanwhile, save what was trained and let the next attempt validate it."""
         try:
-            metrics: dict[str, float] = super()._evaluate(*arguments, **named)
-        except Preempted:  # save what was trained; the next attempt validates it
+            return validate()
+        except Preempted:
             self._preempting = self.control.should_save = True
             return {}
-        return metrics
 
     def validate_if_due(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Validate at the step of ``checkpoint`` when its attempt was stopped before it could."""
+        """Validate at the step of ``checkpoint`` when its attempt was stopped before it could. Collective."""
         plan, config = self.run.settings, self.run.config
         step = self.state.global_step
         seen = any(_validates(entry, step) for entry in self.state.log_history)
         if seen or not is_due(step, plan.plan.steps, plan.steps_per_epoch, config.checkpoints.every_steps):
             return checkpoint
-        loss = self._evaluate(None, None).get("eval_loss")
-        if loss is None:
+        loss = self.validate().get("eval_loss")
+        if loss is None:  # stopped again; there is nothing new to save
             raise Preempted
         if self.accelerator.is_main_process and math.isfinite(loss):
             checkpoint = checkpoints.update_marker(checkpoint, eval_loss=loss)
         self.accelerator.wait_for_everyone()
         return checkpoint
 
-    # Sums that go on across attempts
-
-    def restore_sums(self, earlier: RunningTotals) -> None:
-        """Go on with the sums of the attempt whose checkpoint was loaded."""
-        self.earlier = earlier
-        self._tr_loss.fill_(earlier.loss_since_log)
-        self._total_loss_scalar = earlier.loss_total
-        self._globalstep_last_logged = earlier.last_logged
-        self._initial_global_step = 0  # what train_loss and the number of samples are counted from
-        self._metrics["train"].update({name: list(values) for name, values in earlier.metrics.items()})
-        self._total_train_tokens = earlier.tokens
-        self.non_finite_steps = earlier.non_finite_steps
+    # Totals that go on across attempts
 
     def begin_clock(self) -> None:
         """Start to count the time of this attempt."""
@@ -206,30 +189,26 @@ class RunTrainer(DPOTrainer):
         """Seconds of training, over all attempts."""
         return self.earlier.seconds + time.monotonic() - self._began
 
-    def sums(self) -> RunningTotals:
-        """Collect the running sums of this process."""
-        return RunningTotals(
-            loss_since_log=self._tr_loss.item(),
-            loss_total=self._total_loss_scalar,
-            last_logged=self._globalstep_last_logged,
-            metrics={name: [float(value) for value in values] for name, values in self._metrics["train"].items()},
-            tokens=int(self._total_train_tokens),
-            seconds=self.seconds(),
-            non_finite_steps=self.non_finite_steps,
-            attempts=self.earlier.attempts,
-        )
+    def restore_totals(self, earlier: RunningTotals) -> None:
+        """Go on with the totals of the attempt whose checkpoint was loaded."""
+        self.earlier = earlier
+        self.non_finite_steps = earlier.non_finite_steps
+        self.restore_loop_totals(earlier)
+
+    def totals(self) -> RunningTotals:
+        """Collect the totals of this process since the start of the run."""
+        ours = {
+            "seconds": self.seconds(),
+            "non_finite_steps": self.non_finite_steps,
+            "attempts": self.earlier.attempts,
+        }
+        return self.loop_totals().model_copy(update=ours)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the totals of all attempts at the end of training, and validation averaged per example.
-
-        TRL averages the means of batches, whatever their sizes.
-        """
+        """Log, with the totals of all attempts at the end of training, and validation averaged per row."""
         if "eval_loss" in logs:
-            for name, values in self._metrics["eval"].items():
-                if len(values) == len(self._rows):
-                    mean = sum(value * rows for value, rows in zip(values, self._rows, strict=True)) / sum(self._rows)
-                    self._metrics["eval"][name] = [mean]
-        if "train_runtime" in logs:
+            self.average_validation_per_row(self._rows_validated)
+        if "train_runtime" in logs:  # transformers' own count this attempt alone
             seconds = self.seconds()
             samples = min(self.state.epoch or 0, self.run.config.training.epochs) * len(self.train_dataset)
             logs["train_runtime"] = round(seconds, 4)
@@ -239,22 +218,21 @@ class RunTrainer(DPOTrainer):
 
     # Checkpoints
 
-    def create_model_card(self, *arguments: Any, **named: Any) -> None:
-        """Write none: the report writes the run's model card."""
+    def around_checkpoint(self, save: Callable[[], None]) -> None:
+        """Save a checkpoint and mark it complete once every process has written its part. Collective.
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the adapter. Unlike the base class, no process copies the frozen weights, whatever their size."""
-        if self.args.should_save:
-            trainable = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
-            self._save(output_dir, state_dict=trainable)
+        Raises:
+            Preempted: this was to be the last one.
+            RunError: the disk is full.
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """
         step = self.state.global_step
         path = checkpoints.folder(self.run.directory, step)
+        # It is there when the attempt goes on from it and only had its validation to make up for.
         if not any(saved.step == step for saved in checkpoints.complete(self.run.directory)):
             with disk_errors(path):
-                super()._save_checkpoint(model, trial)
-                running_totals.save(path, self.accelerator.process_index, self.sums())
+                save()
+                running_totals.save(path, self.accelerator.process_index, self.totals())
                 self.accelerator.wait_for_everyone()
                 if self.accelerator.is_main_process:
                     checkpoints.mark_complete(path, self._marker())
