@@ -24,6 +24,7 @@ REVISION = r"^[\w./-]+$"
 ENDPOINT_URL = r"^https?://[^/\s]+/?$"
 
 Switch = Literal["auto", "always", "never"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
 class Dpo(Document):
@@ -87,7 +88,7 @@ class Training(Document):
     """How the learning rate falls after the warm-up; constant has neither."""
     weight_decay: Finite = Field(0.0, ge=0, le=1, examples=[0.01])
     """Decoupled weight decay of AdamW."""
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the forward and backward pass; auto is bf16 where the GPU has it, else fp16, and fp32 on CPU."""
     gradient_checkpointing: Switch = "auto"
     """Trade time for memory by recomputing activations; auto decides by an estimate of the memory needed."""

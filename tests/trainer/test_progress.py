@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from dporun_api.results import Metrics, Progress, Stage
 from dporun_trainer.progress import (
     TRAINING_PERCENT,
-    Done,
-    Plan,
     ProgressFile,
+    TotalWork,
+    WorkDone,
     finishing_seconds,
     heartbeat,
     pace,
@@ -19,7 +19,7 @@ from dporun_trainer.progress import (
     seconds_left,
 )
 
-PLAN = Plan(steps=100, evaluations=2, evaluation_size=10)
+PLAN = TotalWork(steps=100, evaluations=2, evaluation_size=10)
 
 
 def test_an_update_keeps_the_other_fields(tmp_path: Path) -> None:
@@ -61,19 +61,19 @@ def test_a_phase_without_steps_stays_alive(tmp_path: Path) -> None:
 
 
 def test_nothing_is_foreseen_before_the_first_step() -> None:
-    assert pace(PLAN, Done(0, 0)) is None
-    assert seconds_left(PLAN, Done(0, 0)) is None
-    assert percent(PLAN, Done(0, 0)) == 0
+    assert pace(PLAN, WorkDone(0, 0)) is None
+    assert seconds_left(PLAN, WorkDone(0, 0)) is None
+    assert percent(PLAN, WorkDone(0, 0)) == 0
 
 
 def test_the_first_step_says_little_about_the_others() -> None:
-    step, _ = pace(PLAN, Done(3, 0, [30.0, 2.0, 2.0])) or (0, 0)
+    step, _ = pace(PLAN, WorkDone(3, 0, [30.0, 2.0, 2.0])) or (0, 0)
     assert step == 2.0
 
 
 def test_a_validation_counts_what_its_pairs_cost_until_it_was_measured() -> None:
-    guessed = seconds_left(PLAN, Done(2, 0, [2.0, 2.0]))
-    measured = seconds_left(PLAN, Done(2, 1, [2.0, 2.0], [50.0]))
+    guessed = seconds_left(PLAN, WorkDone(2, 0, [2.0, 2.0]))
+    measured = seconds_left(PLAN, WorkDone(2, 1, [2.0, 2.0], [50.0]))
     assert guessed == pytest.approx(98 * 2 + 2 * (2 * 10 * 0.4))
     assert measured == pytest.approx(98 * 2 + 50)
 
@@ -83,7 +83,7 @@ def test_time_left_gets_better_with_time() -> None:
     durations = [9.0] + [1.0] * 5 + [2.0] * 94
     errors = []
     for made in (3, 10, 40, 80):
-        forecast = seconds_left(Plan(100, 0, 0), Done(made, 0, durations[:made]))
+        forecast = seconds_left(TotalWork(100, 0, 0), WorkDone(made, 0, durations[:made]))
         assert forecast is not None
         errors.append(abs(forecast - sum(durations[made:])))
     assert errors == sorted(errors, reverse=True)
@@ -91,20 +91,20 @@ def test_time_left_gets_better_with_time() -> None:
 
 
 def test_a_resumed_attempt_forecasts_only_what_is_left() -> None:
-    assert seconds_left(PLAN, Done(90, 2, [1.0, 1.0])) == 10
+    assert seconds_left(PLAN, WorkDone(90, 2, [1.0, 1.0])) == 10
 
 
 def test_what_comes_after_training_is_counted() -> None:
     evaluation = finishing_seconds(answers=10, tokens=100, seconds_per_token=0.02, evaluation=5)
     assert evaluation > 10 * 100 * 0.02 * 2 / 8
-    assert seconds_left(PLAN, Done(100, 2, [1.0]), afterwards=evaluation) == evaluation
+    assert seconds_left(PLAN, WorkDone(100, 2, [1.0]), afterwards=evaluation) == evaluation
 
 
 @given(st.lists(st.floats(0.01, 5), min_size=1, max_size=100), st.integers(0, 2))
 def test_percent_stays_in_its_share(durations: list[float], evaluations: int) -> None:
-    done = Done(len(durations), evaluations, durations, [1.0] * evaluations)
+    done = WorkDone(len(durations), evaluations, durations, [1.0] * evaluations)
     assert 0 <= percent(PLAN, done) <= TRAINING_PERCENT * (1 + 1e-9)
 
 
 def test_percent_reaches_the_share_of_training_at_its_end() -> None:
-    assert percent(PLAN, Done(100, 2, [1.0], [3.0])) == pytest.approx(TRAINING_PERCENT)
+    assert percent(PLAN, WorkDone(100, 2, [1.0], [3.0])) == pytest.approx(TRAINING_PERCENT)

@@ -85,7 +85,7 @@ def heartbeat(progress: ProgressFile, seconds: float = HEARTBEAT_SECONDS) -> Ite
 
 
 @dataclass(frozen=True)
-class Plan:
+class TotalWork:
     """What training has to do in all.
 
     Attributes:
@@ -101,7 +101,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Done:
+class WorkDone:
     """What training has done, and how long that took.
 
     Attributes:
@@ -118,7 +118,7 @@ class Done:
     evaluation_seconds: Sequence[float] = ()
 
 
-def pace(plan: Plan, done: Done) -> tuple[float, float] | None:
+def pace(work: TotalWork, done: WorkDone) -> tuple[float, float] | None:
     """Seconds of one step and of one validation, as far as this attempt knows; None before its first step.
 
     The first step of several is left out (it compiles and allocates); a validation that was not yet seen is taken to
@@ -129,21 +129,21 @@ def pace(plan: Plan, done: Done) -> tuple[float, float] | None:
     typical = done.step_seconds[1:][-_RECENT:] or done.step_seconds
     step = sum(typical) / len(typical)
     measured = done.evaluation_seconds[-3:]
-    evaluation = sum(measured) / len(measured) if measured else step * plan.evaluation_size * _FORWARD_SHARE
+    evaluation = sum(measured) / len(measured) if measured else step * work.evaluation_size * _FORWARD_SHARE
     return step, evaluation
 
 
-def seconds_left(plan: Plan, done: Done, *, afterwards: float = 0.0) -> float | None:
+def seconds_left(work: TotalWork, done: WorkDone, *, afterwards: float = 0.0) -> float | None:
     """Seconds until the pod is done: remaining steps and validations at their pace, and what comes ``afterwards``.
 
     None before the first step of this attempt.
     """
-    known = pace(plan, done)
+    known = pace(work, done)
     if known is None:
         return None
     step, evaluation = known
-    steps = max(plan.steps - done.steps, 0)
-    evaluations = max(plan.evaluations - done.evaluations, 0)
+    steps = max(work.steps - done.steps, 0)
+    evaluations = max(work.evaluations - done.evaluations, 0)
     return steps * step + evaluations * evaluation + afterwards
 
 
@@ -160,12 +160,12 @@ def finishing_seconds(*, answers: int, tokens: int, seconds_per_token: float, ev
     return _FINISH_START + 2 * evaluation + 2 * answers * tokens * seconds_per_token / _FINISH_BATCH
 
 
-def percent(plan: Plan, done: Done) -> float:
+def percent(work: TotalWork, done: WorkDone) -> float:
     """Share of the stay in the pod that is done, from 0 to TRAINING_PERCENT while training.
 
     Steps and validations weigh what they cost; before that is known, only steps count.
     """
-    step, evaluation = pace(plan, done) or (1.0, 0.0)
-    total = plan.steps * step + plan.evaluations * evaluation
-    spent = min(done.steps, plan.steps) * step + min(done.evaluations, plan.evaluations) * evaluation
+    step, evaluation = pace(work, done) or (1.0, 0.0)
+    total = work.steps * step + work.evaluations * evaluation
+    spent = min(done.steps, work.steps) * step + min(done.evaluations, work.evaluations) * evaluation
     return TRAINING_PERCENT * spent / total if total > 0 else 0.0

@@ -2,11 +2,13 @@
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
@@ -281,9 +283,31 @@ def test_an_earlier_adapter_is_the_start_and_the_base_stays_the_reference(
 def test_an_adapter_of_another_rank_is_refused(full: tuple[Path, Any], model: Path, tmp_path: Path) -> None:
     config = a_config("other", lora={"rank": 8})
     directory = training.prepare(config, tmp_path, model, adapter=full[0] / "final")
-    with pytest.raises(RunError, match="has r 4, this run has 8") as raised:
+    with pytest.raises(RunError, match=r"lora.rank is 8, but the adapter in .*/final has 4") as raised:
         attempt(config, directory)
     assert raised.value.exit_code == 64
+
+
+def test_an_adapter_of_other_layers_is_refused(full: tuple[Path, Any], model: Path, tmp_path: Path) -> None:
+    adapter = shutil.copytree(full[0] / "final", tmp_path / "adapter")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    weights = load_file(adapter / "adapter_model.safetensors")
+    queries = {name: weight for name, weight in weights.items() if "q_proj" in name}
+    assert 0 < len(queries) < len(weights)
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["q_proj"]}))
+    save_file(queries, adapter / "adapter_model.safetensors")
+    directory = training.prepare(a_config("layers"), tmp_path, model, adapter=adapter)
+    with pytest.raises(RunError, match=f"lacks {len(weights) - len(queries)} of the weights that this run trains"):
+        attempt(a_config("layers"), directory)
+
+
+def test_other_rows_than_prepare_counted_are_refused(model: Path, tmp_path: Path) -> None:
+    """The steps of the plan would not be those of the run, and its last one not be saved."""
+    config = a_config("rows")
+    directory = training.prepare(config, tmp_path, model)
+    tiny_model.write_rows(directory / "inputs" / "train.jsonl", tiny_model.chat_pairs(15))
+    with pytest.raises(RunError, match="prepare counted 16 training and 6 validation rows, but TRL keeps 15 and 6"):
+        attempt(config, directory)
 
 
 def test_a_wrong_number_of_processes_is_refused(model: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dporun_api.files import read_json, sha256, sync_folder, write_json
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.policy import (
     MERGE_RECORD,
@@ -21,7 +22,6 @@ from dporun_trainer.evaluation.policy import (
     is_adapter,
     load_model,
     load_tokenizer,
-    resolve_device,
 )
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def adapter_sha256(adapter: Path) -> str:
 
 
 def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence[str]) -> Merge:
-    device = resolve_device()
+    device = this_machine().device
     tokenizer = load_tokenizer(adapter, base)
     inputs = [_encode(tokenizer, prompt) for prompt in prompts[:_PROMPTS] if prompt]
     model = load_model(base, "auto").to(device).eval()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -17,21 +17,22 @@ from transformers.utils.logging import disable_progress_bar
 
 from dporun_api import run_folder as layout
 from dporun_api.files import read_json
+from dporun_api.run_config import Precision
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnProgress
+from dporun_trainer.precision import DTYPES, choose_arithmetic
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_CONFIG = "config.json"
 MERGE_RECORD = "merge.json"
 """Beside a merged model: what was merged, and how exactly."""
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class Sides(NamedTuple, Generic[T]):
@@ -103,9 +104,9 @@ def load_policy(source: Path, *, base: str | Path | None = None, precision: Prec
     """
     adapter = is_adapter(source)
     base = find_base(source) if base is None else _usable(base)
-    dtype = resolve_dtype(precision)
-    device = resolve_device()
-    log.info("loading %s and its base %s in %s on %s", source, base, str(dtype).removeprefix("torch."), device)
+    machine = this_machine()
+    device, dtype = machine.device, DTYPES[choose_arithmetic(precision, machine)]
+    log.info("loading %s and its base %s in %s on %s", source, base, dtype, device)
     reference = load_model(base, dtype).to(device)
     tokenizer = load_tokenizer(source, base)
     if adapter:
@@ -160,8 +161,12 @@ def find_base(source: Path) -> str | Path:
     )
 
 
-def load_model(source: str | Path, dtype: torch.dtype | Literal["auto"]) -> PreTrainedModel:
+def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
     """Load a causal language model from safetensors, without running any code that comes with it.
+
+    Args:
+        source: folder or Hub name.
+        dtype: torch's name of the weights' type, or auto for the one that they are stored in.
 
     Raises:
         RunError: it cannot be loaded.
@@ -206,20 +211,6 @@ def load_tokenizer(source: Path, base: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def resolve_device() -> torch.device:
-    """The GPU when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def resolve_dtype(precision: Precision) -> torch.dtype:
-    """Arithmetic that ``precision`` means on this machine."""
-    if precision != "auto":
-        return _DTYPES[precision]
-    if not torch.cuda.is_available():
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def _record(path: Path, key: str) -> str | None:

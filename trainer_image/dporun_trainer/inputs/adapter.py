@@ -6,6 +6,7 @@ from pathlib import Path
 from dporun_api.files import read_json
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.adapters import require_same_shape
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder.manifest import Manifest
 from dporun_trainer.run_folder.prepared import ModelFacts
@@ -48,27 +49,7 @@ def fetch_adapter(config: RunConfig, model: ModelFacts, folder: Path) -> None:
         )
     renamed = {file.path: file.path.removeprefix(_ADAPTER) for file in files}
     copy_files(store, files, folder, reason, renamed)
-    _check_shape(config, uri, read_json(folder / "adapter_config.json"))
-
-
-def _check_shape(config: RunConfig, uri: str, adapter: dict[str, object]) -> None:
-    """An adapter keeps its shape, so a run that asks for another one asks for something else."""
-    wanted = {"r": ("lora.rank", config.lora.rank), "lora_alpha": ("lora.alpha", config.lora.alpha)}
-    for key, (field, value) in wanted.items():
-        if adapter.get(key) != value:
-            raise RunError(
-                Reason.INVALID_SPEC,
-                f"{field} is {value}, but the adapter in {uri} has {adapter.get(key)}",
-                hint=f"Set {field} to {adapter.get(key)}: an adapter that is trained further keeps its shape.",
-            )
-    targets = config.lora.target_modules
-    names = adapter.get("target_modules")
-    if targets != ("all-linear",) and isinstance(names, list) and set(names) != set(targets):
-        raise RunError(
-            Reason.INVALID_SPEC,
-            f"lora.targetModules is {', '.join(targets)}, but the adapter in {uri} has {', '.join(sorted(names))}",
-            hint="Set lora.targetModules to the adapter's, or to [all-linear] to take them as they are.",
-        )
+    require_same_shape(config.lora, read_json(folder / "adapter_config.json"), uri)
 
 
 def _name(manifest: Manifest) -> str:

@@ -1,13 +1,11 @@
-"""Put a training process together: device, model, data, trainer, and the checkpoint to go on from."""
+"""Put a training process together: decide what it does, load model and data, make the trainer."""
 
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 import transformers
 from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -15,129 +13,106 @@ from trl import DPOConfig
 
 from dporun_api import run_folder as layout
 from dporun_api.files import read_json
-from dporun_api.run_config import ResumePolicy, RunConfig
+from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.adapters import require_same_layers, require_same_shape
+from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
-from dporun_trainer.run_folder import checkpoints
-from dporun_trainer.run_folder.checkpoints import Checkpoint
+from dporun_trainer.precision import DTYPES, Arithmetic
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.training import callbacks
+from dporun_trainer.training.arguments import trainer_arguments
 from dporun_trainer.training.memory import Shape
-from dporun_trainer.training.settings import Machine, Precision, Settings, decide, decide_plan, trainer_arguments
-from dporun_trainer.training.trainer import Run, RunTrainer
+from dporun_trainer.training.plan import decide_plan
+from dporun_trainer.training.resume import checkpoint_to_resume, run_identity
+from dporun_trainer.training.trainer import RunTrainer, TrainingRun
 from dporun_trainer.training.trl_internals import use_torch_collectives
 
-_DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_NOT_IN_IDENTITY = {"logging_steps", "early_stopping_patience", "stop_on_unstable", "precision"}
 
-
-def build(
-    config: RunConfig, prepared: Prepared, directory: Path, stop: threading.Event
-) -> tuple[RunTrainer, Checkpoint | None]:
-    """Load everything, make the trainer and find the checkpoint that it goes on from.
+def build(config: RunConfig, prepared: Prepared, directory: Path, stop: threading.Event) -> RunTrainer:
+    """Make the trainer of one attempt; its ``run`` says what was decided, and which checkpoint it goes on from.
 
     Raises:
         RunError: the configuration asks for what this machine, model or number of processes cannot do.
 
     """
-    use_torch_collectives()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world != config.topology.world_size:
-        raise RunError(
-            Reason.INVALID_SPEC,
-            f"{world} training processes were started, but distributed.nodes times distributed.processesPerNode is "
-            f"{config.topology.nodes} * {config.topology.processes_per_node} = {config.topology.world_size}",
-        )
-    machine = this_machine(config)
-    settings = decide(
+    # Decide, and refuse what cannot work, before anything large is loaded.
+    _require_world_size(config)
+    machine = this_machine(config.topology.processes_per_node)
+    plan = decide_plan(
         config,
         machine,
         _shape(config, prepared),
         train_rows=prepared.dataset.train_rows,
         validation_rows=prepared.dataset.validation_rows,
     )
-    identity = _identity(config, prepared, settings)
-    checkpoint = checkpoint_to_resume(config, directory, identity)
-    arguments = DPOConfig(**trainer_arguments(config, settings, output_dir=str(directory), cuda=machine.cuda))
+    identity = run_identity(config, prepared, plan)
+    run = TrainingRun(
+        config=config,
+        plan=plan,
+        machine=machine,
+        directory=directory,
+        identity=identity,
+        resumed=checkpoint_to_resume(config, directory, identity),
+        stop=stop,
+    )
+
+    # Load. Arguments come before the model: they are where transformers learns of DeepSpeed.
+    use_torch_collectives()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    arguments = DPOConfig(**trainer_arguments(config, plan, output_dir=str(directory), cuda=machine.cuda))
     tokenizer = AutoTokenizer.from_pretrained(prepared.model_path)
     data = datasets.load_dataset(
         "json",
         data_files={"train": prepared.train_path, "validation": prepared.validation_path},
         cache_dir=str(directory / layout.INPUTS / "cache"),
     )
+
+    # Make the trainer. TRL tokenizes the data here, and precomputes the base model's log-probabilities.
     trainer = RunTrainer(
-        run=Run(config, settings, machine, directory, identity, stop),
-        model=_base_model(prepared.model_path, settings),
+        run=run,
+        model=_base_model(prepared.model_path, plan.precision),
         args=arguments,
         train_dataset=data["train"],
         eval_dataset=data["validation"],
         processing_class=tokenizer,
         peft_config=_lora(config),
     )
-    rows = {"train_rows": len(trainer.train_dataset), "validation_rows": len(trainer.eval_dataset)}
-    plan, steps_per_epoch = decide_plan(config, **rows)  # from the rows that are left, should TRL have dropped some
-    trainer.run = replace(trainer.run, settings=replace(settings, plan=plan, steps_per_epoch=steps_per_epoch))
+    _require_planned_rows(trainer)
     if prepared.adapter_path is not None:
         _start_from(trainer, Path(prepared.adapter_path), config)
+
+    # Callbacks are called in this order: first restore totals, last delete what a new checkpoint made needless.
     trainer.remove_callback(transformers.PrinterCallback)
-    for callback in (
-        callbacks.Continuity(trainer, checkpoint),
-        callbacks.Schedule(trainer),
-        callbacks.Stopping(trainer),
-        callbacks.Pruning(trainer),
-    ):
-        trainer.add_callback(callback)
-    return trainer, checkpoint
+    for callback in (callbacks.Continuity, callbacks.ValidateAndSave, callbacks.Stopping, callbacks.Pruning):
+        trainer.add_callback(callback(trainer))
+    return trainer
 
 
-def this_machine(config: RunConfig) -> Machine:
-    """Describe what this process runs on.
-
-    Raises:
-        RunError: the node has GPUs, but fewer than processes.
-
-    """
-    processes = config.topology.processes_per_node
-    if not torch.cuda.is_available():
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
-        return Machine(cuda=False, bf16=True, memory=memory, name="the CPU")
-    if torch.cuda.device_count() < processes:
+def _require_world_size(config: RunConfig) -> None:
+    topology, world = config.topology, int(os.environ.get("WORLD_SIZE", "1"))
+    if world != topology.world_size:
         raise RunError(
             Reason.INVALID_SPEC,
-            f"distributed.processesPerNode is {processes}, but this node has {torch.cuda.device_count()} GPUs",
-            hint="Request as many GPUs as processes: resources.gpusPerNode.",
+            f"{world} training processes were started, but distributed.nodes times distributed.processesPerNode is "
+            f"{topology.nodes} * {topology.processes_per_node} = {topology.world_size}",
         )
-    properties = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
-    return Machine(
-        cuda=True,
-        bf16=torch.cuda.is_bf16_supported(including_emulation=False),
-        memory=properties.total_memory,
-        name=properties.name,
-    )
 
 
-def checkpoint_to_resume(config: RunConfig, directory: Path, identity: dict[str, object]) -> Checkpoint | None:
-    """Find the checkpoint that this attempt goes on from.
+def _require_planned_rows(trainer: RunTrainer) -> None:
+    """Make sure that TRL kept the rows that prepare counted: the plan's steps are the run's only if it did.
 
-    Raises:
-        RunError: there is one, but going on from it would not continue the same run.
-
+    Both drop rows whose prompt fills dpo.maxLength. With other steps, the last one would not be due, and not be saved.
     """
-    if config.checkpoints.resume is ResumePolicy.NEVER:
-        return None
-    newest = checkpoints.newest_complete(checkpoints.complete(directory))
-    if newest is None:
-        return None
-    differing = checkpoints.differences(newest.marker.identity, identity)
-    if differing:
+    plan, kept = trainer.run.plan, (len(trainer.train_dataset), len(trainer.eval_dataset))
+    if kept != (plan.train_rows, plan.validation_rows):
         raise RunError(
-            Reason.INVALID_SPEC,
-            f"{newest.path.name} was saved by a different run, so it cannot be continued: {'; '.join(differing)}",
-            hint="Set these back, give the run a new name, or start it again with checkpoints.resume: never.",
+            Reason.TRAINER_ERROR,
+            f"prepare counted {plan.train_rows} training and {plan.validation_rows} validation rows, but TRL keeps "
+            f"{kept[0]} and {kept[1]}",
+            hint="Delete the run's inputs/prepared.json, so that prepare runs again.",
         )
-    return newest
 
 
 def _shape(config: RunConfig, prepared: Prepared) -> Shape:
@@ -157,24 +132,7 @@ def _shape(config: RunConfig, prepared: Prepared) -> Shape:
     )
 
 
-def _identity(config: RunConfig, prepared: Prepared, settings: Settings) -> dict[str, object]:
-    """List what a checkpoint and an attempt must have in common for the attempt to go on exactly."""
-    training = config.training.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)
-    return {
-        "model": config.model.uri,
-        "revision": prepared.model_revision,
-        "dataset": prepared.dataset.fingerprint,
-        **config.dpo.model_dump(mode="json", exclude={"precompute_ref_log_probs"}),
-        **{f"lora.{name}": value for name, value in config.lora.model_dump(mode="json").items()},
-        **training,
-        "precision": settings.precision,
-        "worldSize": config.topology.world_size,
-        "zeroStage": config.topology.deepspeed.zero_stage,
-        "offloadOptimizer": config.topology.deepspeed.offload_optimizer,
-    }
-
-
-def _base_model(path: str, settings: Settings) -> Any:
+def _base_model(path: str, arithmetic: Arithmetic) -> Any:
     """Load the base model without any dropout of its own: it is the reference, so it must answer the same every time.
 
     LoRA's dropout stays; TRL's disable_dropout would remove both.
@@ -183,7 +141,7 @@ def _base_model(path: str, settings: Settings) -> Any:
     for name, value in vars(config.get_text_config()).items():
         if isinstance(value, float) and ("dropout" in name or name.endswith("_pdrop")):
             setattr(config.get_text_config(), name, 0.0)
-    return AutoModelForCausalLM.from_pretrained(path, config=config, dtype=_DTYPES[settings.precision])
+    return AutoModelForCausalLM.from_pretrained(path, config=config, dtype=DTYPES[arithmetic])
 
 
 def _lora(config: RunConfig) -> LoraConfig:
@@ -204,20 +162,8 @@ def _start_from(trainer: RunTrainer, adapter: Path, config: RunConfig) -> None:
         RunError: the adapter has another shape than this run's.
 
     """
-    saved = read_json(adapter / "adapter_config.json")
-    for name, now in (("r", config.lora.rank), ("lora_alpha", config.lora.alpha)):
-        if saved.get(name) != now:
-            raise RunError(
-                Reason.INVALID_SPEC,
-                f"the adapter to start from has {name} {saved.get(name)}, this run has {now}",
-                hint="Set lora.rank and lora.alpha to those of the earlier run.",
-            )
+    source = config.checkpoints.resume_from or str(adapter)
+    require_same_shape(config.lora, read_json(adapter / "adapter_config.json"), source)
     result = set_peft_model_state_dict(trainer.model, load_peft_weights(str(adapter), device="cpu"))
-    missing = [name for name in result.missing_keys if "lora_" in name]
-    if missing or result.unexpected_keys:
-        raise RunError(
-            Reason.INVALID_SPEC,
-            f"the adapter to start from adapts other layers: {len(missing)} of this run's have no weights in it, "
-            f"{len(result.unexpected_keys)} of its layers are not adapted here",
-            hint="Set lora.targetModules to those of the earlier run.",
-        )
+    missing = [name for name in result.missing_keys if "lora_" in name]  # the frozen weights are missing by design
+    require_same_layers(missing, result.unexpected_keys, source)

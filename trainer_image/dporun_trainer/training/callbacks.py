@@ -9,8 +9,6 @@ from transformers import TrainerCallback
 from dporun_api.results import HealthState
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.run_folder import checkpoints, running_totals
-from dporun_trainer.run_folder.checkpoints import Checkpoint
-from dporun_trainer.training.settings import is_due
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
@@ -21,33 +19,31 @@ log = logging.getLogger(__name__)
 class Continuity(TrainerCallback):
     """Go on where the checkpoint was left: its totals, and the validation that its attempt had no time for."""
 
-    def __init__(self, trainer: "RunTrainer", checkpoint: Checkpoint | None):
+    def __init__(self, trainer: "RunTrainer"):
         self._trainer = trainer
-        self._checkpoint = checkpoint
 
     def on_train_begin(self, *_: Any, **_named: Any) -> None:
         """Restore the totals and make up for the validation."""
         self._trainer.begin_clock()
-        if self._checkpoint is not None:
-            earlier = running_totals.load(self._checkpoint.path, self._trainer.accelerator.process_index)
+        checkpoint = self._trainer.run.resumed
+        if checkpoint is not None:
+            earlier = running_totals.load(checkpoint.path, self._trainer.accelerator.process_index)
             self._trainer.restore_totals(earlier.model_copy(update={"attempts": earlier.attempts + 1}))
-            self._trainer.validate_if_due(self._checkpoint)
+            self._trainer.validate_if_due(checkpoint)
 
 
-class Schedule(TrainerCallback):
+class ValidateAndSave(TrainerCallback):
     """Validate and save after each epoch, at the last step, and every so many steps when asked.
 
     One rule for all of them; transformers knows either epochs or steps.
     """
 
     def __init__(self, trainer: "RunTrainer"):
-        self._run = trainer.run
+        self._schedule = trainer.run.plan.schedule
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for validation and checkpoint when they are due."""
-        settings, every = self._run.settings, self._run.config.checkpoints.every_steps
-        due = is_due(state.global_step, settings.plan.steps, settings.steps_per_epoch, every)
-        control.should_evaluate = control.should_save = due
+        control.should_evaluate = control.should_save = self._schedule.is_due(state.global_step)
 
 
 class Stopping(TrainerCallback):

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from dporun_api.metrics import METRICS
 from dporun_api.results import Metrics, Stage
 from dporun_trainer.diagnosis.health import diagnose
-from dporun_trainer.progress import Done, Plan, ProgressFile, finishing_seconds, pace, percent, seconds_left
+from dporun_trainer.progress import ProgressFile, TotalWork, WorkDone, finishing_seconds, pace, percent, seconds_left
 from dporun_trainer.run_folder import checkpoints
 from dporun_trainer.run_folder.checkpoints import Checkpoint
 from dporun_trainer.training import bookkeeping
@@ -93,30 +93,30 @@ class Reporter(TrainerCallback):
         run = self._trainer.run
         bookkeeping.write_history(run.directory, state.log_history)
         self._tell(state, metrics=newest(state.log_history), health=diagnose(state.log_history, run.config))
-        log.info("%s", line(state.log_history[-1], run.settings.plan.steps))
+        log.info("%s", line(state.log_history[-1], run.plan.schedule.steps))
 
     def _tell_now_and_then(self, state: Any, **changes: Any) -> None:
         if time.monotonic() - self._told >= _EVERY_SECONDS:
             self._tell(state, **changes)
 
     def _tell(self, state: Any, **changes: Any) -> None:
-        plan = self._trainer.run.settings.plan
+        work = self._trainer.run.plan.work
         evaluations = sum("eval_loss" in entry for entry in state.log_history)
-        done = Done(state.global_step, evaluations, self._step_seconds, self._evaluation_seconds)
+        done = WorkDone(state.global_step, evaluations, self._step_seconds, self._evaluation_seconds)
         self._told = time.monotonic()
         self._progress.update(
             step=state.global_step,
-            total_steps=plan.steps,
+            total_steps=work.steps,
             epoch=state.epoch or 0,
-            percent=percent(plan, done),
-            eta_seconds=seconds_left(plan, done, afterwards=self._afterwards(plan, done)),
+            percent=percent(work, done),
+            eta_seconds=seconds_left(work, done, afterwards=self._afterwards(work, done)),
             samples_per_second=self.samples_per_second,
             **changes,
         )
 
-    def _afterwards(self, plan: Plan, done: Done) -> float:
+    def _afterwards(self, work: TotalWork, done: WorkDone) -> float:
         evaluation = self._trainer.run.config.evaluation
-        known = pace(plan, done)
+        known = pace(work, done)
         if not evaluation.enabled or known is None:
             return 0.0
         return finishing_seconds(

@@ -79,7 +79,7 @@ def _run(config: RunConfig, directory: Path, stop: threading.Event, rank: int) -
     except Preempted:
         return RankEnd(rank=rank, state=OutcomeState.PREEMPTED, at=time.time(), step=attempt.step)
     except Exception as error:  # noqa: BLE001  the end file is where every error goes
-        checkpointing = attempt.trainer is not None and attempt.trainer.run.settings.checkpointing
+        checkpointing = attempt.trainer is not None and attempt.trainer.run.plan.gradient_checkpointing
         failure = explain_training(error, config, checkpointing=checkpointing)
         return RankEnd(rank=rank, state=OutcomeState.FAILED, at=time.time(), step=attempt.step, failure=failure)
     return RankEnd(rank=rank, state=OutcomeState.SUCCEEDED, at=time.time(), step=attempt.step)
@@ -119,8 +119,8 @@ class Attempt:
 
         with self._alive(Stage.LOADING):
             prepared = Prepared.load(self._directory)
-            trainer, checkpoint = build(self._config, prepared, self._directory, self._stop)
-            self.trainer = trainer
+            self.trainer = trainer = build(self._config, prepared, self._directory, self._stop)
+            checkpoint = trainer.run.resumed
             if self._main:
                 bookkeeping.begin(trainer, prepared, checkpoint)
                 reporter = Reporter(trainer, self._progress, checkpoint)

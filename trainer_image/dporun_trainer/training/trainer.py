@@ -19,10 +19,11 @@ import torch.distributed as dist
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
+from dporun_trainer.machine import Machine
 from dporun_trainer.run_folder import checkpoints, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
 from dporun_trainer.run_folder.running_totals import RunningTotals
-from dporun_trainer.training.settings import Machine, Settings, is_due
+from dporun_trainer.training.plan import TrainingPlan
 from dporun_trainer.training.trl_internals import FencedTrainer, gathering_rows, rows_of_batch
 
 NON_FINITE_LIMIT = 3
@@ -34,24 +35,26 @@ class Preempted(Exception):  # noqa: N818  a signal, not an error
 
 
 @dataclass(frozen=True)
-class Run:
-    """What the trainer knows of the run it works for.
+class TrainingRun:
+    """What the trainer knows of the run for which it makes an attempt.
 
     Attributes:
         config: what the user asked.
-        settings: what is really done.
-        machine: what this process runs on.
+        plan: what is really done.
+        machine: what this process computes on.
         directory: of the run.
         identity: what a checkpoint must have in common with this attempt to go on exactly.
+        resumed: checkpoint that this attempt goes on from; None when it starts at the beginning.
         stop: set when this process was asked to stop.
 
     """
 
     config: RunConfig
-    settings: Settings
+    plan: TrainingPlan
     machine: Machine
     directory: Path
     identity: dict[str, object]
+    resumed: Checkpoint | None
     stop: threading.Event
 
 
@@ -62,7 +65,7 @@ class RunTrainer(FencedTrainer):
     same order, or all of them hang.
     """
 
-    def __init__(self, *, run: Run, **arguments: Any):
+    def __init__(self, *, run: TrainingRun, **arguments: Any):
         self.run = run
         self.earlier = RunningTotals()
         self.non_finite_steps = 0
@@ -97,7 +100,7 @@ class RunTrainer(FencedTrainer):
         self._saw_non_finite.zero_()
         stop, non_finite = self.any_process(self.run.stop.is_set(), saw_non_finite)
         # In fp16 an infinite gradient is no error: DeepSpeed finds its loss scale by overflowing, and skips the step.
-        if self.run.settings.precision != "fp16":
+        if self.run.plan.precision != "fp16":
             norm = self.model_wrapped.get_global_grad_norm()
             non_finite = non_finite or (norm is not None and not math.isfinite(norm))
         self._non_finite_streak = self._non_finite_streak + 1 if non_finite else 0
@@ -166,10 +169,9 @@ class RunTrainer(FencedTrainer):
 
     def validate_if_due(self, checkpoint: Checkpoint) -> Checkpoint:
         """Validate at the step of ``checkpoint`` when its attempt was stopped before it could. Collective."""
-        plan, config = self.run.settings, self.run.config
         step = self.state.global_step
         seen = any(_validates(entry, step) for entry in self.state.log_history)
-        if seen or not is_due(step, plan.plan.steps, plan.steps_per_epoch, config.checkpoints.every_steps):
+        if seen or not self.run.plan.schedule.is_due(step):
             return checkpoint
         loss = self.validate().get("eval_loss")
         if loss is None:  # stopped again; there is nothing new to save

@@ -6,17 +6,17 @@ import pytest
 from dporun_api.run_config import Dpo, RunConfig
 from dporun_testing.training import a_config
 from dporun_trainer.errors import RunError
+from dporun_trainer.machine import Machine
+from dporun_trainer.progress import TotalWork
+from dporun_trainer.training.arguments import deepspeed_config, trainer_arguments
 from dporun_trainer.training.memory import GIB, Shape
-from dporun_trainer.training.settings import (
-    Machine,
-    Settings,
-    decide,
+from dporun_trainer.training.plan import (
+    Schedule,
+    TrainingPlan,
     decide_losses,
     decide_plan,
     decide_precision,
-    deepspeed_config,
-    is_due,
-    trainer_arguments,
+    decide_schedule,
 )
 
 CPU = Machine(cuda=False, bf16=True, memory=16 * GIB, name="the CPU")
@@ -36,8 +36,8 @@ SMALL = Shape(
 )
 
 
-def settings(config: RunConfig, machine: Machine = H100, rows: tuple[int, int] = (72, 16)) -> Settings:
-    return decide(config, machine, SMALL, train_rows=rows[0], validation_rows=rows[1])
+def plan(config: RunConfig, machine: Machine = H100, rows: tuple[int, int] = (72, 16)) -> TrainingPlan:
+    return decide_plan(config, machine, SMALL, train_rows=rows[0], validation_rows=rows[1])
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,20 @@ def test_steps(rows: int, epochs: float, world: int, steps: int, per_epoch: int)
     config = a_config(
         training={"epochs": epochs, "gradient_accumulation_steps": 4}, topology={"processes_per_node": world}
     )
-    plan, found = decide_plan(config, train_rows=rows, validation_rows=16)
-    assert (plan.steps, found) == (steps, per_epoch)
+    schedule = decide_schedule(config, rows)
+    assert (schedule.steps, schedule.steps_per_epoch) == (steps, per_epoch)
 
 
 def test_checkpoints_are_due_after_each_epoch_at_the_end_and_every_so_many_steps() -> None:
-    assert [step for step in range(19) if is_due(step, 18, 9, None)] == [9, 18]
-    assert [step for step in range(15) if is_due(step, 14, 9, 4)] == [4, 8, 9, 12, 14]
+    assert [step for step in range(19) if Schedule(18, 9).is_due(step)] == [9, 18]
+    assert [step for step in range(15) if Schedule(14, 9, every_steps=4).is_due(step)] == [4, 8, 9, 12, 14]
+
+
+def test_the_plan_counts_the_work_of_the_whole_run() -> None:
+    decided = plan(a_config(training={"gradient_accumulation_steps": 4}, checkpoints={"every_steps": 4}))
+    assert decided.schedule == Schedule(steps=18, steps_per_epoch=9, every_steps=4)
+    assert decided.schedule.validations == 6
+    assert decided.work == TotalWork(steps=18, evaluations=6, evaluation_size=2)
 
 
 @pytest.mark.parametrize(
@@ -115,26 +122,26 @@ def test_reference_log_probabilities_are_precomputed_when_they_are_used_again(
     epochs: float, every: int | None, validation: int, pays: bool
 ) -> None:
     config = a_config(training={"epochs": epochs}, checkpoints={"every_steps": every})
-    assert settings(config, rows=(72, validation)).precompute is pays
+    assert plan(config, rows=(72, validation)).precompute_ref_log_probs is pays
 
 
 @pytest.mark.parametrize(("switch", "expected"), [("always", True), ("never", False)])
 def test_switches_are_obeyed(switch: str, expected: bool) -> None:
     config = a_config(dpo={"precompute_ref_log_probs": switch}, training={"gradient_checkpointing": switch})
-    decided = settings(config)
-    assert (decided.precompute, decided.checkpointing) == (expected, expected)
+    decided = plan(config)
+    assert (decided.precompute_ref_log_probs, decided.gradient_checkpointing) == (expected, expected)
 
 
 def test_activations_are_recomputed_only_where_memory_is_short() -> None:
-    assert not settings(a_config(), H100).checkpointing
+    assert not plan(a_config(), H100).gradient_checkpointing
     tight = Machine(cuda=True, bf16=True, memory=6 * GIB, name="small")
-    assert settings(a_config(), tight).checkpointing
+    assert plan(a_config(), tight).gradient_checkpointing
 
 
 def test_about_a_hundred_log_entries_by_default() -> None:
     config = a_config(training={"logging_steps": None})
-    assert settings(config, rows=(72, 16)).logging_steps == 1
-    assert settings(config, rows=(40_000, 16)).logging_steps == 200
+    assert plan(config, rows=(72, 16)).logging_steps == 1
+    assert plan(config, rows=(40_000, 16)).logging_steps == 200
 
 
 def test_every_training_field_reaches_the_trainer() -> None:
@@ -154,7 +161,7 @@ def test_every_training_field_reaches_the_trainer() -> None:
             "gradient_checkpointing": "always",
         },
     )
-    decided = settings(config)
+    decided = plan(config)
     arguments = trainer_arguments(config, decided, output_dir="x", cuda=True)
     assert (
         arguments
@@ -187,7 +194,7 @@ def test_every_training_field_reaches_the_trainer() -> None:
 @pytest.mark.parametrize("stage", [1, 2])
 def test_deepspeed(stage: int) -> None:
     config = a_config(topology={"deepspeed": {"zero_stage": stage, "offload_optimizer": True}})
-    zero = deepspeed_config(config, settings(config, T4))
+    zero = deepspeed_config(config, plan(config, T4))
     assert zero["zero_optimization"]["stage"] == stage
     assert zero["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
     assert zero["fp16"]["enabled"]

@@ -1,0 +1,44 @@
+"""Whether an adapter fits a run: one answer for prepare and for training."""
+
+from typing import Any
+
+import pytest
+
+from dporun_api.run_config import Lora
+from dporun_trainer.adapters import require_same_layers, require_same_shape
+from dporun_trainer.errors import RunError
+
+LORA = Lora(rank=8, alpha=16, target_modules=("q_proj", "v_proj"))
+FITTING = {"r": 8, "lora_alpha": 16, "target_modules": ["v_proj", "q_proj"]}
+
+
+def test_an_adapter_of_the_same_shape_fits() -> None:
+    require_same_shape(LORA, FITTING, "s3://b/run")
+    require_same_shape(LORA.model_copy(update={"target_modules": ("all-linear",)}), FITTING, "s3://b/run")
+    require_same_layers([], [], "s3://b/run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "hint"),
+    [
+        ({"r": 4}, "lora.rank is 8, but the adapter in s3://b/run has 4", "Set lora.rank to 4"),
+        ({"lora_alpha": 8}, "lora.alpha is 16, but the adapter in s3://b/run has 8", "Set lora.alpha to 8"),
+        (
+            {"target_modules": ["k_proj"]},
+            "lora.targetModules is q_proj, v_proj, but the adapter in s3://b/run has k_proj",
+            r"Set lora.targetModules to [k_proj].",
+        ),
+    ],
+)
+def test_an_adapter_of_another_shape_is_refused(change: dict[str, Any], message: str, hint: str) -> None:
+    with pytest.raises(RunError) as raised:
+        require_same_shape(LORA, FITTING | change, "s3://b/run")
+    assert raised.value.message == message
+    assert (raised.value.hint or "").startswith(hint)
+    assert raised.value.exit_code == 64
+
+
+@pytest.mark.parametrize(("missing", "unexpected"), [(["a"], []), ([], ["b"])])
+def test_an_adapter_of_other_layers_is_refused(missing: list[str], unexpected: list[str]) -> None:
+    with pytest.raises(RunError, match="the adapter in s3://b/run adapts other layers"):
+        require_same_layers(missing, unexpected, "s3://b/run")

@@ -1,0 +1,56 @@
+"""Whether an earlier run's adapter fits a run that starts from it: asked by prepare, and again where it is loaded."""
+
+from collections.abc import Mapping, Sequence
+
+from dporun_api.run_config import Lora
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.errors import RunError
+
+
+def require_same_shape(lora: Lora, adapter: Mapping[str, object], source: str) -> None:
+    """Refuse an adapter whose rank, alpha or layers are not those that the run asks for: training cannot change them.
+
+    Args:
+        lora: of the run.
+        adapter: content of the adapter's adapter_config.json.
+        source: where the adapter comes from, for people.
+
+    Raises:
+        RunError: they differ.
+
+    """
+    for name, field, wanted in (("r", "lora.rank", lora.rank), ("lora_alpha", "lora.alpha", lora.alpha)):
+        if adapter.get(name) != wanted:
+            raise RunError(
+                Reason.INVALID_SPEC,
+                f"{field} is {wanted}, but the adapter in {source} has {adapter.get(name)}",
+                hint=f"Set {field} to {adapter.get(name)}: an adapter that is trained further keeps its shape.",
+            )
+    targets, adapted = lora.target_modules, adapter.get("target_modules")
+    if targets != ("all-linear",) and isinstance(adapted, list) and set(adapted) != set(targets):
+        raise RunError(
+            Reason.INVALID_SPEC,
+            f"lora.targetModules is {', '.join(targets)}, but the adapter in {source} has {', '.join(sorted(adapted))}",
+            hint=f"Set lora.targetModules to [{', '.join(sorted(adapted))}].",
+        )
+
+
+def require_same_layers(missing: Sequence[str], unexpected: Sequence[str], source: str) -> None:
+    """Refuse an adapter whose weights do not match the run's layers; all-linear names no layers to compare before.
+
+    Args:
+        missing: the run's weights that the adapter lacks.
+        unexpected: the adapter's weights for which the run has no place.
+        source: where the adapter comes from, for people.
+
+    Raises:
+        RunError: there are any.
+
+    """
+    if missing or unexpected:
+        raise RunError(
+            Reason.INVALID_SPEC,
+            f"the adapter in {source} adapts other layers: it lacks {len(missing)} of the weights that this run "
+            f"trains, and has {len(unexpected)} that this run does not",
+            hint="Set lora.targetModules to those of the earlier run.",
+        )

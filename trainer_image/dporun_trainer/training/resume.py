@@ -1,0 +1,53 @@
+"""Which checkpoint an attempt goes on from, and whether going on from it continues the same run exactly."""
+
+from pathlib import Path
+
+from dporun_api.run_config import ResumePolicy, RunConfig
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.errors import RunError
+from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoint
+from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.training.plan import TrainingPlan
+
+_NO_EFFECT_ON_WEIGHTS = {"logging_steps", "early_stopping_patience", "stop_on_unstable"}
+
+
+def run_identity(config: RunConfig, prepared: Prepared, plan: TrainingPlan) -> dict[str, object]:
+    """List what a checkpoint and an attempt must have in common for the attempt to go on exactly."""
+    # The precision that "auto" means depends on the machine, so the decided one counts.
+    training = config.training.model_dump(mode="json", exclude=_NO_EFFECT_ON_WEIGHTS | {"precision"})
+    return {
+        "model": config.model.uri,
+        "revision": prepared.model_revision,
+        "dataset": prepared.dataset.fingerprint,
+        **config.dpo.model_dump(mode="json", exclude={"precompute_ref_log_probs"}),
+        **{f"lora.{name}": value for name, value in config.lora.model_dump(mode="json").items()},
+        **training,
+        "precision": plan.precision,
+        "worldSize": config.topology.world_size,
+        "zeroStage": config.topology.deepspeed.zero_stage,
+        "offloadOptimizer": config.topology.deepspeed.offload_optimizer,
+    }
+
+
+def checkpoint_to_resume(config: RunConfig, directory: Path, identity: dict[str, object]) -> Checkpoint | None:
+    """Find the checkpoint that this attempt goes on from.
+
+    Raises:
+        RunError: there is one, but going on from it would not continue the same run.
+
+    """
+    if config.checkpoints.resume is ResumePolicy.NEVER:
+        return None
+    newest = checkpoints.newest_complete(checkpoints.complete(directory))
+    if newest is None:
+        return None
+    differing = checkpoints.differences(newest.marker.identity, identity)
+    if differing:
+        raise RunError(
+            Reason.INVALID_SPEC,
+            f"{newest.path.name} was saved by a different run, so it cannot be continued: {'; '.join(differing)}",
+            hint="Set these back, give the run a new name, or start it again with checkpoints.resume: never.",
+        )
+    return newest
