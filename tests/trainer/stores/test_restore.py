@@ -77,7 +77,7 @@ def test_damage_in_the_archive_is_found(archived: Path, tmp_path: Path) -> None:
 def test_nothing_is_overwritten(archived: Path, tmp_path: Path) -> None:
     (tmp_path / "back").mkdir()
     (tmp_path / "back" / "training_config.json").write_text("mine")
-    with pytest.raises(RunError, match="is already exists with different content"):
+    with pytest.raises(RunError, match="already exists with different content"):
         restore(str(archived), tmp_path / "back")
     assert (tmp_path / "back" / "training_config.json").read_text() == "mine"
 
