@@ -1,4 +1,4 @@
-"""Callbacks of the training loop: when to validate and save, when to stop, and what to tell."""
+"""Callbacks of the training loop: when to validate and save, when to stop, and which checkpoints to delete."""
 
 import logging
 import math
@@ -49,7 +49,8 @@ class ValidateAndSave(TrainerCallback):
 class Stopping(TrainerCallback):
     """Stop when asked to, when training does not get better, and when it has become unstable.
 
-    Every process comes to the same answer: the logs are the same everywhere, and signals are agreed on.
+    Every process decides the same: each has the same log, and they agree on signals. Otherwise those that
+    go on would wait for those that stopped.
     """
 
     def __init__(self, trainer: "RunTrainer"):
@@ -57,17 +58,17 @@ class Stopping(TrainerCallback):
         self._training = trainer.run.config.training
 
     def on_train_begin(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Train no further when the attempt before had come to the end, but not to its last words."""
+        """Train no further when the earlier attempt had decided to stop, and was interrupted before it finished."""
         control.should_training_stop = self._no_patience_left(state) or self._unstable(state)
 
     def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
-        """Ask the other processes, and save when one of them was asked to stop."""
+        """Save, and end the attempt, when any process was asked to stop."""
         if self._trainer.end_step():
             control.should_save, control.should_evaluate = True, False
             self._trainer.preempt_after_saving()
 
     def on_evaluate(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop when patience is at its end."""
+        """Stop when patience has run out."""
         if self._no_patience_left(state):
             control.should_training_stop = True
 
@@ -94,13 +95,13 @@ def validations_without_gain(history: list[dict[str, Any]]) -> int:
 
 
 class Pruning(TrainerCallback):
-    """Delete checkpoints that nobody needs any more, so that the disk does not fill."""
+    """Delete checkpoints that are no longer needed, so that the disk does not fill."""
 
     def __init__(self, trainer: "RunTrainer"):
         self._trainer = trainer
 
     def on_save(self, *_: Any, **_named: Any) -> None:
-        """Prune, now that there is a newer checkpoint; what cannot be deleted is no reason to stop training."""
+        """Prune, now that there is a newer checkpoint; a failed delete must not stop training."""
         if self._trainer.accelerator.is_main_process:
             try:
                 checkpoints.prune(self._trainer.run.directory, running=True)

@@ -1,8 +1,12 @@
-"""Why a training process failed, in words that a person can act on."""
+"""Turn what ends a training process into an error that a person can act on."""
 
+import contextlib
 import errno
+import shutil
 import sys
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -22,14 +26,15 @@ _LOST_CONTACT = (
     "NCCL error",
     "recvValue failed",
 )
+_DISK_IS_FULL = ("No space left on device", "Disk quota exceeded", "file write failed", "PytorchStreamWriter failed")
 
 
 def explain_training(error: Exception, config: RunConfig, *, checkpointing: bool) -> Failure:
     """Turn an error of training into a Failure; its traceback goes to standard error.
 
     Args:
-        error: what ended training in this process.
-        config: of the run, for advice in its own values.
+        error: that ended training in this process.
+        config: of the run; the advice names its values.
         checkpointing: whether activations were recomputed already.
 
     """
@@ -64,10 +69,41 @@ def _known(error: Exception, config: RunConfig, checkpointing: bool) -> RunError
             "the gradients overflow in fp16 at every loss scale",
             hint="Lower training.learningRate, or take a GPU that has bf16.",
         )
-    if isinstance(error, torch.distributed.DistError) or any(words in text for words in _LOST_CONTACT):
+    if isinstance(error, torch.distributed.DistError) or any(part in text for part in _LOST_CONTACT):
         return RunError(
             Reason.RENDEZVOUS,
             f"lost contact with another training process: {text.splitlines()[0] if text else type(error).__name__}",
-            hint="See how the other processes and pods of this run ended.",
+            hint="Read how the other processes and pods of this run ended.",
         )
     return None
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, which every library reports in its own way, into one clear error.
+
+    Raises:
+        RunError: there was no space to write the checkpoint at ``path``; its incomplete files are removed.
+
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        shutil.rmtree(path, ignore_errors=True)
+        raise RunError(
+            Reason.DISK_FULL,
+            f"no space left on the volume while saving {path.name}",
+            hint="Set a larger storage.size; the checkpoints saved so far are complete and kept.",
+        ) from error
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    # torch and safetensors raise errors of their own, some of them while they handle the disk's.
+    chain: BaseException | None = error
+    while chain is not None:
+        if any(text in str(chain) for text in _DISK_IS_FULL):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False

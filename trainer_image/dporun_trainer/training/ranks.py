@@ -1,4 +1,4 @@
-"""How each training process ended, told by a file of its own: accelerate turns every exit code into 1. No torch."""
+"""How a pod's training processes ended: each leaves a file, as accelerate turns every exit code into 1. No torch."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -31,12 +31,12 @@ class RankEnd(Document):
 
 
 def write(folder: Path, end: RankEnd) -> None:
-    """Tell how a process ended."""
+    """Leave the file of a process that ends."""
     write_text(folder / f"rank-{end.rank}.json", end.to_json(exclude_none=True))
 
 
 def read(folder: Path) -> list[RankEnd]:
-    """Read how the processes ended; one without a file died without a word."""
+    """Read the files that the processes left; one that was killed left none."""
     ends = []
     for path in sorted(folder.glob("rank-*.json")):
         try:
@@ -50,25 +50,25 @@ def fold(ends: Iterable[RankEnd], ranks: Sequence[int], *, stopping: bool, log_t
     """Conclude from the processes of one pod how its training ended.
 
     Args:
-        ends: how processes ended, as far as they told.
+        ends: of the processes that left a file.
         ranks: the processes of this pod.
         stopping: whether the pod was asked to stop.
-        log_tail: last lines of what they all wrote.
+        log_tail: last lines of the output of all of them.
         exit_code: of the process that started them.
 
     Returns:
         Failed with the first process that failed by itself, which losing contact with another one is not;
-        Preempted when they were asked to stop, here or in another pod; Failed when one died without a word, or they
-        lost contact with another pod's; else Succeeded.
+        Preempted when they were asked to stop, here or in another pod; Failed when one left no file, or they lost
+        contact with another pod's; else Succeeded.
 
     """
-    told = list(ends)
+    known = list(ends)
     failures = sorted(
-        ((end.at, end.rank, end.failure) for end in told if end.failure is not None), key=lambda failure: failure[:2]
+        ((end.at, end.rank, end.failure) for end in known if end.failure is not None), key=lambda failure: failure[:2]
     )
     by_itself = [failure for failure in failures if failure[2].reason is not Reason.RENDEZVOUS]
-    preempted = [end for end in told if end.state is OutcomeState.PREEMPTED]
-    silent = sorted(set(ranks) - {end.rank for end in told})
+    preempted = [end for end in known if end.state is OutcomeState.PREEMPTED]
+    silent = sorted(set(ranks) - {end.rank for end in known})
     if by_itself:
         return _failed(by_itself[0], log_tail)
     if preempted or stopping:
@@ -80,15 +80,15 @@ def fold(ends: Iterable[RankEnd], ranks: Sequence[int], *, stopping: bool, log_t
     if failures:
         return _failed(failures[0], log_tail)
     if exit_code != 0:
-        message = f"the training processes finished, but their launcher ended with exit code {exit_code}"
+        message = f"the training processes finished, but their launcher failed with exit code {exit_code}"
         return _outcome(RunError(Reason.TRAINER_ERROR, message), log_tail)
     return Outcome(state=OutcomeState.SUCCEEDED, message="Training finished.")
 
 
 def _failed(first: tuple[float, int, Failure], log_tail: str) -> Outcome:
     _, rank, failure = first
-    own_words = failure.log_tail or log_tail[-2048:] or None
-    failure = failure.model_copy(update={"rank": rank, "log_tail": own_words})
+    own_tail = failure.log_tail or log_tail[-2048:] or None
+    failure = failure.model_copy(update={"rank": rank, "log_tail": own_tail})
     return Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
 
 
@@ -111,11 +111,11 @@ def _died(silent: Sequence[int], log_tail: str, exit_code: int) -> RunError:
         names = ", ".join(map(str, sorted(signals)))
         message = f"training process {ranks} was killed by signal {names}"
         return RunError(Reason.TRAINER_ERROR, message, rank=silent[0])
-    message = f"training process {ranks} ended without telling why (launcher's exit code {exit_code})"
+    message = f"training process {ranks} ended without reporting an error (its launcher's exit code: {exit_code})"
     if re.search(r"RendezvousConnectionError|RendezvousTimeoutError|DistNetworkError|DistStoreError", log_tail):
         return RunError(
             Reason.RENDEZVOUS,
             "the training processes could not find each other",
-            hint="See whether all pods of the run were started, and whether a NetworkPolicy keeps them apart.",
+            hint="Check that all pods of the run have started, and that no NetworkPolicy blocks traffic between them.",
         )
     return RunError(Reason.TRAINER_ERROR, message, rank=silent[0])

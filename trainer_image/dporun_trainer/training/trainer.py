@@ -3,12 +3,10 @@
 What it needs of the private parts of TRL and transformers is behind FencedTrainer, in trl_internals.py.
 """
 
-import contextlib
 import math
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from dporun_trainer.machine import Machine
 from dporun_trainer.run_folder import checkpoints, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
 from dporun_trainer.run_folder.running_totals import RunningTotals
+from dporun_trainer.training.failures import disk_errors
 from dporun_trainer.training.plan import TrainingPlan
 from dporun_trainer.training.trl_internals import FencedTrainer, gathering_rows, rows_of_batch
 
@@ -253,34 +252,3 @@ class RunTrainer(FencedTrainer):
 
 def _validates(entry: Mapping[str, Any], step: int) -> bool:
     return "eval_loss" in entry and entry["step"] == step
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, which every library reports in its own way, into one clear error.
-
-    Raises:
-        RunError: there was no space to write a checkpoint to ``path``; what was written of it is removed.
-
-    """
-    try:
-        yield
-    except Exception as error:
-        if not _disk_is_full(error):
-            raise
-        shutil.rmtree(path, ignore_errors=True)
-        raise RunError(
-            Reason.DISK_FULL,
-            f"no space left on the volume while saving {path.name}",
-            hint="Set a larger storage.size; the checkpoints saved so far are complete and kept.",
-        ) from error
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    words = ("No space left on device", "Disk quota exceeded", "file write failed", "PytorchStreamWriter failed")
-    chain: BaseException | None = error
-    while chain is not None:
-        if any(word in str(chain) for word in words):
-            return True
-        chain = chain.__cause__ or chain.__context__
-    return False
