@@ -65,6 +65,13 @@ def test_the_example_of_every_field_is_valid() -> None:
                 TypeAdapter(Annotated[field.annotation, "documented", *field.metadata]).validate_python(example)
 
 
+def test_a_field_means_to_the_api_what_it_means_to_the_trainer() -> None:
+    for kind in documents(DPORunSpec):
+        for parent in kind.__mro__[1:]:
+            for name, field in getattr(parent, "model_fields", {}).items():
+                assert kind.model_fields[name].description == field.description, f"{kind.__name__}.{name}"
+
+
 def test_what_may_change() -> None:
     immutable = DPORunSpec.immutable()
     assert {"model", "training", "storage", "archive.uri", "runPolicy.maxRetries"} <= set(immutable)

@@ -78,7 +78,7 @@ class SecretReference(Document):
 
 
 class Model(run_config.Model, Ruled):
-    """The base model."""
+    """The base model, from a place that a cluster can reach, with its Secret."""
 
     rules = (
         no_parent_folder("uri"),
@@ -95,7 +95,7 @@ class Model(run_config.Model, Ruled):
 
 
 class Dataset(run_config.Dataset, Ruled):
-    """Preference pairs: prompt, chosen and rejected, as text or as chat messages."""
+    """Preference pairs, from places that a cluster can reach, with their Secret."""
 
     rules = (
         no_parent_folder("train"),
@@ -119,7 +119,7 @@ class Dataset(run_config.Dataset, Ruled):
 
 
 class Dpo(run_config.Dpo, Ruled):
-    """The DPO objective, in the words of TRL's DPOConfig."""
+    """The DPO objective, with the rule that its weights fit its losses."""
 
     rules = (
         Rule(
@@ -233,14 +233,14 @@ class ResumeFrom(Ruled):
 
 
 class Checkpoints(run_config.CheckpointPolicy):
-    """Checkpoints of the run."""
+    """Checkpoints of the run; to start from another run it may be named."""
 
     resume_from: ResumeFrom | None = None
     """Start from the best adapter of another run."""
 
 
 class GeneralQuestions(run_config.GeneralQuestions, Ruled):
-    """The check for catastrophic forgetting on general questions."""
+    """The check for catastrophic forgetting, with questions from a place that a cluster can reach."""
 
     rules = (no_parent_folder("uri"),)
 
@@ -248,13 +248,13 @@ class GeneralQuestions(run_config.GeneralQuestions, Ruled):
 
 
 class Evaluation(run_config.Evaluation):
-    """Evaluation after training, while the run still has its GPU."""
+    """The evaluation, with general questions from a place that a cluster can reach."""
 
     general: GeneralQuestions = inherited(run_config.Evaluation, "general", default=GeneralQuestions())
 
 
 class Archive(run_config.ArchiveTarget, Immutable):
-    """Where results are archived, and which."""
+    """Where results are archived, and which, with the credentials for it."""
 
     mutable = frozenset({"secretRef"})
     rules = (
