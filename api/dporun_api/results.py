@@ -103,7 +103,7 @@ class Health(Document):
     state: HealthState = HealthState.UNKNOWN
     """Diagnosis of the run's curves: the most serious finding."""
     evidence: tuple[str, ...] = Field((), max_length=20)
-    """What was seen: steps and values."""
+    """Steps and values that show it."""
     suggestions: tuple[Suggestion, ...] = Field((), max_length=10)
     """What to change, as values of this run's own manifest."""
 

@@ -121,7 +121,7 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_a_run_that_was_really_trained_is_named_rightly(name: str) -> None:
+def test_a_run_that_was_really_trained_gets_the_right_state(name: str) -> None:
     run = read_run(UNHEALTHY / name)
     health = examine(Curves.of(run.history), run.settings)
     state, changes = EXAMPLES[name]
@@ -327,13 +327,13 @@ def test_nothing_to_diagnose_is_a_clear_error(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "model.safetensors").touch()
     assert main(["diagnose", str(tmp_path)]) == 1
     error = capsys.readouterr().err
-    assert f"no training history in {tmp_path}" in error
+    assert f"{tmp_path} contains no training history" in error
     assert "Give the output folder of a training run" in error
 
 
 def test_the_parent_of_runs_names_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", str(UNHEALTHY)]) == 1
-    assert "Runs lie below it: confuse, diverge, healthy, overfit, underfit." in capsys.readouterr().err
+    assert "These subfolders contain runs: confuse, diverge, healthy, overfit, underfit." in capsys.readouterr().err
 
 
 def test_a_torn_history_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

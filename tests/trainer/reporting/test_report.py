@@ -242,4 +242,4 @@ def test_a_small_margin_of_a_run_that_was_still_learning_asks_for_more_epochs(tm
     verdict = judge(EvaluationSummary(**{key: metrics[key] for key in EvaluationSummary.model_fields}), Gates())
     (directory / layout.VERDICT).write_text(verdict.to_json(), encoding="utf-8")
     write_report(directory)
-    assert "Next It was still learning: change training.epochs 2 → 4 and run again." in page(directory).words
+    assert "Next The model was still learning: change training.epochs 2 → 4 and run again." in page(directory).words

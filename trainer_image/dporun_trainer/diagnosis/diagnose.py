@@ -1,4 +1,4 @@
-"""``dporun-trainer diagnose DIR``: say how healthy a run is, ours or a foreign one, and what to change."""
+"""``dporun-trainer diagnose DIR``: how healthy a run of DPORun or of another program is, and what to change."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from dporun_api.metrics import GRADIENT_NORM, LOSS, REWARD_ACCURACY, REWARD_MARG
 from dporun_api.results import Health, HealthState
 from dporun_trainer.diagnosis.health import examine
 from dporun_trainer.diagnosis.remedies import describe, patch
-from dporun_trainer.diagnosis.run_reader import Run, read_run
+from dporun_trainer.diagnosis.run_reader import RecordedRun, read_run
 from dporun_trainer.run_folder.curves import Curves, Series
 
 EXIT_CODES = {
@@ -23,7 +23,7 @@ EXIT_CODES = {
     HealthState.UNSTABLE: 12,
     HealthState.CONFUSED: 13,
 }
-"""Exit code by state; 1 is a folder that cannot be read."""
+"""Exit code by state; 1 means that the folder cannot be read."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {HealthState.ON_TRACK: "32", HealthState.UNKNOWN: "2", HealthState.UNSTABLE: "31"}
@@ -41,13 +41,13 @@ def diagnose(directory: Path, *, form: str = "text") -> int:
 
     Args:
         directory: output folder of a training run.
-        form: ``text`` for people, ``json`` (contract.Health) for programs, ``patch`` for the manifest's next version.
+        form: ``text`` for people, ``json`` (``results.Health``) for programs, ``patch`` for the next manifest.
 
     Returns:
         The exit code: 0 when the run is on track, else see EXIT_CODES.
 
     Raises:
-        RunError: nothing to diagnose there.
+        RunError: the folder contains no training history, or a broken one.
 
     """
     run = read_run(directory)
@@ -64,7 +64,9 @@ def diagnose(directory: Path, *, form: str = "text") -> int:
     return EXIT_CODES[health.state]
 
 
-def _lines(directory: Path, run: Run, curves: Curves, health: Health, *, width: int, colour: bool) -> Iterator[str]:
+def _lines(
+    directory: Path, run: RecordedRun, curves: Curves, health: Health, *, width: int, colour: bool
+) -> Iterator[str]:
     def style(code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if colour else text
 
@@ -78,9 +80,9 @@ def _lines(directory: Path, run: Run, curves: Curves, health: Health, *, width: 
         series = curves.get(metric, split)
         if len(series) > 1:
             first, last = series.values[0], series.values[-1]
-            yield f"  {metric.label_of(split):<26} {sparkline(series, 32):<32}  {first:.3g} → {last:.3g}"
+            yield f"  {metric.label_of(split):<27} {sparkline(series, 32):<32}  {first:.3g} → {last:.3g}"
     yield ""
-    yield style("1", "What was seen")
+    yield style("1", "Evidence")
     for evidence in health.evidence:
         yield textwrap.fill(evidence, width, initial_indent="  • ", subsequent_indent="    ")
     if health.suggestions:
@@ -90,7 +92,7 @@ def _lines(directory: Path, run: Run, curves: Curves, health: Health, *, width: 
             yield "  " + style("36", describe(suggestion))
             yield textwrap.fill(suggestion.reason, width, initial_indent="      ", subsequent_indent="      ")
         yield ""
-        yield style("2", f"As a patch of the manifest: dporun-trainer diagnose {directory} --patch")
+        yield style("2", f"For a patch of the manifest, run: dporun-trainer diagnose {directory} --patch")
 
 
 def sparkline(series: Series, width: int) -> str:

@@ -9,7 +9,7 @@ from dporun_api.run_config import RunConfig
 from dporun_api.text import shorten
 from dporun_trainer.diagnosis import remedies, signs
 from dporun_trainer.diagnosis.measurements import Measurements
-from dporun_trainer.diagnosis.remedies import Remedy, RunValues, Seen
+from dporun_trainer.diagnosis.remedies import Observations, Remedy, RunValues
 from dporun_trainer.diagnosis.signs import Evidence
 from dporun_trainer.run_folder.curves import Curves
 
@@ -19,7 +19,7 @@ ENOUGH_LOGS = 10
 
 @dataclass(frozen=True)
 class Rule:
-    """One warning sign: how it is seen, what it means and what helps."""
+    """One warning sign: how the curves show it, the state that it means and the remedies for it."""
 
     sign: str
     state: HealthState
@@ -33,39 +33,39 @@ def diagnose(history: Sequence[Mapping[str, Any]], config: RunConfig | None = No
     Args:
         history: log entries of transformers in order (``loss``, ``grad_norm``, ``rewards/margins``, ``eval_loss``, …),
             over all attempts. NaN may be a float or the string ``"NaN"``.
-        config: the run's values, for suggestions and to know how far it is. Without it the run is taken as finished.
+        config: the run's values, on which suggestions and progress depend. Without it the run counts as finished.
 
     Returns:
-        The most serious state with evidence of every sign and, for that state, what to change. OnTrack when no sign
-        is seen; Unknown while there is too little history.
+        The most serious state, the evidence of every sign, and changes that help against that state. OnTrack when
+        there is no sign; Unknown while there is too little history.
 
     """
     return examine(Curves.of(history), RunValues() if config is None else RunValues.of(config))
 
 
 def examine(curves: Curves, settings: RunValues) -> Health:
-    """Apply the rules to curves; see diagnose."""
+    """Apply the rules to curves that have been read already; see ``diagnose``."""
     run = Measurements(curves, settings)
     findings = [(rule, evidence) for rule in RULES if (evidence := rule.evidence(run))]
-    notes = [note for look in NOTES if (note := look(run))]
+    remarks = [remark for remark_on in REMARKS if (remark := remark_on(run))]
     if not findings:
         enough = len(run.train) >= ENOUGH_LOGS or (run.train and run.validation)
         return Health(
             state=HealthState.ON_TRACK if enough else HealthState.UNKNOWN,
-            evidence=tuple(notes) if enough else ("Too little history for a diagnosis.",),
+            evidence=tuple(remarks) if enough else ("Too little history for a diagnosis.",),
         )
     state = findings[0][0].state
     leading = [rule for rule, _ in findings if rule.state is state]
     best = run.validation.best()
-    seen = Seen(
+    observations = Observations(
         best_epoch=curves.epochs.get(best[0]) if best else None,
         flat=bool(run.train) and run.level > signs.FLAT_LOSS * run.start,
         onset=signs.onset(run),
     )
-    suggestions = remedies.prescribe((remedy for rule in leading for remedy in rule.remedies), settings, seen)
+    suggestions = remedies.prescribe((remedy for rule in leading for remedy in rule.remedies), settings, observations)
     return Health(
         state=state,
-        evidence=tuple(shorten(f"{rule.sign}: {evidence}.", 500) for rule, evidence in findings) + tuple(notes),
+        evidence=tuple(shorten(f"{rule.sign}: {evidence}.", 500) for rule, evidence in findings) + tuple(remarks),
         suggestions=suggestions[:10],
     )
 
@@ -102,5 +102,5 @@ RULES = (
 """The warning signs, the most serious first."""
 
 
-NOTES = (signs.losses, signs.rewards, signs.falling_log_probability)
-"""What is told besides the signs; it changes no state."""
+REMARKS = (signs.losses, signs.rewards, signs.falling_log_probability)
+"""Remarks besides the signs; they do not change the state."""

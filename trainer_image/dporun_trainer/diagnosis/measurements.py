@@ -1,4 +1,4 @@
-"""What the rules of the diagnosis look at: a run's curves, and the few measures taken from them. Pure."""
+"""A run's curves and the few measurements of them that the rules of the diagnosis share. Pure."""
 
 import math
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.run_folder.curves import Curves, Series, mean
 
 LEVEL = 10
-"""Logs whose mean is called the level of a noisy curve; the noise of a mean of 10 is a third of one log's."""
+"""Logs over which the level of a noisy curve is averaged; the noise of a mean of 10 is a third of one log's."""
 PAIRS = 8
-"""Pairs per log for which marks on single logs hold as they are; see ``Measurements.noise``."""
+"""Pairs per log for which limits on single logs apply unchanged; see ``Measurements.noise``."""
 STILL_IMPROVING = 0.02
-"""A validation loss that beats all before it by this share still improves: a gap alone is then no illness."""
+"""A validation loss that beats all before it by this share still improves, so a gap alone is no overfitting."""
 END = 2**63
 """Later than any step."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What the rules look at."""
+    """A run's curves and settings, and what the rules derive from them."""
 
     curves: Curves
     settings: RunValues
@@ -42,7 +42,7 @@ class Measurements:
 
     @cached_property
     def start(self) -> float:
-        """Loss of the untrained model: ln 2 for the sigmoid loss, else what was measured first.
+        """Loss of the untrained model: ln 2 for the sigmoid loss, else the first measured loss.
 
         At the start both rewards are 0, so the sigmoid loss is -log sigmoid(0), whatever the label smoothing.
         """
@@ -58,7 +58,7 @@ class Measurements:
         """Factor, at least 1, by which logs are noisier than those of PAIRS pairs.
 
         The standard deviation of a mean over n pairs goes with 1/sqrt(n), and a single wrong pair has a loss of several
-        times ln 2. An unknown batch is taken to be as small as can be.
+        times ln 2. An unknown batch size counts as 1.
         """
         steps = self.train.steps
         apart = (steps[-1] - steps[0]) // (len(steps) - 1) if len(steps) > 1 else 1
@@ -66,12 +66,12 @@ class Measurements:
 
     @cached_property
     def level(self) -> float:
-        """Training loss of the present."""
+        """Mean training loss of the newest LEVEL logs."""
         return mean(self.train.values[-LEVEL:])
 
     @cached_property
     def progress(self) -> float:
-        """Share of the planned epochs that is done; 1 when the plan is unknown, as of a finished foreign run."""
+        """Share of the planned epochs that is done; 1 when the plan is unknown: such a run is taken as finished."""
         epochs, last = self.settings.epochs, self.curves.last_epoch
         return 1.0 if not epochs or last is None else last / epochs
 
@@ -98,6 +98,6 @@ class Measurements:
         return len(before) > 0 and min(newest) < (1 - STILL_IMPROVING) * min(before)
 
     def at(self, step: int) -> str:
-        """Name a step, with its epoch where known."""
+        """Write a step with its epoch, if that is known: ``step 20 (epoch 1)``."""
         epoch = self.curves.epochs.get(step)
         return f"step {step}" if epoch is None else f"step {step} (epoch {epoch:.3g})"

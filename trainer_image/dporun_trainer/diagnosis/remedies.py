@@ -1,7 +1,7 @@
-"""What to change when a run is ill: the specification's solutions, as changes of this run's own values. Pure.
+"""What to change when a run is unhealthy: the specification's solutions, as changes of this run's own values. Pure.
 
-A remedy is a function of the run's settings and of what was seen; it returns the change to make, or None where it
-has nothing to offer (a dropout that is high already).
+A remedy is a function of the run's settings and of observations of its curves. It returns the change to make, or None
+when there is none to make (the dropout is high already).
 """
 
 import math
@@ -26,7 +26,7 @@ CLIP_NORM = 1.0
 
 @dataclass(frozen=True)
 class RunValues:
-    """A run's values, in the units of the manifest; None is unknown (a foreign run that does not tell)."""
+    """A run's values, in the units of the manifest; None is unknown (other programs do not record all of them)."""
 
     learning_rate: float | None = None
     epochs: float | None = None
@@ -42,7 +42,7 @@ class RunValues:
 
     @property
     def batch_size(self) -> int:
-        """Pairs per optimizer step that are known of; at least 1."""
+        """Pairs per optimizer step, with 1 for each unknown factor."""
         return (self.per_device_batch_size or 1) * (self.gradient_accumulation_steps or 1) * (self.processes or 1)
 
     @classmethod
@@ -65,25 +65,25 @@ class RunValues:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a remedy may build on."""
+class Observations:
+    """What a remedy may know of the curves."""
 
     best_epoch: float | None = None
     """Epoch of the lowest validation loss."""
     flat: bool = False
-    """The loss did not move at all."""
+    """Whether the loss did not move at all."""
     onset: int | None = None
     """Step at which the trouble began."""
 
 
-Remedy = Callable[[RunValues, Seen], Suggestion | None]
+Remedy = Callable[[RunValues, Observations], Suggestion | None]
 
 
-def prescribe(remedies: Iterable[Remedy], settings: RunValues, seen: Seen) -> tuple[Suggestion, ...]:
-    """Collect what the remedies suggest: one change per field, in their order."""
+def prescribe(remedies: Iterable[Remedy], settings: RunValues, observations: Observations) -> tuple[Suggestion, ...]:
+    """Collect the suggestions of the remedies in their order; of several for one field, the first."""
     changes: dict[str, Suggestion] = {}
     for remedy in remedies:
-        suggestion = remedy(settings, seen)
+        suggestion = remedy(settings, observations)
         if suggestion is not None:
             changes.setdefault(suggestion.path, suggestion)
     return tuple(changes.values())
@@ -109,7 +109,7 @@ def patch(suggestions: Iterable[Suggestion]) -> str:
 
 
 def describe(suggestion: Suggestion) -> str:
-    """Put a suggestion on one line: ``learningRate 5e-05 → 2e-05``."""
+    """Write a suggestion on one line: ``learningRate 5e-05 → 2e-05``."""
     name = suggestion.path.removeprefix("spec.")
     if suggestion.proposed is None:
         return name
@@ -118,44 +118,49 @@ def describe(suggestion: Suggestion) -> str:
     return f"{name} {_show(suggestion.current)} → {_show(suggestion.proposed)}"
 
 
-def gentler_learning_rate(settings: RunValues, _seen: Seen) -> Suggestion:
+def gentler_learning_rate(settings: RunValues, _observations: Observations) -> Suggestion:
     """At most half the learning rate."""
     rate = settings.learning_rate
     return _learning_rate(rate, rate and _rung_at_most(rate / 2), "Smaller steps fit the training data less closely.")
 
 
-def much_gentler_learning_rate(settings: RunValues, _seen: Seen) -> Suggestion:
+def much_gentler_learning_rate(settings: RunValues, _observations: Observations) -> Suggestion:
     """At most a fifth of the learning rate."""
     rate = settings.learning_rate
     proposed = rate and min(_rung_at_most(rate / 5), MAX_LEARNING_RATE)
     return _learning_rate(rate, proposed, "Lower it: the steps are too large, so the loss jumps instead of falling.")
 
 
-def bolder_learning_rate(settings: RunValues, seen: Seen) -> Suggestion | None:
+def bolder_learning_rate(settings: RunValues, observations: Observations) -> Suggestion | None:
     """At least twice the learning rate, ten times where nothing moved."""
     rate = settings.learning_rate
     if rate is None:
-        return _learning_rate(None, None, "Larger steps: raise the learning rate.")
-    proposed = min(_rung_at_least(rate * (10 if seen.flat else 2)), MAX_LEARNING_RATE)
-    reason = "The loss did not move: the steps are far too small." if seen.flat else "The loss falls too slowly."
+        return _learning_rate(None, None, "Raise the learning rate: the loss falls too slowly.")
+    proposed = min(_rung_at_least(rate * (10 if observations.flat else 2)), MAX_LEARNING_RATE)
+    reason = (
+        "The loss did not move: the steps are far too small." if observations.flat else "The loss falls too slowly."
+    )
     return _learning_rate(rate, proposed, reason) if proposed > rate else None
 
 
-def fewer_epochs(settings: RunValues, seen: Seen) -> Suggestion | None:
+def fewer_epochs(settings: RunValues, observations: Observations) -> Suggestion | None:
     """As many epochs as the best checkpoint had."""
-    if seen.best_epoch is None:
+    if observations.best_epoch is None:
         return None
-    proposed = max(1, round(seen.best_epoch))
+    proposed = max(1, round(observations.best_epoch))
     if settings.epochs is not None and proposed >= settings.epochs:
         return None
-    reason = f"The validation loss was lowest after epoch {seen.best_epoch:.3g}; what came later only memorised."
+    reason = (
+        f"The validation loss was lowest after epoch {observations.best_epoch:.3g}; later epochs only memorised the "
+        "training data."
+    )
     return Suggestion(path="spec.training.epochs", current=settings.epochs, proposed=proposed, reason=reason)
 
 
-def more_epochs(settings: RunValues, _seen: Seen) -> Suggestion | None:
+def more_epochs(settings: RunValues, _observations: Observations) -> Suggestion | None:
     """Twice the epochs."""
     if settings.epochs is None:
-        return Suggestion(path="spec.training.epochs", reason="More passes over the data give it time to learn.")
+        return Suggestion(path="spec.training.epochs", reason="More passes over the data give the model time to learn.")
     proposed = min(math.ceil(2 * settings.epochs), MAX_EPOCHS)
     if proposed <= settings.epochs:
         return None
@@ -163,11 +168,11 @@ def more_epochs(settings: RunValues, _seen: Seen) -> Suggestion | None:
         path="spec.training.epochs",
         current=settings.epochs,
         proposed=proposed,
-        reason="More passes over the data give it time to learn.",
+        reason="More passes over the data give the model time to learn.",
     )
 
 
-def more_dropout(settings: RunValues, _seen: Seen) -> Suggestion | None:
+def more_dropout(settings: RunValues, _observations: Observations) -> Suggestion | None:
     """The next higher LoRA dropout."""
     current = settings.lora_dropout
     proposed = next((dropout for dropout in DROPOUTS if dropout > (current or 0.0) + 1e-9), None)
@@ -179,7 +184,7 @@ def more_dropout(settings: RunValues, _seen: Seen) -> Suggestion | None:
     return Suggestion(path="spec.lora.dropout", current=current, proposed=proposed, reason=reason)
 
 
-def higher_rank(settings: RunValues, _seen: Seen) -> Suggestion | None:
+def higher_rank(settings: RunValues, _observations: Observations) -> Suggestion | None:
     """Twice the LoRA rank."""
     rank = settings.lora_rank
     if rank is not None and rank * 2 > MAX_RANK:
@@ -188,28 +193,28 @@ def higher_rank(settings: RunValues, _seen: Seen) -> Suggestion | None:
     return Suggestion(path="spec.lora.rank", current=rank, proposed=rank and rank * 2, reason=reason)
 
 
-def alpha_of_higher_rank(settings: RunValues, seen: Seen) -> Suggestion | None:
+def alpha_of_higher_rank(settings: RunValues, observations: Observations) -> Suggestion | None:
     """Keep alpha / rank, which scales the adapter, when the rank doubles."""
-    if settings.lora_alpha is None or settings.lora_rank is None or higher_rank(settings, seen) is None:
+    if settings.lora_alpha is None or settings.lora_rank is None or higher_rank(settings, observations) is None:
         return None
     return Suggestion(
         path="spec.lora.alpha",
         current=settings.lora_alpha,
         proposed=settings.lora_alpha * 2,
-        reason="Goes with the rank: the adapter is scaled by alpha / rank, which stays as it is.",
+        reason="This keeps alpha / rank, the scale of the adapter, at its present value.",
     )
 
 
-def clip_gradients(settings: RunValues, _seen: Seen) -> Suggestion | None:
+def clip_gradients(settings: RunValues, _observations: Observations) -> Suggestion | None:
     """Clip gradients at 1.0, or at half of a lower norm."""
     current = settings.max_grad_norm
     clipped = current is not None and 0 < current <= CLIP_NORM
     proposed = current / 2 if clipped and current else CLIP_NORM
-    reason = "Clipping keeps one bad batch from throwing the weights far off."
+    reason = "Clipping limits how far one bad batch can move the weights."
     return Suggestion(path="spec.training.maxGradNorm", current=current, proposed=proposed, reason=reason)
 
 
-def smaller_batch(settings: RunValues, _seen: Seen) -> Suggestion | None:
+def smaller_batch(settings: RunValues, _observations: Observations) -> Suggestion | None:
     """Half the batch per device, or half the accumulation where that is 1 already."""
     size, accumulation = settings.per_device_batch_size, settings.gradient_accumulation_steps
     reason = "A smaller batch narrows down which rows do the damage."
@@ -222,36 +227,36 @@ def smaller_batch(settings: RunValues, _seen: Seen) -> Suggestion | None:
     return Suggestion(path=path, current=accumulation, proposed=accumulation // 2, reason=reason)
 
 
-def smooth_labels(settings: RunValues, _seen: Seen) -> Suggestion | None:
+def smooth_labels(settings: RunValues, _observations: Observations) -> Suggestion | None:
     """Expect a tenth of the labels to be flipped."""
     if settings.label_smoothing:
         return None
-    reason = "Contradictory labels do less harm when some are expected to be flipped (conservative DPO)."
+    reason = (
+        "Label smoothing (conservative DPO) expects some labels to be wrong, so that contradictory ones do less harm."
+    )
     return Suggestion(path="spec.dpo.labelSmoothing", current=settings.label_smoothing, proposed=0.1, reason=reason)
 
 
-def more_data(_settings: RunValues, _seen: Seen) -> Suggestion:
+def more_data(_settings: RunValues, _observations: Observations) -> Suggestion:
     """Get more training data."""
-    return Suggestion(
-        path="dataset", reason="Get more training data: more different pairs cannot be memorised as easily."
-    )
+    return Suggestion(path="dataset", reason="Get more training data: a larger variety of pairs is harder to memorise.")
 
 
-def check_quality(_settings: RunValues, _seen: Seen) -> Suggestion:
+def check_quality(_settings: RunValues, _observations: Observations) -> Suggestion:
     """Check data quality."""
-    reason = "Check data quality: are chosen and rejected really different, and is chosen clearly the better one?"
+    reason = "Check data quality: are chosen and rejected really different, and is chosen clearly better?"
     return Suggestion(path="dataset", reason=reason)
 
 
-def check_rows(_settings: RunValues, seen: Seen) -> Suggestion:
+def check_rows(_settings: RunValues, observations: Observations) -> Suggestion:
     """Check for bad data points."""
-    where = "" if seen.onset is None else f" The trouble began at step {seen.onset}."
+    where = "" if observations.onset is None else f" The trouble began at step {observations.onset}."
     reason = f"Check for bad data points: empty, garbled or very long responses.{where}"
     return Suggestion(path="dataset", reason=reason)
 
 
-def check_labels(_settings: RunValues, _seen: Seen) -> Suggestion:
-    """Check which answer is called the chosen one."""
+def check_labels(_settings: RunValues, _observations: Observations) -> Suggestion:
+    """Check which answer is labelled as chosen."""
     reason = (
         "Check the labels: are chosen and rejected swapped in the training or the validation data, or do similar "
         "prompts contradict each other?"
@@ -264,7 +269,7 @@ def _learning_rate(current: float | None, proposed: float | None, reason: str) -
 
 
 def _rung_at_most(value: float) -> float:
-    """Largest of …, 1, 2, 5, 10, 20, 50, … times a power of ten that does not exceed ``value``."""
+    """Largest number of the series …, 0.5, 1, 2, 5, 10, 20, … that does not exceed ``value``."""
     return max(rung for rung in _rungs_near(value) if rung <= value * (1 + 1e-9))
 
 

@@ -1,4 +1,4 @@
-"""Read a training run's folder, ours or any that transformers or TRL left: its log history and its settings."""
+"""Read the log history and the settings of a training run from its folder, written by DPORun, transformers or TRL."""
 
 import json
 import re
@@ -27,29 +27,29 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "lora_dropout": ("lora_dropout", "dropout"),
     "label_smoothing": ("label_smoothing", "labelSmoothing"),
 }
-"""Field of RunValues → what configurations of DPORun, TRL, PEFT and transformers' model cards call it."""
+"""Names of each field of RunValues in the configurations of DPORun, TRL and PEFT and in transformers' model cards."""
 _INTEGERS = {"per_device_batch_size", "gradient_accumulation_steps", "processes", "lora_rank", "lora_alpha"}
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run's folder, as far as it could be read."""
+class RecordedRun:
+    """What a run's folder records."""
 
     history: History
     source: Path
-    """File or folder the history was read from."""
+    """File or folder from which the history was read."""
     settings: RunValues
 
 
-def read_run(directory: Path) -> Run:
+def read_run(directory: Path) -> RecordedRun:
     """Read a run's log history and settings.
 
     The history is taken from the first of log_history.json, trainer_state.json (of the run, else of its newest
-    checkpoint) and TensorBoard event files; the settings from whatever tells them. ``training_args.bin`` is not read:
-    it is a pickle, and loading one can run any code.
+    checkpoint) and TensorBoard event files; the settings from every file that records some. ``training_args.bin`` is
+    not read: it is a pickle, and loading one can run any code.
 
     Raises:
-        RunError: there is no history, or a file is broken.
+        RunError: the folder contains no history, or a file is broken.
 
     """
     if not directory.is_dir():
@@ -63,12 +63,12 @@ def read_run(directory: Path) -> Run:
     for path, read in candidates:
         history = read(path) if path.exists() else []
         if history:
-            return Run(history, path, _settings(directory, places))
+            return RecordedRun(history, path, _settings(directory, places))
     runs = sorted({path.parent.name for path in directory.glob(f"*/{layout.LOG_HISTORY}")})
     raise _unreadable(
-        f"no training history in {directory}: neither log_history.json nor trainer_state.json (also of a checkpoint) "
-        "nor TensorBoard event files",
-        hint=f"Runs lie below it: {', '.join(runs[:8])}." if runs else None,
+        f"{directory} contains no training history: no log_history.json, no trainer_state.json (not even in a "
+        "checkpoint) and no TensorBoard event files",
+        hint=f"These subfolders contain runs: {', '.join(runs[:8])}." if runs else None,
     )
 
 
@@ -93,12 +93,12 @@ def _from_trainer_state(path: Path) -> History:
 
 def _entries(history: object, path: Path) -> History:
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
-        raise _unreadable(f"{path} does not hold a list of log entries")
+        raise _unreadable(f"{path} does not contain a list of log entries")
     return history
 
 
 def _from_events(directory: Path) -> History:
-    """Read TensorBoard event files below ``directory``: one writer's folder after the other, by their time."""
+    """Read TensorBoard event files below ``directory``, one writer's folder after the other in order of time."""
     folders = {path.parent for path in directory.rglob("events.out.tfevents.*")}
     if not folders:
         return []
@@ -133,7 +133,7 @@ def _epoch(epochs: Mapping[int, float], step: int) -> dict[str, float]:
 
 
 def _settings(directory: Path, places: Sequence[Path]) -> RunValues:
-    """Collect settings from every file that tells some; what comes first counts."""
+    """Collect settings from every file that records some; the first file that has a value wins."""
     documents = [
         document
         for place in (directory, directory / layout.FINAL, *places[1:2])
@@ -179,5 +179,5 @@ def _unreadable(message: str, *, hint: str | None = None) -> RunError:
     return RunError(
         Reason.TRAINER_ERROR,
         message,
-        hint=hint or "Give the output folder of a training run, the one that holds its checkpoints.",
+        hint=hint or "Give the output folder of a training run, which contains its checkpoints.",
     )

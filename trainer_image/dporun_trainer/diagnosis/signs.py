@@ -1,7 +1,7 @@
-"""How each warning sign of the specification is seen in the curves of a run. Pure, and cheap enough for every log.
+"""How each warning sign of the specification shows in the curves of a run. Pure, and cheap enough for every log.
 
-The training loss is a mean over few pairs and very noisy, so signs are sought in means of many logs and measured
-against the loss of the untrained model (``Measurements.start``): a batch whose loss is three times that of its
+The training loss is a mean over few pairs and very noisy, so the rules look at means of many logs and compare them
+with the loss of the untrained model (``Measurements.start``): a batch whose loss is three times that of its
 neighbours is ordinary once most pairs are learnt, a model that is worse than before training is not. The validation
 loss is always measured on the same pairs, so small changes of it count. Every sign must persist (several logs, two
 validations), so a diagnosis of a running training does not flicker.
@@ -29,8 +29,7 @@ from dporun_trainer.diagnosis.measurements import END, LEVEL, Measurements
 from dporun_trainer.run_folder.curves import Series, mean, quantile
 
 Evidence = str | None
-"""Steps and values that show a sign; None where it is not there."""
-
+"""Steps and values that show a sign; None when they do not."""
 
 RECENT = 200
 """Logs that count as the present; a whole run with the default logging interval has about 100."""
@@ -125,7 +124,10 @@ def exploding(run: Measurements) -> Evidence:
         return None
     top = max(large.values)
     step = large.steps[large.values.index(top)]
-    return f"the norm was {_f(early)} at the start and {_f(top)} at {run.at(step)}, {len(large)} logs are above tenfold"
+    return (
+        f"the norm rose from {_f(early)} at the start to {_f(top)} at {run.at(step)}; {len(large)} logs are above ten "
+        "times the norm at the start"
+    )
 
 
 def spiking(run: Measurements) -> Evidence:
@@ -135,7 +137,7 @@ def spiking(run: Measurements) -> Evidence:
         return None
     last = spikes.last(PEAKS)
     shown = ", ".join(f"{_f(value)} at step {step}" for step, value in zip(last.steps, last.values, strict=True))
-    return f"training loss jumped {len(spikes)} times, last to {shown}; untrained it was {_f(run.start)}"
+    return f"training loss jumped {len(spikes)} times, most recently to {shown}; {_untrained(run)}"
 
 
 def climbed(run: Measurements) -> Evidence:
@@ -150,7 +152,7 @@ def climbed(run: Measurements) -> Evidence:
         return None
     level, start = worst
     first, last = recent.steps[start], recent.steps[min(start + width, len(recent)) - 1]
-    return f"training loss was {_f(level)} on average from step {first} to {last}, untrained it was {_f(run.start)}"
+    return f"training loss was {_f(level)} on average from step {first} to {last}; {_untrained(run)}"
 
 
 def oscillating(run: Measurements) -> Evidence:
@@ -203,9 +205,10 @@ def eval_rising(run: Measurements) -> Evidence:
         return None
     before = run.train.between(-1, step).values[-LEVEL:]
     if before and run.level > max(mean(before), lowest):
-        return None  # training loss rises as well: that is not memorising
+        return None  # the training loss rises as well, so the model does not memorise
     fell = f", while training loss went from {_f(mean(before))} to {_f(run.level)}" if before else ""
-    return f"{_f(lowest)} at {run.at(step)} was best, {_f(after.values[-1])} at {run.at(after.steps[-1])}{fell}"
+    risen = f"{_f(after.values[-1])} at {run.at(after.steps[-1])}"
+    return f"it rose from its minimum, {_f(lowest)} at {run.at(step)}, to {risen}{fell}"
 
 
 def far_below(run: Measurements) -> Evidence:
@@ -230,7 +233,7 @@ def gap_growing(run: Measurements) -> Evidence:
         return None
     if gaps.values[2] - max(gaps.values[0], 0) <= GROWN_GAP * run.start:
         return None
-    return f"{_path(gaps.values)} over the last three validations, until {run.at(gaps.steps[-1])}"
+    return f"{_path(gaps.values)} over the last three validations, up to {run.at(gaps.steps[-1])}"
 
 
 def vanishing(run: Measurements) -> Evidence:
@@ -242,7 +245,7 @@ def vanishing(run: Measurements) -> Evidence:
     if now >= max(VANISHED, VANISHED_SHARE * early):
         return None
     where = run.at(gradients.steps[-1])
-    return f"the norm went from {_f(early)} to {_f(now)} at {where}, at a loss of {_f(run.level)}"
+    return f"the norm fell from {_f(early)} to {_f(now)} at {where}, while the training loss was {_f(run.level)}"
 
 
 def both_high(run: Measurements) -> Evidence:
@@ -256,9 +259,9 @@ def both_high(run: Measurements) -> Evidence:
         return None  # it has begun to fall
     if min([run.level, quantile(train.values[-2 * LEVEL :], 0.5), *validation.values]) < high:
         return None
-    held_out = f", validation loss {_f(validation.values[-1])}" if validation else ""
+    held_out = f" and validation loss {_f(validation.values[-1])}" if validation else ""
     where = run.at(train.steps[-1])
-    return f"training loss is {_f(run.level)}{held_out} at {where}, untrained it was {_f(run.start)}"
+    return f"training loss is {_f(run.level)}{held_out} at {where}; {_untrained(run)}"
 
 
 def losses(run: Measurements) -> Evidence:
@@ -266,8 +269,8 @@ def losses(run: Measurements) -> Evidence:
     if not run.train:
         return None
     best = run.validation.best()
-    held_out = f"; best validation loss {_f(best[1])} at {run.at(best[0])}" if best else ""
-    return f"Training loss {_f(run.train.values[0])} → {_f(run.level)}{held_out}."
+    held_out = f"; the lowest validation loss is {_f(best[1])}, at {run.at(best[0])}" if best else ""
+    return f"Training loss went from {_f(run.train.values[0])} to {_f(run.level)}{held_out}."
 
 
 def rewards(run: Measurements) -> Evidence:
@@ -277,13 +280,13 @@ def rewards(run: Measurements) -> Evidence:
         if margins:
             accuracies = run.curves.get(REWARD_ACCURACY, split).finite().values
             accuracy = f", accuracy {accuracies[-1]:.2f}" if accuracies else ""
-            good = f"Chosen above rejected on the {split} data: margin {_f(margins[-1])}{accuracy}."
+            good = f"Chosen responses have the higher rewards on the {split} data: margin {_f(margins[-1])}{accuracy}."
             return good if margins[-1] > 0 else None
     return None
 
 
 def falling_log_probability(run: Measurements) -> Evidence:
-    """Log-probability of chosen responses falling while the margin rises: for information, not an illness."""
+    """Log-probability of chosen responses falling while the margin rises: for information, not a warning."""
     for split, count in ((Split.VALIDATION, 1), (Split.TRAINING, LEVEL)):
         chosen = run.curves.get(LOGPS_CHOSEN, split).finite().values
         margins = _margins(run, split).values
@@ -293,7 +296,7 @@ def falling_log_probability(run: Measurements) -> Evidence:
         if after < before and mean(margins[-count:]) > mean(margins[:count]):
             return (
                 f"For information: the log-probability of chosen responses fell from {_f(before)} to {_f(after)} while "
-                "the margin rose. DPO often lowers both responses; what counts is the difference."
+                "the margin rose. DPO often lowers the probability of both responses; only the difference counts."
             )
         return None
     return None
@@ -341,6 +344,10 @@ def _turns(values: Sequence[float], swing: float) -> list[float]:
             direction = 1 if value > turns[-1] else -1
             turns.append(value)
     return turns
+
+
+def _untrained(run: Measurements) -> str:
+    return f"the untrained model's loss is {_f(run.start)}"
 
 
 def _path(values: Sequence[float]) -> str:

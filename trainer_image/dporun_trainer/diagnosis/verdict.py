@@ -19,7 +19,7 @@ _WORST_FIRST = (VerdictState.NEEDS_IMPROVEMENT, VerdictState.FAIR, VerdictState.
 
 @dataclass(frozen=True)
 class _Criterion:
-    """One measure of the result: how it fared, and why in words."""
+    """The judgement of one measure, with its reason as a sentence."""
 
     state: VerdictState
     reason: str
@@ -29,19 +29,21 @@ def judge(evaluation: EvaluationSummary | None, gates: Gates, health: Health | N
     """Judge a result.
 
     It is Good when every measure is good, NeedsImprovement when at least one is poor, else Fair; a measure that was
-    not taken does not count. A result that was not evaluated at all is Fair at best. What is judged is the best
-    checkpoint: how training went on (``health``) is told among the reasons, and decides only without an evaluation.
+    not taken does not count. A result that was not evaluated at all is Fair at best. The judgement is about the best
+    checkpoint, so ``health``, which is about the whole training, only adds a reason; without an evaluation it decides.
 
     Args:
         evaluation: the measured result; None when evaluation was disabled or failed.
-        gates: thresholds for ``passed``. A null gate is open; a gate whose measure is missing is not reached.
-        health: diagnosis of the curves.
+        gates: thresholds for ``passed``. A null gate is open; a gate whose measure is missing is not met.
+        health: diagnosis of the training.
 
     """
     ill = health is not None and health.state not in {HealthState.ON_TRACK, HealthState.UNKNOWN}
     if evaluation is None:
         state = VerdictState.NEEDS_IMPROVEMENT if ill else VerdictState.FAIR
-        criteria = [_Criterion(state, "The result was not evaluated: nothing shows that it is better than the base.")]
+        criteria = [
+            _Criterion(state, "The result was not evaluated, so nothing shows that it is better than the base model.")
+        ]
     else:
         criteria = list(_criteria(evaluation, gates))
     criteria.sort(key=lambda criterion: _WORST_FIRST.index(criterion.state))
@@ -70,7 +72,7 @@ def _criteria(result: EvaluationSummary, gates: Gates) -> Iterator[_Criterion]:
 
     if result.better_than_base is not None:
         yield (
-            _Criterion(VerdictState.GOOD, "Answers are better than the base model's more often than worse.")
+            _Criterion(VerdictState.GOOD, "Answers are better than the base model's more often than they are worse.")
             if result.better_than_base
             else _Criterion(VerdictState.NEEDS_IMPROVEMENT, "Answers are not noticeably better than the base model's.")
         )
@@ -93,7 +95,7 @@ def _graded(what: str, value: float, good: float, poor: float, show: Callable[[f
 
 
 def _missed(result: EvaluationSummary | None, gates: Gates) -> Iterator[str]:
-    """Tell which gates were not reached."""
+    """A sentence for each gate that was not met."""
     if gates.accuracy is not None and (result is None or result.accuracy < gates.accuracy):
         yield _gate("accuracy", "≥", percent(gates.accuracy), percent(result.accuracy) if result else None)
     if gates.reward_margin is not None and (result is None or result.reward_margin < gates.reward_margin):
@@ -106,4 +108,4 @@ def _missed(result: EvaluationSummary | None, gates: Gates) -> Iterator[str]:
 
 def _gate(name: str, relation: str, limit: str, measured: str | None) -> str:
     got = "it was not measured" if measured is None else f"it is {measured}"
-    return f"Gate evaluation.gates.{name} {relation} {limit} was not reached: {got}."
+    return f"Gate evaluation.gates.{name} {relation} {limit} was not met: {got}."

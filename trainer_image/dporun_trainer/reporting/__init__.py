@@ -1,1 +1,1 @@
-"""What a person looks at: report.html, report.png and the model card."""
+"""The documents about a run for people: report.html, report.png and the model card."""

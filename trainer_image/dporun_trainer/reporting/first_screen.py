@@ -39,7 +39,7 @@ class Tile:
 
 
 def headline(record: Record) -> Headline:
-    """Say in one sentence how a run went and what to do next."""
+    """Summarise a run: a failure first, else the verdict, else how far it is."""
     verdict, health = record.verdict, record.health
     advice = next(iter(health.suggestions), None) if health else None
     change = advice and (f"Change {remedies.describe(advice)} and run again." if advice.proposed else advice.reason)
@@ -66,19 +66,19 @@ def headline(record: Record) -> Headline:
             action = change or "Read the answers below, and decide whether they are good enough."
             return Headline("fair", "Fair", first, action)
         case _:
-            action = change or "Read the answers below, worst first, and look for what the data does not teach."
+            action = change or "Read the answers below, worst first, to find out what the data does not teach."
             return Headline("poor", "Needs improvement", first, action)
 
 
 def _train_longer(record: Record) -> str | None:
-    """Advise more epochs when a small margin is all that is wrong: the last checkpoint was the best."""
+    """Advise more epochs when the margin is small and the last checkpoint was the best: it was still improving."""
     margin, validations = record.metrics.get("reward_margin"), record.curves.get(LOSS, Split.VALIDATION).steps
     if record.config is None or margin is None or margin >= GOOD_MARGIN:
         return None
     if record.best is None or not validations or record.best.step != validations[-1]:
         return None
-    longer = remedies.more_epochs(remedies.RunValues.of(record.config), remedies.Seen())
-    return f"It was still learning: change {remedies.describe(longer)} and run again." if longer else None
+    longer = remedies.more_epochs(remedies.RunValues.of(record.config), remedies.Observations())
+    return f"The model was still learning: change {remedies.describe(longer)} and run again." if longer else None
 
 
 def tiles(record: Record) -> Iterator[Tile]:
@@ -97,7 +97,9 @@ def tiles(record: Record) -> Iterator[Tile]:
     if m.get("forgetting") is not None:
         lost, asked = record.forgetting.get("lost"), record.forgetting.get("questions")
         yield Tile(
-            "Forgetting", percent(m["forgetting"]), f"{lost} right answers lost of {asked} questions" if asked else ""
+            "Forgetting",
+            percent(m["forgetting"]),
+            f"{lost} correct answers lost, of {asked} questions" if asked else "",
         )
     if record.best and record.best.eval_loss is not None:
         epoch = "" if record.best.epoch is None else f", epoch {record.best.epoch:.3g}"

@@ -17,7 +17,7 @@ _METRICS = (
     ("avg_rejected_reward", "avg_rejected_reward", "Mean reward of rejected responses"),
     ("forgetting", "forgetting", "Share of general knowledge lost against the base model"),
 )
-"""Key in evaluation_metrics.json, type and name in the card."""
+"""Key in evaluation_metrics.json, type in the card's metadata, and name for people."""
 
 
 def model_card(record: Record) -> str:
@@ -136,8 +136,8 @@ def _training(record: Record) -> Iterator[str]:
 
 
 def _limits(record: Record) -> Iterator[str]:
-    yield "- Measured on held-out pairs of the same source as the training data; other uses are untested."
-    yield "- The preferences are those of the data, with its errors and biases; no safety evaluation was made."
+    yield "- The results were measured on held-out pairs from the source of the training data; other uses are untested."
+    yield "- The model learnt the preferences of the data, with its errors and biases; its safety was not evaluated."
     if record.metrics.get("forgetting") is None:
         yield "- Forgetting of general knowledge was not measured."
 
@@ -158,5 +158,5 @@ def _hub_id(uri: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """Words of others as one line of Markdown without markup: they come from data and file names."""
+    """Write untrusted text, from data and file names, as one line of Markdown that contains no markup."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))

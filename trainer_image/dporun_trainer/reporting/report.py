@@ -25,21 +25,21 @@ from dporun_trainer.reporting.poster import write_poster
 from dporun_trainer.reporting.run_data import Record, read_record
 
 SHOWN_EXAMPLES = 12
-"""Examples that are open; the others are folded away."""
+"""Examples that are shown; a click unfolds the others."""
 ALIKE = 0.6
-"""Share of words and gaps that two answers have in common before their differences are worth marking."""
+"""Share of words and gaps that two answers must have in common; below it, marked differences only confuse."""
 MAX_EXAMPLES = 200
 MAX_TEXT = 4000
-"""Characters of one text; the whole of it is in comparison_results.json."""
+"""Characters of one text; comparison_results.json contains all of it."""
 
 
 def write_report(directory: Path) -> None:
-    """Write report.html, report.png and README.md into a run's directory, from the files that are there.
+    """Write report.html, report.png and README.md into a run's directory, from the files that exist.
 
-    The same files give the same report.
+    The same files give the same bytes.
 
     Raises:
-        FileNotFoundError: the directory is not there.
+        FileNotFoundError: the directory does not exist.
         OSError: the report cannot be written.
 
     """
@@ -114,7 +114,7 @@ def _example(example: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(base: str, tuned: str) -> tuple[Markup, Markup]:
-    """Mark the words that only one of two texts has, unless they have little in common; both are escaped."""
+    """Escape two texts for HTML and mark the words that only one of them has, unless they have little in common."""
     one, other = (re.findall(r"\s+|[^\s]+", text) for text in (base, tuned))
     matcher = difflib.SequenceMatcher(a=one, b=other, autojunk=False)
     if matcher.ratio() < ALIKE:
@@ -152,7 +152,7 @@ def _at(series: Any, step: int) -> float | None:
 
 
 def _dataset_facts(record: Record) -> Iterator[tuple[str, str, str]]:
-    """Rows of the table of dataset facts: what, training, validation."""
+    """Rows of the table of dataset facts: name, value in training, value in validation."""
     if record.prepared is None:
         return
     summary, lint = record.prepared.dataset, record.prepared.lint
@@ -165,13 +165,13 @@ def _dataset_facts(record: Record) -> Iterator[tuple[str, str, str]]:
     yield both("Source", lambda facts: facts.source)
     yield both("Distinct prompts", lambda facts: f"{facts.prompts:,}")
     yield both("Repeated rows", lambda facts: f"{facts.duplicates:,}")
-    yield both("Cut by maxLength", lambda facts: f"{facts.truncated:,}")
-    yield both("Chosen is the longer one", lambda facts: percent(facts.chosen_longer))
+    yield both("Truncated to maxLength", lambda facts: f"{facts.truncated:,}")
+    yield both("Chosen is longer", lambda facts: percent(facts.chosen_longer))
     for name in ("prompt", "chosen", "rejected"):
         yield both(
             f"Tokens per {name} (median, 90 %, longest)", lambda facts, name=name: _lengths(getattr(facts, name))
         )
-    yield "Prompts in both", f"{lint.leaked_prompts:,}", ""
+    yield "Prompts in both splits", f"{lint.leaked_prompts:,}", ""
 
 
 def _lengths(lengths: Any) -> str:
@@ -179,7 +179,7 @@ def _lengths(lengths: Any) -> str:
 
 
 def _run_facts(record: Record) -> Iterator[tuple[str, str]]:
-    """What is needed to run it again."""
+    """Name and value of what a repetition of the run must have in common with it."""
     config, prepared = record.config, record.prepared
     if config:
         yield "Base model", config.model.uri
