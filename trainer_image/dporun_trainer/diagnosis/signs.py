@@ -35,59 +35,60 @@ RECENT = 200
 """Logs that count as the present; a whole run with the default logging interval has about 100."""
 
 EVAL_RISE = 0.05
-"""Share above its best by which a validation loss has risen: checkpoints of one run scatter by one or two percent."""
+"""Share by which a validation loss must rise above its minimum: checkpoints of a run scatter by one or two percent."""
 EVAL_RISE_ONCE = 0.10
-"""As above, where only the last validation shows it."""
+"""The same when only the last validation shows it."""
 WIDE_GAP = 0.3
-"""Distance from training to validation loss, in units of the untrained loss, that is no longer small (0.2 of ln 2)."""
+"""Gap between training and validation loss that is too wide, in units of the untrained loss (0.2 if that is ln 2)."""
 GROWN_GAP = 0.15
-"""Growth of that distance over three validations, in the same unit."""
+"""Growth of that gap over three validations that is too much, in the same unit."""
 
 HIGH_LOSS = 0.95
-"""A loss above this share of the untrained loss has hardly moved (0.66 where untrained is ln 2 = 0.69)."""
+"""A loss above this share of the untrained loss has hardly moved (0.66 where that is ln 2 = 0.69)."""
 FLAT_LOSS = 0.99
-"""Above this share it has not moved at all."""
+"""A loss above this share of the untrained loss has not moved at all."""
 LEARNT_MARGIN = 1.0
-"""A reward margin that shows learning whatever the loss says; "needs improvement" is below it in the specification."""
+"""A reward margin that proves learning, whatever the loss is: below it the specification sees need for improvement."""
 PATIENCE = 0.5
-"""Share of the planned epochs before a high loss counts: warm-up and the first steps are always flat."""
+"""Share of the planned epochs that must pass before a high loss counts: warm-up and the first steps are always flat."""
 
 CONFUSED_MARGIN = -0.1
-"""A reward margin below it is clearly negative; around 0 nothing has been learnt, or nothing that generalises,"""
+"""A confused model's reward margin is below this; around 0 a model has learnt nothing, or nothing that generalises."""
 CONFUSED_ACCURACY = 0.4
-"""and chosen wins clearly less often than by chance (one in twenty by luck with 60 pairs)."""
+"""Its validation accuracy is below this as well; bad luck alone does that to one run in twenty (of 60 pairs)."""
 CONFUSED_AT_ONCE = -0.5
-"""A margin so negative needs no second validation."""
+"""A margin below this needs no second validation."""
 
 SPIKE = 2.0
-"""A spike is worse than twice the untrained loss (more for logs of few pairs, see ``Measurements.noise``),"""
+"""A spike is above this multiple of the untrained loss, or more for logs of few pairs (see ``Measurements.noise``)."""
 SPIKE_SPREAD = 4.0
-"""and above the median of the logs before it by this many times their upper spread (90th percentile to median).
-The spread, not the standard deviation, because losses of mostly learnt pairs have heavy tails."""
+"""It also exceeds the median of the logs before it by this many times their upper spread (90th percentile - median).
+The standard deviation would not do: losses of mostly learnt pairs have heavy tails."""
 PEAKS = 3
-"""Fewer spikes, of loss or gradients, are accidents of the data."""
+"""Spikes, of loss or gradients, that make a sign; fewer are accidents of the data."""
 BEFORE_SPIKE = 20
-"""Logs against which one is compared."""
+"""Logs before a spike that it is compared with."""
 CLIMBED = 1.25
-"""The loss level is above this multiple of the untrained loss: training made the model worse."""
+"""A loss level above this multiple of the untrained loss shows that training made the model worse."""
 SWING = 0.5
-"""Up-and-down movement of the smoothed training loss, in units of the untrained loss, that is oscillation,"""
+"""Least height of a swing of the smoothed training loss, in units of the untrained loss."""
 SWING_NOISE = 6.0
-"""if it is also this many standard errors of the smoothed loss."""
+"""The same in standard errors of the smoothed loss; a swing must reach both."""
 EVAL_SWING = 0.25
-"""The same for the validation loss, which has no such noise."""
+"""Least height of a swing of the validation loss, which has no such noise, in units of the untrained loss."""
 SWINGS = 4
 """Swings that make an oscillation: two up and two down."""
 
 EXPLODING = 10.0
-"""Gradient norms of this many times both the early ones and nine tenths of all recent ones. Early ones alone say
-little: norms grow tenfold in healthy runs, too, as LoRA's B leaves zero and pairs that are still wrong dominate."""
+"""An exploding gradient norm is this many times the early norms, and the 90th percentile of all recent ones. The early
+norms alone prove little: in healthy runs, too, norms grow tenfold as LoRA's B leaves zero and wrong pairs dominate."""
 NON_FINITE_GRADIENTS = 3
-"""Non-finite gradient norms among the last LEVEL logs. A few at the start are fp16 finding its loss scale."""
+"""Non-finite gradient norms among the last LEVEL logs that make a sign; at the start fp16 has a few while it searches
+its loss scale."""
 VANISHED = 1e-5
-"""Gradient norm at which the gradient per parameter nears AdamW's epsilon of 1e-8 (a million parameters),"""
+"""A gradient norm below this has vanished: for a million parameters, each gradient is near AdamW's epsilon of 1e-8."""
 VANISHED_SHARE = 1e-3
-"""or a share of the early norm, while the loss is still high."""
+"""So has a norm below this share of the early norm."""
 
 _FINITE = (LOSS, REWARD_CHOSEN, REWARD_REJECTED, REWARD_MARGIN, LOGPS_CHOSEN, LOGPS_REJECTED)
 """Metrics that are numbers in every log of a healthy training."""
