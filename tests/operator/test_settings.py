@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from dporun_operator.__main__ import main
 from dporun_operator.errors import InvalidSettingsError
 from dporun_operator.settings import Settings
 
@@ -70,3 +71,25 @@ def test_lists_and_resources(read: Read) -> None:
 def test_a_wrong_value_names_its_variable(name: str, value: str, read: Read) -> None:
     with pytest.raises(InvalidSettingsError, match=name):
         read({**IMAGE, name: value})
+
+
+def test_every_wrong_variable_is_named_with_its_value_and_what_is_expected(
+    read: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {"DPORUN_PORT": "99999", "DPORUN_TRAIN_RESOURCES": "4 cores"}
+    with pytest.raises(InvalidSettingsError) as caught:
+        read(wrong)
+    expected = (
+        "DPORUN_TRAINER_IMAGE is not set: The image of every pod of a run.",
+        "DPORUN_TRAIN_RESOURCES='4 cores': expected JSON such as",
+        "DPORUN_PORT='99999': Input should be less than or equal to 65535",
+    )
+    for words in expected:
+        assert words in str(caught.value)
+    assert main() == 2
+    assert capsys.readouterr().err == f"dporun-operator: {caught.value}\n"
+
+
+def test_settings_made_in_code_do_not_look_at_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DPORUN_PORT", "1")
+    assert Settings(trainer_image="trainer:1").port == 8080
