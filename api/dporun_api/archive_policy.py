@@ -3,6 +3,11 @@
 from dporun_api.run_config import ArchiveTarget, ArchiveWhen
 
 
+def location(archive: ArchiveTarget, directory: str) -> str:
+    """URI of a run's folder in the archive; ``directory`` is that of its Identity."""
+    return f"{archive.uri.rstrip('/')}/{directory}"
+
+
 def skip_reason(archive: ArchiveTarget | None, *, started: bool, succeeded: bool, passed: bool | None) -> str | None:
     """Say why a run is not archived; None when it is.
 

@@ -38,7 +38,7 @@ class Metrics(Document):
     """Mean reward of rejected responses."""
     reward_margin: Finite | None = None
     """Mean of chosen minus rejected rewards."""
-    reward_accuracy: Finite | None = None
+    reward_accuracy: Finite | None = Field(None, ge=0, le=1)
     """Share of pairs whose chosen response has the higher reward."""
 
 

@@ -9,7 +9,10 @@ from dporun_operator import names
 Body = Mapping[str, Any]
 """A Kubernetes object as the API server sent it."""
 
-_KEPT_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
+_KEPT_METADATA = (
+    "name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences", "creationTimestamp",
+    "deletionTimestamp",
+)  # fmt: skip
 
 
 class WatchCache:

@@ -1,6 +1,6 @@
 """Observed: the Jobs and Pods of one run, reduced to what decisions need."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -9,6 +9,7 @@ from dporun_api.results import Progress
 from dporun_api.text import parse_time
 from dporun_operator import names
 from dporun_operator.names import Component
+from dporun_operator.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +156,17 @@ class Observed:
 
     @classmethod
     def of(
-        cls, children: Iterable[Mapping[str, Any]], *, progress: Progress | None = None, source_uri: str | None = None
+        cls,
+        children: Iterable[Mapping[str, Any]],
+        run: Run,
+        *,
+        progress: Progress | None = None,
+        source_uri: str | None = None,
     ) -> Self:
-        """Read the children of a run, in the order of their attempts."""
-        children = list(children)
-        jobs = [Job.parse(child) for child in children if child.get("kind") == "Job"]
-        pods = [Pod.parse(child) for child in children if child.get("kind") == "Pod"]
+        """Read the children of a run, in the order of their attempts; what only bears its label is none of them."""
+        ours = [child for child in children if _is_child(child, run)]
+        jobs = [Job.parse(child) for child in ours if child["kind"] == "Job"]
+        pods = [Pod.parse(child) for child in ours if child["kind"] == "Pod"]
         return cls(
             jobs=tuple(sorted(jobs, key=lambda job: (job.component, job.attempt))),
             pods=tuple(sorted(pods, key=lambda pod: (pod.component, pod.attempt, pod.index, pod.name))),
@@ -184,6 +190,39 @@ class Observed:
         """The pod that serves progress: the newest of completion index 0 that runs."""
         running = [pod for pod in self.pods_of(Component.TRAIN) if pod.index == 0 and pod.main.running]
         return running[-1] if running else None
+
+
+def _is_child(child: Mapping[str, Any], run: Run) -> bool:
+    """Whether the operator made ``child`` for ``run``, by itself or by a Job or Deployment that it made.
+
+    Anyone may copy a label: a Job must have the name of its attempt and, unless it archives, the run as its owner; a
+    pod must be controlled by what has that name.
+    """
+    metadata = child["metadata"]
+    labels, controller = metadata["labels"], _controller(metadata)
+    component, attempt = labels.get(names.COMPONENT), _attempt(labels)
+    if component == Component.TENSORBOARD:  # its ReplicaSet is named after the Deployment
+        prefix = names.tensorboard(run.name) + "-"
+        return child["kind"] == "Pod" and controller is not None and str(controller["name"]).startswith(prefix)
+    if component not in _JOBS:
+        return False
+    name = _JOBS[component](run.name, attempt)
+    if child["kind"] == "Pod":
+        return controller is not None and (controller["kind"], controller["name"]) == ("Job", name)
+    owned = controller is not None and controller["uid"] == run.uid
+    return bool(metadata["name"] == name) and (owned or component == Component.ARCHIVE)
+
+
+_JOBS: Mapping[str, Callable[[str, int], str]] = {
+    Component.PREPARE: lambda run, _: names.prepare_job(run),
+    Component.TRAIN: names.train_job,
+    Component.ARCHIVE: names.archive_job,
+}
+"""Name of each component's Job, from the run's name and the attempt."""
+
+
+def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next((owner for owner in metadata.get("ownerReferences", ()) if owner.get("controller")), None)
 
 
 def _attempt(labels: Mapping[str, str]) -> int:

@@ -153,7 +153,8 @@ class Reconciler:
     # 3. observe
 
     async def _observe(self, run: Run) -> Observed:
-        observed = Observed.of(self._cache.children_of(run.uid, run.namespace), source_uri=self._source_uri(run))
+        children = self._cache.children_of(run.uid, run.namespace)
+        observed = Observed.of(children, run, source_uri=self._source_uri(run))
         pod = observed.training_pod()
         if pod is None or run.deleting:
             return observed

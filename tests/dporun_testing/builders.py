@@ -81,6 +81,10 @@ def _labels(component: str, attempt: int, index: int | None = None) -> dict[str,
     }
 
 
+def _owner(kind: str, name: str, uid: str) -> Body:
+    return {"kind": kind, "name": name, "uid": uid, "controller": True}
+
+
 def job_name(component: str, attempt: int) -> str:
     return "demo-prepare" if component == "prepare" else f"demo-{component}-{attempt}"
 
@@ -102,6 +106,7 @@ def job(
             "uid": f"job-{component}-{attempt}",
             "resourceVersion": "1",
             "labels": _labels(component, attempt),
+            **({} if component == "archive" else {"ownerReferences": [_owner("DPORun", "demo", UID)]}),
         },
         "spec": {"suspend": state == "suspended"},
         "status": {"conditions": conditions},
@@ -145,6 +150,9 @@ def pod(
         }
     if disruption:
         conditions.append({"type": "DisruptionTarget", "status": "True", "reason": disruption})
+    controller = _owner("Job", job_name(component, attempt), f"job-{component}-{attempt}")
+    if component == "tensorboard":
+        controller = _owner("ReplicaSet", "demo-tensorboard-7d9f", "replica-set")
     sidecar = {"name": "tensorboard", "ready": tensorboard, "state": {"running": {"startedAt": born}}}
     return {
         "kind": "Pod",
@@ -155,6 +163,7 @@ def pod(
             "resourceVersion": "1",
             "creationTimestamp": born,
             "labels": _labels(component, attempt, index),
+            "ownerReferences": [controller],
         },
         "status": {
             "phase": phase,

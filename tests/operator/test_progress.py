@@ -69,6 +69,7 @@ async def test_what_a_pod_says(serve: Serve) -> None:
         b'{"percent": 101}',
         b'{"percent": 1e999}',
         b'{"metrics": {"trainLoss": NaN}}',
+        b'{"metrics": {"rewardAccuracy": 7}}',
         b'{"stage": "Hacking"}',
         b'{"detail": "' + b"x" * 300 + b'"}',
         b"\xff\xfe",

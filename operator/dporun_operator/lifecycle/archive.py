@@ -93,10 +93,11 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, tries: int | None)
 def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
     """Record what a Job that ended well has archived; False when that is nothing, and it should be something."""
     archive, result = draft.run.spec.archive, outcome.archive
-    if result is not None:
-        values = result.model_dump(include={"uri", "manifest_sha256", "files", "bytes"})
-        draft.status.archive = ArchiveStatus(state=ArchiveState.SUCCEEDED, attempts=attempt, **values)
-        words = f"{result.files} files are in {result.uri}."
+    if result is not None and archive is not None:
+        uri = archive_policy.location(archive, draft.run.directory)  # a pod does not say where the archive is
+        values = result.model_dump(include={"manifest_sha256", "files", "bytes"})
+        draft.status.archive = ArchiveStatus(state=ArchiveState.SUCCEEDED, attempts=attempt, uri=uri, **values)
+        words = f"{result.files} files are in {uri}."
         draft.set_condition(ConditionType.ARCHIVED, True, Reason.ARCHIVED, words)
         return True
     if archive is not None and archive.when is not ArchiveWhen.FINISHED:

@@ -183,7 +183,7 @@ def test_a_run_from_apply_to_deletion(  # noqa: PLR0915  one story
     wait_condition("demo", "Finished", namespace, seconds=30)
     done = status(namespace)
     assert done["phase"] == "Succeeded"
-    assert done["archive"]["uri"] == "s3://bucket/runs/demo"
+    assert done["archive"]["uri"] == f"s3://bucket/runs/demo-{uid[:8]}"
     assert done["verdict"] == {"state": "Good", "passed": True, "reasons": ["accuracy 0.9"]}
     assert done["bestCheckpoint"] == {"step": 80, "epoch": 1.6, "evalLoss": 0.31, "path": "checkpoint-80"}
     for condition in ("Accepted", "Prepared", "Evaluated", "Healthy", "Archived", "Succeeded"):

@@ -34,8 +34,8 @@ def test_story(path: Path) -> None:
         generation += "spec" in step
         deleting = deleting or step.get("deleting", False)
         progress = Progress.model_validate(step["progress"]) if "progress" in step else None
-        observed = Observed.of(map(slim, children(step, now)), progress=progress)
         run = Run.parse(run_body(spec, status=status, deleting=deleting, generation=generation))
+        observed = Observed.of(map(slim, children(step, now)), run, progress=progress)
         plan = decide(run, observed, SETTINGS, now)
         check(step["when"], plan, step["then"])
         reworded = Run.parse(run_body(spec, status=reword(status), deleting=deleting, generation=generation))

@@ -68,7 +68,7 @@ ARCHIVE = {"archive": {"uri": "s3://bucket/runs"}}
 
 def plan(spec: dict[str, Any], status: dict[str, Any], children: list[dict[str, Any]], *, deleting: bool) -> Plan:
     run = Run.parse(run_body(spec, status=status, deleting=deleting))
-    return decide(run, Observed.of(map(slim, children)), SETTINGS, NOW)
+    return decide(run, Observed.of(map(slim, children), run), SETTINGS, NOW)
 
 
 def holds(plan: Plan, condition: str) -> bool:
