@@ -61,7 +61,7 @@ def render(record: Record, head: Headline, tiles: Sequence[Tile]) -> str:
         health=record.health,
         patch=remedies.patch(record.health.suggestions) if record.health and record.health.suggestions else None,
         describe=remedies.describe,
-        health_words=_HEALTH_WORDS,
+        health_titles=_HEALTH_TITLES,
         tiles=tiles,
         plots=[plot for chart in CHARTS if (plot := charts.plot(chart, record.curves, best_step))],
         examples=examples,
@@ -74,7 +74,7 @@ def render(record: Record, head: Headline, tiles: Sequence[Tile]) -> str:
     )
 
 
-_HEALTH_WORDS = {
+_HEALTH_TITLES = {
     HealthState.ON_TRACK: "Training was healthy",
     HealthState.OVERFITTING: "Training was overfitting",
     HealthState.UNDERFITTING: "Training was underfitting",
