@@ -1,6 +1,22 @@
-"""The order of the tests."""
+"""What holds for every test: their order, and that they leave nothing running, however they were started."""
+
+import signal
+import threading
+from collections.abc import Iterator
 
 import pytest
+
+from dporun_testing.processes import nothing_left
+
+
+def pytest_configure() -> None:
+    """SIGINT and SIGTERM end the tests and run their finalizers, also where a shell had SIGINT ignored (``pytest &``).
+
+    Programs under test then find SIGINT as they would at a terminal.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -11,3 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _seconds(item: pytest.Item) -> float:
     marker = item.get_closest_marker("slow")
     return marker.args[0] if marker and marker.args else 0
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail a test that leaves a process behind, and end that."""
+    if request.node.get_closest_marker("slow") is None:
+        yield
+        return
+    with nothing_left(tmp_path_factory.getbasetemp()):
+        yield

@@ -14,6 +14,7 @@ import yaml
 from dporun_api.results import Outcome, OutcomeState
 from dporun_testing.manifests import dporun
 from dporun_testing.paths import UNHEALTHY
+from dporun_testing.processes import running
 from dporun_testing.tiny_model import save_tiny_model, text_pairs, write_rows
 
 slow = pytest.mark.slow
@@ -66,8 +67,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 @pytest.mark.slow(40)
 @pytest.mark.timeout(900)
 def test_a_run_stops_on_interrupt_goes_on_and_ends_archived(desk: Desk) -> None:
-    with subprocess.Popen(desk.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
+    with running(desk.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         lines = []
         for line in process.stdout:
             lines.append(line)
@@ -75,6 +75,7 @@ def test_a_run_stops_on_interrupt_goes_on_and_ends_archived(desk: Desk) -> None:
                 break
         process.send_signal(signal.SIGINT)
         lines += process.stdout.readlines()
+        process.wait()
     text = "".join(lines)
     assert process.returncode == 75, text
     assert "stopping: a checkpoint is being saved" in text

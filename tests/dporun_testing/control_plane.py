@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dporun_testing.paths import ROOT
+from dporun_testing.processes import running
 
 START_SECONDS = 90
 
@@ -60,9 +61,11 @@ def control_plane(folder: Path) -> Iterator[Path]:
     }  # fmt: skip
     with ExitStack() as stack:
         for name, arguments in programs.items():
-            stack.enter_context(_process(folder, name, arguments))
+            path = folder / f"{name}.log"
+            log = stack.enter_context(path.open("wb"))
+            stack.enter_context(running([name, *arguments], stdout=log, stderr=log, start_new_session=True))
             if name == "kube-apiserver":
-                _wait_until_ready(port, folder / f"{name}.log")
+                _wait_until_ready(port, path)
         crd = ROOT / "crds" / "dporuns.dporun.io.yaml"
         subprocess.run(["kubectl", "--kubeconfig", kubeconfig, "apply", "--server-side", "-f", crd], check=True)
         _wait_until_served(kubeconfig)
@@ -80,21 +83,6 @@ def write_kubeconfig(path: Path, server: str, token: str) -> None:
         "current-context": "here",
     }
     path.write_text(json.dumps(config), encoding="utf-8")
-
-
-@contextmanager
-def _process(folder: Path, name: str, arguments: list[str]) -> Iterator[None]:
-    with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen([name, *arguments], stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _wait_until_ready(port: int, log: Path) -> None:

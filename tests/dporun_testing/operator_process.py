@@ -9,6 +9,8 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+from dporun_testing import processes
+
 
 class OperatorProcess:
     """Starts, kills and asks one operator."""
@@ -32,9 +34,8 @@ class OperatorProcess:
     def start(self) -> None:
         """Start the operator and wait until it has looked at the cluster."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "dporun_operator"], env=self._environment, stdout=log, stderr=log
-            )
+            command = [sys.executable, "-m", "dporun_operator"]
+            self._process = processes.start(command, env=self._environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self.log()
@@ -52,12 +53,8 @@ class OperatorProcess:
 
     def stop(self) -> None:
         """SIGTERM; returns when it has ended."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        if self._process is not None:
+            processes.stop(self._process, grace_seconds=30)
 
     def ask(self, path: str) -> str:
         """GET from the operator's own server."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dporun_testing.paths import DEVCLUSTER
+from dporun_testing.processes import running
 
 _PACKAGE = "github.com/versity/versitygw"
 
@@ -102,18 +103,11 @@ def serve(folder: Path) -> Iterator[S3Server]:
     server = S3Server(f"http://127.0.0.1:{port}", "test-key", "test-secret", root)
     log = folder / "versitygw.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(program()), "--port", f"127.0.0.1:{port}", "posix", "--sidecar", str(metadata), str(root)],
-            env={**os.environ, "ROOT_ACCESS_KEY": server.access_key, "ROOT_SECRET_KEY": server.secret_key},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        _await(port, process, log)
-        yield server
-    finally:
-        process.terminate()
-        process.wait(20)
+        command = [program(), "--port", f"127.0.0.1:{port}", "posix", "--sidecar", metadata, root]
+        environment = {**os.environ, "ROOT_ACCESS_KEY": server.access_key, "ROOT_SECRET_KEY": server.secret_key}
+        with running(command, env=environment, stdout=output, stderr=output) as process:
+            _await(port, process, log)
+            yield server
 
 
 def _await(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,6 +1,7 @@
 """Servers and a model that the trainer's tests share."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,15 @@ import pytest
 from dporun_testing import hub_server, s3_server
 from dporun_testing.tiny_model import save_tiny_model
 from dporun_trainer.stores.sources import ARCHIVE, Credentials
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_account() -> Iterator[None]:
+    """The shell's account in a cloud is nobody's here, nor is that of the dev cluster, which `devcluster env` sets."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -66,9 +66,9 @@ def up(gpus: int) -> None:
                 images.load_pause(binaries)
         _settle(binaries, gpus)
     except BaseException:
-        say("stopping what was started")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # impatience must not leave half of it running
             signal.signal(number, signal.SIG_IGN)
+        say("stopping what was started")
         down()
         raise
     say("the dev cluster is ready")

@@ -72,6 +72,26 @@ def running_programs(program: Path, argument: str) -> Iterator[Identity]:
                 yield identity
 
 
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Hands the signals that come during the block to their handlers at its end.
+
+    They are not blocked, because a process that is started in the block would inherit that.
+    """
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda it, _: came.append(it))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for it in came:
+        signal.raise_signal(it)
+
+
 @dataclass(frozen=True)
 class Processes:
     """The processes of one cluster, each by a name: `run/NAME.pid` says which it is, `log/NAME.log` what it said."""
@@ -100,20 +120,20 @@ class Processes:
         log = self.log(name)
         if log.exists():
             log.replace(log.with_suffix(".previous.log"))
-        with log.open("wb") as output:
+        with log.open("wb") as output, _signals_later():  # what has been started and not noted, nobody would stop
             child = subprocess.Popen(
                 argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
-        try:
-            identity = Identity.of(child.pid)
-            if identity is None:
-                raise ChildProcessError(f"{name} ended with exit code {child.wait()} as soon as it was started")
-            partial = self._pid_file(name).with_suffix(".partial")
-            partial.write_text(json.dumps(asdict(identity)))
-            partial.replace(self._pid_file(name))
-        except BaseException:  # an interrupt too: what nobody has noted, nobody would stop
-            child.kill()
-            raise
+            try:
+                identity = Identity.of(child.pid)
+                if identity is None:
+                    raise ChildProcessError(f"{name} ended with exit code {child.wait()} as soon as it was started")
+                partial = self._pid_file(name).with_suffix(".partial")
+                partial.write_text(json.dumps(asdict(identity)))
+                partial.replace(self._pid_file(name))
+            except BaseException:
+                child.kill()
+                raise
         return identity
 
     def stop(self, name: str, grace_seconds: float = 10) -> bool:

@@ -1,7 +1,8 @@
 """A control plane for all tests of this folder, and an operator with the rights that the chart gives it."""
 
+import contextlib
+import itertools
 import json
-import os
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,15 +22,11 @@ SYSTEM = "dporun-system"
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The kubeconfig of an administrator; kubectl uses it, too."""
-    before = os.environ.get("KUBECONFIG")
-    with control_plane(tmp_path_factory.mktemp("control-plane")) as kubeconfig:
-        os.environ["KUBECONFIG"] = str(kubeconfig)
+    with control_plane(tmp_path_factory.mktemp("control-plane")) as kubeconfig, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(kubeconfig))
         node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "played"}}
         kubectl("apply", "-f", "-", stdin=json.dumps(node))
         yield kubeconfig
-        os.environ.pop("KUBECONFIG")
-    if before is not None:
-        os.environ["KUBECONFIG"] = before
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +60,17 @@ def namespace(cluster: Path) -> Iterator[str]:  # noqa: ARG001  wanted for what 
 @pytest.fixture
 def start_operator(service_account: Path, tmp_path: Path) -> Iterator[Callable[..., OperatorProcess]]:
     """Starts operators with the settings given; stops them at the end."""
-    started: list[OperatorProcess] = []
+    count = itertools.count()
+    with contextlib.ExitStack() as at_the_end:
 
-    def start(**environment: str) -> OperatorProcess:
-        operator = OperatorProcess(service_account, tmp_path / f"operator-{len(started)}.log", **environment)
-        started.append(operator)
-        operator.start()
-        return operator
+        def start(**environment: str) -> OperatorProcess:
+            operator = OperatorProcess(service_account, tmp_path / f"operator-{next(count)}.log", **environment)
+            at_the_end.callback(lambda: print(operator.log()))
+            at_the_end.callback(operator.stop)
+            operator.start()
+            return operator
 
-    yield start
-    for operator in started:
-        operator.stop()
-        print(operator.log())
+        yield start
 
 
 @pytest.fixture

@@ -3,15 +3,18 @@
 import dataclasses
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from dporun_testing.paths import DEVCLUSTER
+from dporun_testing.processes import running
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the dev cluster runs on Linux")
 
@@ -25,15 +28,22 @@ def processes_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def bystander() -> Iterator[subprocess.Popen[bytes]]:
+def bystander() -> Iterator["subprocess.Popen[bytes]"]:
     """A process that nobody may touch."""
-    with subprocess.Popen(["sleep", "600"]) as process:
+    with running(["sleep", "600"]) as process:
         yield process
-        process.kill()
 
 
-def test_start_and_stop(processes_module: ModuleType, tmp_path: Path) -> None:
-    processes = processes_module.Processes(tmp_path / "run", tmp_path / "log")
+@pytest.fixture
+def processes(processes_module: ModuleType, tmp_path: Path) -> Iterator[Any]:
+    """The processes of one cluster, of which none is left at the end."""
+    made = processes_module.Processes(tmp_path / "run", tmp_path / "log")
+    yield made
+    for file in made.run.glob("*.pid"):
+        made.stop(file.stem, grace_seconds=0)
+
+
+def test_start_and_stop(processes_module: ModuleType, processes: Any) -> None:
     started = processes.start("sleeper", ["sleep", "600"], {})
     assert processes.get("sleeper") == started
     assert processes.start("sleeper", ["sleep", "600"], {}) == started, "a running process is left alone"
@@ -41,6 +51,23 @@ def test_start_and_stop(processes_module: ModuleType, tmp_path: Path) -> None:
     assert processes_module.Identity.of(started.pid) != started
     assert processes.get("sleeper") is None
     assert not processes.stop("sleeper"), "stopping again is no error"
+
+
+def test_an_interrupt_while_a_process_starts_comes_after_it_is_noted(
+    processes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the process would run on: `up` stops what has been noted."""
+    start = subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        started = start(*arguments, **options)
+        signal.raise_signal(signal.SIGINT)
+        return started
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        processes.start("sleeper", ["sleep", "600"], {})
+    assert processes.get("sleeper") is not None
 
 
 def test_a_recycled_id_is_not_ours(
@@ -59,8 +86,7 @@ def test_a_recycled_id_is_not_ours(
         assert bystander.poll() is None
 
 
-def test_sigterm_that_is_ignored_is_followed_by_sigkill(processes_module: ModuleType, tmp_path: Path) -> None:
-    processes = processes_module.Processes(tmp_path, tmp_path)
+def test_sigterm_that_is_ignored_is_followed_by_sigkill(processes: Any) -> None:
     processes.start(
         "stubborn", ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"], {"PATH": "/usr/bin:/bin"}
     )
@@ -97,6 +123,5 @@ def test_programs_that_run_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     program.parent.mkdir()
     shutil.copy("/bin/sleep", program)
     assert not tools.runs_from(program.parent)
-    with subprocess.Popen([program, "600"]) as process:
+    with running([program, "600"]):
         assert tools.runs_from(program.parent)
-        process.kill()

@@ -18,6 +18,7 @@ from dporun_api.pod import ExitCode
 from dporun_api.results import ArchiveResult, Failure, Outcome, OutcomeState, Progress, Stage, Verdict, VerdictState
 from dporun_api.run_config import ArchiveContent, RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.processes import running
 from dporun_testing.run_directory import ODD_NAME, a_checkpoint, a_run, results
 from dporun_testing.s3_server import S3Server
 from dporun_trainer.__main__ import main
@@ -132,13 +133,12 @@ def test_killed_in_the_middle_then_whole(s3: S3Server, bucket: str, tmp_path: Pa
         file.truncate(200 * 2**20)  # several parts
     (tmp_path / "run.json").write_text(config.to_json())
     command = [sys.executable, "-m", "dporun_trainer", "archive", "--config", "run.json", "--root", "."]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads"):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with running(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads"):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGKILL)
     assert "manifest.json" not in str(s3.client().list_objects_v2(Bucket=bucket).get("Contents"))
     assert left(directory) == ["checkpoint-10", "checkpoint-20", "checkpoint-30", "checkpoint-40"]
 

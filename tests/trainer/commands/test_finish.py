@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from dporun_api.results import Outcome, OutcomeState, Progress, Stage
 from dporun_api.run_config import RunConfig
 from dporun_testing import tiny_model
 from dporun_testing.adapters import save_random_adapter
+from dporun_testing.processes import running
 from dporun_testing.training import a_config, prepare
 from dporun_trainer.commands import finish as finishing
 from dporun_trainer.commands.finish import Stopped, finish
@@ -215,17 +215,14 @@ def test_a_run_that_was_not_trained_cannot_be_finished(directory: Path) -> None:
 def test_sigterm_ends_the_process_with_75_and_an_outcome(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(config(max_new_tokens=400).to_json())
     command = [sys.executable, "-m", "dporun_trainer.commands.finish", "--config", str(tmp_path / "run.json")]
-    process = subprocess.Popen([*command, "--directory", str(directory)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     progress = ProgressFile(directory / "progress.json")
-    try:
+    with running([*command, "--directory", str(directory)], env=environment) as process:
         while (progress.read().detail or "").split(" ")[0] not in {"scoring", "generating"}:
             assert process.poll() is None, "it ended before it could be stopped"
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 75
-    finally:
-        process.kill()
-        process.wait()
     outcome = json.loads((directory / "finish_outcome.json").read_text())
     assert outcome["state"] == "Preempted"
     assert outcome["metrics"]["trainLoss"] == 0.4

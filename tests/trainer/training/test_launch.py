@@ -17,6 +17,7 @@ from dporun_api.results import Outcome, OutcomeState
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import tiny_model, training
+from dporun_testing.processes import running
 from dporun_testing.training import a_config
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import exit_code
@@ -78,8 +79,7 @@ def test_a_training_process_dies_with_its_launcher() -> None:
     child += "signal.pause()"
     launcher = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True"
     launcher += "); print(p.pid, flush=True); p.wait()"
-    with subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with running([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True) as process:
         pid = int(process.stdout.readline())
         process.stdout.readline()  # the child is ready
         watched = os.pidfd_open(pid)
