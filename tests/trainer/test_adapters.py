@@ -5,11 +5,22 @@ from typing import Any
 import pytest
 
 from dporun_api.run_config import Lora
-from dporun_trainer.adapters import require_same_layers, require_same_shape
+from dporun_trainer.adapters import lora_arguments, require_same_layers, require_same_shape
 from dporun_trainer.errors import RunError
 
 LORA = Lora(rank=8, alpha=16, target_modules=("q_proj", "v_proj"))
 FITTING = {"r": 8, "lora_alpha": 16, "target_modules": ["v_proj", "q_proj"]}
+
+
+def test_all_linear_is_a_word_of_peft_and_layers_are_a_list() -> None:
+    assert lora_arguments(Lora())["target_modules"] == "all-linear"
+    assert lora_arguments(LORA) == {
+        "r": 8,
+        "lora_alpha": 16,
+        "lora_dropout": 0.05,
+        "target_modules": ["q_proj", "v_proj"],
+        "task_type": "CAUSAL_LM",
+    }
 
 
 def test_an_adapter_of_the_same_shape_fits() -> None:

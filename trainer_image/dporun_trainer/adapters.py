@@ -1,10 +1,26 @@
-"""Whether an earlier run's adapter fits a run that starts from it: asked by prepare, and again where it is loaded."""
+"""The adapter of a run in PEFT's words, and whether an earlier run's fits: for prepare and for training. No torch."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dporun_api.run_config import Lora
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
+
+ALL_LINEAR = ("all-linear",)
+"""lora.targetModules that means every linear layer but the output head."""
+
+
+def lora_arguments(lora: Lora) -> dict[str, Any]:
+    """Build the arguments of PEFT's LoraConfig."""
+    return {
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        # PEFT knows all-linear as a word of its own; in a list it would be the name of a layer.
+        "target_modules": "all-linear" if lora.target_modules == ALL_LINEAR else list(lora.target_modules),
+        "task_type": "CAUSAL_LM",
+    }
 
 
 def require_same_shape(lora: Lora, adapter: Mapping[str, object], source: str) -> None:
@@ -27,7 +43,7 @@ def require_same_shape(lora: Lora, adapter: Mapping[str, object], source: str) -
                 hint=f"Set {field} to {adapter.get(name)}: an adapter that is trained further keeps its shape.",
             )
     targets, adapted = lora.target_modules, adapter.get("target_modules")
-    if targets != ("all-linear",) and isinstance(adapted, list) and set(adapted) != set(targets):
+    if targets != ALL_LINEAR and isinstance(adapted, list) and set(adapted) != set(targets):
         raise RunError(
             Reason.INVALID_SPEC,
             f"lora.targetModules is {', '.join(targets)}, but the adapter in {source} has {', '.join(sorted(adapted))}",

@@ -86,7 +86,7 @@ def heartbeat(progress: ProgressFile, seconds: float = HEARTBEAT_SECONDS) -> Ite
 
 @dataclass(frozen=True)
 class TotalWork:
-    """What training has to do in all.
+    """The steps and validations of a whole run.
 
     Attributes:
         steps: optimizer steps.
@@ -102,7 +102,7 @@ class TotalWork:
 
 @dataclass(frozen=True)
 class WorkDone:
-    """What training has done, and how long that took.
+    """The steps and validations made so far, and how long this attempt's took.
 
     Attributes:
         steps: optimizer steps, those of earlier attempts included.

@@ -255,6 +255,11 @@ def test_other_families_are_counted_rightly(model: Path, family: str) -> None:
     (model / WEIGHTS).unlink()
     (model / "generation_config.json").unlink()
     real.save_pretrained(model)
-    facts = check_model(model, Lora())
+    # Experts are parameters of one module, on which PEFT 0.21 has no dropout.
+    if family == "Mixtral":
+        with pytest.raises(RunError, match="does not work with lora_dropout") as raised:
+            check_model(model, Lora())
+        assert raised.value.hint == "Set lora.dropout: 0."
+    facts = check_model(model, Lora(dropout=0 if family == "Mixtral" else 0.05))
     assert facts.parameters == sum(parameter.numel() for parameter in real.parameters())
     assert facts.lora_modules >= 2

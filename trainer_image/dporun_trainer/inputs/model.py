@@ -11,6 +11,7 @@ from typing import Any
 from dporun_api.run_config import Lora
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.adapters import ALL_LINEAR, lora_arguments
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder.prepared import ModelFacts
 
@@ -262,8 +263,7 @@ def _adapt(model: Any, lora: Lora) -> tuple[int, int]:
 
     names = [name for name, _ in model.named_modules()]
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), None)
-    targets = list(lora.target_modules)
-    for target in [] if targets == ["all-linear"] else targets:
+    for target in () if lora.target_modules == ALL_LINEAR else lora.target_modules:
         matches = [name for name in names if name == target or name.endswith("." + target)]
         if not matches:
             known = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _linear(module)})
@@ -274,17 +274,10 @@ def _adapt(model: Any, lora: Lora) -> tuple[int, int]:
         if head in matches:
             raise _invalid(f"lora.targetModules: {target!r} is the output head, which gets no adapter", "Leave it out.")
     try:
-        adapted = get_peft_model(
-            model,
-            LoraConfig(
-                task_type="CAUSAL_LM",
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                target_modules="all-linear" if "all-linear" in targets else targets,
-            ),
-        )
+        adapted = get_peft_model(model, LoraConfig(**lora_arguments(lora)))
     except ValueError as error:
-        raise _invalid(f"the adapter does not fit the model: {error}", "Check lora.targetModules.") from error
+        hint = "Set lora.dropout: 0." if "lora_dropout" in str(error) else "Check lora.targetModules."
+        raise _invalid(f"the adapter does not fit the model: {error}", hint) from error
     modules = sum(isinstance(module, LoraLayer) for module in adapted.modules())
     return modules, sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 

@@ -15,7 +15,7 @@ from dporun_api import run_folder as layout
 from dporun_api.files import read_json
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.adapters import require_same_layers, require_same_shape
+from dporun_trainer.adapters import lora_arguments, require_same_layers, require_same_shape
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
 from dporun_trainer.precision import DTYPES, Arithmetic
@@ -77,7 +77,7 @@ def build(config: RunConfig, prepared: Prepared, directory: Path, stop: threadin
         train_dataset=data["train"],
         eval_dataset=data["validation"],
         processing_class=tokenizer,
-        peft_config=_lora(config),
+        peft_config=LoraConfig(**lora_arguments(config.lora)),
     )
     _require_planned_rows(trainer)
     if prepared.adapter_path is not None:
@@ -142,17 +142,6 @@ def _base_model(path: str, arithmetic: Arithmetic) -> Any:
         if isinstance(value, float) and ("dropout" in name or name.endswith("_pdrop")):
             setattr(config.get_text_config(), name, 0.0)
     return AutoModelForCausalLM.from_pretrained(path, config=config, dtype=DTYPES[arithmetic])
-
-
-def _lora(config: RunConfig) -> LoraConfig:
-    modules = config.lora.target_modules
-    return LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
-        target_modules="all-linear" if modules == ("all-linear",) else list(modules),
-        task_type="CAUSAL_LM",
-    )
 
 
 def _start_from(trainer: RunTrainer, adapter: Path, config: RunConfig) -> None:
