@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dporun_api.pod import ExitCode
+from dporun_api.pod import Command, ExitCode
 from dporun_api.results import OutcomeState
 from dporun_cli.local_config import LocalConfigError, local_config
-from dporun_cli.local_run import ARCHIVE, PREPARE, TRAIN, LocalRun, OtherRunError, Step
+from dporun_cli.local_run import LocalRun, OtherRunError
 from dporun_cli.manifest import Manifest
 from dporun_cli.summary import show_failure, show_result
 from dporun_cli.view import shown
@@ -36,7 +36,7 @@ def run(manifest: Manifest, root: Path, maps: Sequence[str], processes: int | No
 
 
 def _show_end(console: Console, local: LocalRun, code: ExitCode) -> None:
-    trained, archived = local.outcome(TRAIN), local.outcome(ARCHIVE)
+    trained, archived = local.outcome(Command.TRAIN), local.outcome(Command.ARCHIVE)
     if trained and trained.state is OutcomeState.SUCCEEDED:
         show_result(console, local.directory, trained, archived)
     failed = _failed(local)
@@ -45,12 +45,12 @@ def _show_end(console: Console, local: LocalRun, code: ExitCode) -> None:
         show_failure(console, outcome.failure if outcome else None, local.log(failed))
 
 
-def _failed(local: LocalRun) -> Step | None:
+def _failed(local: LocalRun) -> Command | None:
     """The first command that ran and did not succeed."""
-    for step in (PREPARE, TRAIN, ARCHIVE):
-        outcome = local.outcome(step)
-        if local.log(step).exists() and (outcome is None or outcome.state is not OutcomeState.SUCCEEDED):
-            return step
+    for command in Command:
+        outcome = local.outcome(command)
+        if local.log(command).exists() and (outcome is None or outcome.state is not OutcomeState.SUCCEEDED):
+            return command
     return None
 
 

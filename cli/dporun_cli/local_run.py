@@ -7,8 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,20 +28,12 @@ class OtherRunError(Exception):
     """The folder belongs to another run: one that is still running, or one with other settings."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command of the trainer."""
-
-    command: Command
-    outcome: PurePosixPath
-    """File that says how it ended."""
-    port: int | None = None
-    """Of its status server."""
-
-
-PREPARE = Step(Command.PREPARE, run_folder.PREPARE_OUTCOME)
-TRAIN = Step(Command.TRAIN, run_folder.OUTCOME, port=0)
-ARCHIVE = Step(Command.ARCHIVE, run_folder.ARCHIVE_OUTCOME)
+_OUTCOMES = {
+    Command.PREPARE: run_folder.PREPARE_OUTCOME,
+    Command.TRAIN: run_folder.OUTCOME,
+    Command.ARCHIVE: run_folder.ARCHIVE_OUTCOME,
+}
+"""Where each command writes how it ended."""
 
 
 class LocalRun:
@@ -81,32 +72,32 @@ class LocalRun:
             archived: whether an archive that these results have is the one that is asked for now.
 
         """
-        if self._done(TRAIN):
+        if self._done(Command.TRAIN):
             self._view.note("finished before; its results are kept")
             code = ExitCode.OK
         else:
             archived = False
-            code = self._execute(PREPARE, interrupts)
+            code = self._execute(Command.PREPARE, interrupts)
             if code is ExitCode.OK:
-                code = self._execute(TRAIN, interrupts)
-        if code is ExitCode.PREEMPTED or (archived and self._done(ARCHIVE)):
+                code = self._execute(Command.TRAIN, interrupts)
+        if code is ExitCode.PREEMPTED or (archived and self._done(Command.ARCHIVE)):
             return code
         # Archiving also writes the report of a run that failed, whether or not anything is to be archived.
         if code is ExitCode.OK and not self._to_be_archived():
             return code
-        archive_code = self._execute(ARCHIVE, interrupts)
+        archive_code = self._execute(Command.ARCHIVE, interrupts)
         return archive_code if code is ExitCode.OK else code
 
-    def outcome(self, step: Step) -> Outcome | None:
-        """Newest outcome of ``step``; None when there is none."""
+    def outcome(self, command: Command) -> Outcome | None:
+        """Newest outcome of ``command``; None when there is none."""
         try:
-            return Outcome.model_validate_json((self.directory / step.outcome).read_text(encoding="utf-8"))
+            return Outcome.model_validate_json((self.directory / _OUTCOMES[command]).read_text(encoding="utf-8"))
         except (OSError, ValidationError):
             return None
 
-    def log(self, step: Step) -> Path:
-        """File with what ``step`` printed."""
-        return self.directory / run_folder.LOCAL_LOGS / f"{step.command}.log"
+    def log(self, command: Command) -> Path:
+        """File with what ``command`` printed."""
+        return self.directory / run_folder.LOCAL_LOGS / f"{command}.log"
 
     def _stored(self) -> RunConfig | None:
         try:
@@ -125,30 +116,31 @@ class LocalRun:
                 "give this run another name, or delete the folder"
             )
 
-    def _done(self, step: Step) -> bool:
-        outcome = self.outcome(step)
+    def _done(self, command: Command) -> bool:
+        outcome = self.outcome(command)
         return outcome is not None and outcome.state is OutcomeState.SUCCEEDED
 
     def _to_be_archived(self) -> bool:
-        trained = self.outcome(TRAIN)
+        trained = self.outcome(Command.TRAIN)
         skipped = skip_reason(
             self._config.archive,
             started=trained is not None,
-            succeeded=self._done(TRAIN),
+            succeeded=self._done(Command.TRAIN),
             passed=bool(trained and trained.verdict and trained.verdict.passed),
         )
         return skipped is None
 
-    def _execute(self, step: Step, interrupts: Interrupts) -> ExitCode:
+    def _execute(self, command: Command, interrupts: Interrupts) -> ExitCode:
         if interrupts.count:
             return ExitCode.PREEMPTED
-        self._view.start(step.command)
-        self.log(step).parent.mkdir(parents=True, exist_ok=True)
-        (self.directory / step.outcome).unlink(missing_ok=True)
+        self._view.start(command)
+        self.log(command).parent.mkdir(parents=True, exist_ok=True)
+        (self.directory / _OUTCOMES[command]).unlink(missing_ok=True)
         began = time.time()
         config = self.directory / run_folder.LOCAL_CONFIG
-        arguments = pod.arguments(step.command, config=config, root=self._root, port=step.port)
-        with self.log(step).open("ab") as log:
+        port = 0 if command is Command.TRAIN else None  # no status server: progress is read from the file
+        arguments = pod.arguments(command, config=config, root=self._root, port=port)
+        with self.log(command).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", pod.MODULE, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -164,7 +156,7 @@ class LocalRun:
                     process.wait(TICK_SECONDS)
                 self._view.progress(self._progress(since=began))
         code = _exit_code(process.returncode, stopped=interrupts.count > 0)
-        self._view.finish(step.command, code, self.outcome(step))
+        self._view.finish(command, code, self.outcome(command))
         return code
 
     @contextlib.contextmanager

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dporun_api.metrics import METRICS, Split
-from dporun_api.pod import ExitCode
+from dporun_api.pod import Command, ExitCode
 from dporun_api.results import HealthState, Metrics, Outcome, Progress, Stage
 from dporun_api.text import duration
 
@@ -37,13 +37,13 @@ PLAIN_SECONDS = 10.0
 class View(Protocol):
     """Shows how a run goes; gets every event in order."""
 
-    def start(self, step: str) -> None:
+    def start(self, command: str) -> None:
         """A command starts."""
 
     def progress(self, progress: Progress | None) -> None:
         """Its newest progress; called a few times a second."""
 
-    def finish(self, step: str, code: ExitCode, outcome: Outcome | None) -> None:
+    def finish(self, command: str, code: ExitCode, outcome: Outcome | None) -> None:
         """It ended."""
 
     def stopping(self) -> None:
@@ -83,9 +83,9 @@ class PlainView:
         self._printed: tuple[object, ...] = ()
         self._printed_at = 0.0
 
-    def start(self, step: str) -> None:
+    def start(self, command: str) -> None:
         """Print that a command starts."""
-        self._print(f"{step}: started")
+        self._print(f"{command}: started")
 
     def progress(self, progress: Progress | None) -> None:
         """Print a new stage, validation or health at once, and other progress every few seconds."""
@@ -106,9 +106,9 @@ class PlainView:
         parts += [f"{name} {value}" for name, value in metrics(progress.metrics)[:3]]
         self._print("  ".join(part for part in [*parts, health or ""] if part))
 
-    def finish(self, step: str, code: ExitCode, outcome: Outcome | None) -> None:
+    def finish(self, command: str, code: ExitCode, outcome: Outcome | None) -> None:
         """Print how a command ended."""
-        self._print(f"{step}: {ending(code, outcome)}")
+        self._print(f"{command}: {ending(code, outcome)}")
 
     def stopping(self) -> None:
         """Print that a checkpoint is being saved."""
@@ -142,8 +142,6 @@ class _Row:
 class LiveView:
     """A display that is redrawn a few times a second."""
 
-    STEPS = ("prepare", "train", "archive")
-
     def __init__(self, title: str):
         self._title = title
         self._rows: dict[str, _Row] = {}
@@ -151,18 +149,18 @@ class LiveView:
         self._notes: list[str] = []
         self._spinner = Spinner("dots", style="cyan")
 
-    def start(self, step: str) -> None:
-        """Draw ``step`` as running."""
+    def start(self, command: str) -> None:
+        """Draw ``command`` as running."""
         self._progress = None
-        self._rows[step] = _Row()
+        self._rows[command] = _Row()
 
     def progress(self, progress: Progress | None) -> None:
         """Draw its progress."""
         self._progress = progress
 
-    def finish(self, step: str, code: ExitCode, outcome: Outcome | None) -> None:
-        """Draw ``step`` as ended."""
-        row = self._rows[step]
+    def finish(self, command: str, code: ExitCode, outcome: Outcome | None) -> None:
+        """Draw ``command`` as ended."""
+        row = self._rows[command]
         row.seconds, row.code, row.text = time.monotonic() - row.began, code, ending(code, outcome)
 
     def stopping(self) -> None:
@@ -180,15 +178,15 @@ class LiveView:
         table.add_column(width=8)
         table.add_column(ratio=1)
         table.add_column(justify="right", style="dim")
-        for step in self.STEPS:
-            for line in self._lines(step):
+        for command in Command:
+            for line in self._lines(command):
                 table.add_row(*line)
         parts: list[RenderableType] = [Text(self._title, style="bold"), table]
         parts += [Text(note, style="yellow") for note in self._notes]
         return Group(*parts)
 
-    def _lines(self, step: str) -> Iterator[tuple[RenderableType, ...]]:
-        row, name = self._rows.get(step), step.capitalize()
+    def _lines(self, command: str) -> Iterator[tuple[RenderableType, ...]]:
+        row, name = self._rows.get(command), command.capitalize()
         if row is None:
             yield Text("·", style="dim"), Text(name, style="dim"), "", ""
             return

@@ -166,5 +166,5 @@ def test_a_place_that_cannot_be_written_is_told_without_a_traceback(desk: Desk) 
     nowhere.results = desk.folder / "train.jsonl" / "results"
     result = nowhere.run()
     assert result.returncode == 1, result.stderr
-    assert f"--local {nowhere.results}: results cannot be written there: Not a directory" in result.stdout
+    assert f"--local {nowhere.results}: cannot write results there: Not a directory" in result.stdout
     assert "Traceback" not in result.stderr
