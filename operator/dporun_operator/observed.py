@@ -24,6 +24,7 @@ class Job:
     failed: bool
     message: str
     """Why it failed, in the words of the Job controller."""
+    created_at: datetime | None
     finished_at: datetime | None
     deleting: bool
 
@@ -46,6 +47,7 @@ class Job:
             succeeded="Complete" in conditions,
             failed="Failed" in conditions,
             message=end.get("message", ""),
+            created_at=parse_time(metadata.get("creationTimestamp")),
             finished_at=parse_time(end.get("lastTransitionTime")),
             deleting="deletionTimestamp" in metadata,
         )
@@ -103,7 +105,8 @@ class Pod:
     """Reason of the pod as a whole, such as ``Evicted``."""
     message: str | None
     ip: str | None
-    deleting: bool
+    stops_at: datetime | None
+    """When its grace period ends, once it is being deleted."""
     main: Container
     tensorboard: Container
 
@@ -137,7 +140,7 @@ class Pod:
             reason=status.get("reason"),
             message=status.get("message"),
             ip=status.get("podIP"),
-            deleting="deletionTimestamp" in metadata,
+            stops_at=parse_time(metadata.get("deletionTimestamp")),
             main=containers.get(names.MAIN_CONTAINER, Container()),
             tensorboard=containers.get(names.TENSORBOARD_CONTAINER, Container()),
         )

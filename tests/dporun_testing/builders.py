@@ -90,9 +90,16 @@ def job_name(component: str, attempt: int) -> str:
 
 
 def job(
-    component: str, attempt: int = 1, state: str = "active", *, at: datetime = NOW, ago: float = 60, message: str = ""
+    component: str,
+    attempt: int = 1,
+    state: str = "active",
+    *,
+    at: datetime = NOW,
+    age: float = 3600,
+    ago: float = 60,
+    message: str = "",
 ) -> Body:
-    """A Job that is active, suspended, complete or failed; the latter two since ``ago`` seconds before ``at``."""
+    """A Job of ``age`` seconds: active, suspended, or complete or failed since ``ago`` seconds."""
     ended = stamp(at - timedelta(seconds=ago))
     conditions = {
         "complete": [{"type": "Complete", "status": "True", "lastTransitionTime": ended}],
@@ -105,6 +112,7 @@ def job(
             "namespace": "team-a",
             "uid": f"job-{component}-{attempt}",
             "resourceVersion": "1",
+            "creationTimestamp": stamp(at - timedelta(seconds=age)),
             "labels": _labels(component, attempt),
             **({} if component == "archive" else {"ownerReferences": [_owner("DPORun", "demo", UID)]}),
         },
@@ -120,6 +128,7 @@ def pod(
     *,
     at: datetime = NOW,
     age: float = 120,
+    stops_in: float | None = None,
     index: int = 0,
     exit_code: int | None = None,
     reason: str | None = None,
@@ -162,6 +171,7 @@ def pod(
             "uid": f"pod-{component}-{attempt}-{index}",
             "resourceVersion": "1",
             "creationTimestamp": born,
+            **({} if stops_in is None else {"deletionTimestamp": stamp(at + timedelta(seconds=stops_in))}),
             "labels": _labels(component, attempt, index),
             "ownerReferences": [controller],
         },

@@ -101,6 +101,7 @@ class Reason(StrEnum):
     REFUSED = "Refused"
     CONTAINER_CONFIG = "ContainerConfig", _WARNING
     RETRYING = "Retrying", _WARNING
+    UNREACHABLE = "Unreachable", _WARNING
 
     # The health of a run's curves (``results.HealthState``).
     ON_TRACK = "OnTrack"
@@ -119,7 +120,7 @@ class Reason(StrEnum):
             event="Warning",
             phase=Phase.QUEUED,
             failure=True,
-            hint="Ask for less in spec.resources, or add a node that has it.",
+            hint="Ask for less in spec.resources, add a node, or set a larger runPolicy.pendingDeadlineSeconds.",
         ),
     )
     IMAGE_PULL = "ImagePull", _failure("Check that the image exists and that the nodes may pull it (imagePullSecrets).")

@@ -291,6 +291,8 @@ class RunPolicy(Immutable):
     """Attempts after a failure that may pass; preemptions do not count."""
     active_deadline_seconds: int | None = Field(None, ge=60, le=31536000, examples=[86400])
     """Longest time to train, waiting for a GPU not counted. No limit when absent."""
+    pending_deadline_seconds: int | None = Field(None, ge=60, le=31536000, examples=[86400])
+    """Longest time that an attempt may wait for a node or for its queue. No limit when absent."""
     stall_seconds: int = Field(1800, ge=60, le=86400, examples=[600])
     """Seconds without progress after which an attempt counts as stalled and is restarted."""
     ttl_seconds_after_finished: int | None = Field(None, ge=0, le=31536000, examples=[604800])

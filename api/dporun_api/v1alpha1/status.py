@@ -26,7 +26,7 @@ class ConditionType(StrEnum):
     EVALUATED = "Evaluated"
     HEALTHY = "Healthy"
     ARCHIVED = "Archived"
-    STALLED = "Stalled"
+    PROGRESS_STALLED = "ProgressStalled"
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FINISHED = "Finished"
@@ -139,6 +139,10 @@ class DPORunStatus(Document):
     """When the run finished."""
     attempt: int | None = Field(None, ge=0)
     """Number of the current training attempt, from 1."""
+    attempt_start_time: Time | None = None
+    """When the pods of the current attempt began to run."""
+    active_seconds: int | None = Field(None, ge=0)
+    """Seconds for which training pods ran, in attempts that have ended; runPolicy.activeDeadlineSeconds counts them."""
     retries: int | None = Field(None, ge=0)
     """Attempts that failed and were repeated."""
     preemptions: int | None = Field(None, ge=0)

@@ -15,7 +15,7 @@ INITIAL: dict[ConditionType, tuple[bool | None, Reason]] = {
     ConditionType.EVALUATED: (False, Reason.PENDING),
     ConditionType.HEALTHY: (None, Reason.UNKNOWN),
     ConditionType.ARCHIVED: (False, Reason.PENDING),
-    ConditionType.STALLED: (False, Reason.NOT_NEEDED),
+    ConditionType.PROGRESS_STALLED: (False, Reason.NOT_NEEDED),
     ConditionType.SUSPENDED: (False, Reason.NOT_NEEDED),
     ConditionType.SUCCEEDED: (None, Reason.UNKNOWN),
     ConditionType.FINISHED: (False, Reason.IN_PROGRESS),

@@ -57,10 +57,14 @@ class Draft:
         """Whether a condition is True."""
         return self._has_status(kind, "True")
 
+    def is_false(self, kind: ConditionType) -> bool:
+        """Whether a condition is False, not just unknown."""
+        return self._has_status(kind, "False")
+
     @property
     def failed(self) -> bool:
         """Whether the run has failed for good."""
-        return self._has_status(ConditionType.SUCCEEDED, "False")
+        return self.is_false(ConditionType.SUCCEEDED)
 
     @property
     def started(self) -> bool:

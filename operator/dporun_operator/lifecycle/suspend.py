@@ -4,6 +4,7 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle import messages
 from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.limits import end_active_time
 from dporun_operator.lifecycle.step import Step
 from dporun_operator.names import Component
 
@@ -22,6 +23,7 @@ def suspend(draft: Draft) -> Step:
     active = [job for job in jobs if not job.finished]
     for job in active:
         draft.delete("Job", job.name)
+    end_active_time(draft, draft.now)
     if active or any(not pod.ended for component in _WORK for pod in draft.observed.pods_of(component)):
         draft.set_condition(ConditionType.SUSPENDED, False, Reason.SUSPENDING, "The pods save a checkpoint and stop.")
         draft.set_message("Suspending: the pods save a checkpoint and stop")

@@ -3,13 +3,14 @@
 from datetime import UTC, datetime
 
 from dporun_api.results import Health, HealthState, Outcome, Progress, Stage
-from dporun_api.text import duration, timestamp
+from dporun_api.text import duration, sentence, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType, ProgressStatus
-from dporun_operator.lifecycle import messages, retries, waiting
+from dporun_operator.lifecycle import limits, messages, retries, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
+from dporun_operator.lifecycle.stopping import still_running
 from dporun_operator.names import Component
 from dporun_operator.objects.train_job import train_job
 from dporun_operator.observed import Job, Pod
@@ -25,7 +26,8 @@ def train(draft: Draft) -> Step:
     attempt = draft.status.attempt or 1
     job = draft.observed.job(Component.TRAIN, attempt)
     if job is None:
-        _start(draft, attempt)
+        if not _stop_earlier_attempts(draft, attempt):
+            _start(draft, attempt)
         return Step.WAITING
     pods = draft.observed.pods_of(Component.TRAIN, attempt)
     if not job.finished:
@@ -33,12 +35,25 @@ def train(draft: Draft) -> Step:
     if not retries.is_settled(draft, job, pods):
         return Step.WAITING
     end = judge_ending(job, pods, draft.run.spec)
+    limits.end_active_time(draft, job.finished_at)
     if end.outcome:
         _record(draft, end.outcome)
     if end.succeeded:
         _complete(draft, end.outcome)
         return Step.DONE
     return _try_again(draft, job, end, attempt)
+
+
+def _stop_earlier_attempts(draft: Draft, attempt: int) -> bool:
+    """Stop what still runs of earlier attempts: two of them must never write to the volume. True while they do."""
+    jobs = [job for job in draft.observed.jobs_of(Component.TRAIN) if job.attempt < attempt and not job.finished]
+    pods = still_running(draft, before=attempt)
+    for job in jobs:
+        draft.delete("Job", job.name)
+    if jobs or pods:
+        why = f"{sentence(draft.status.failure.message)} " if draft.status.failure else ""
+        draft.set_message(f"{why}Attempt {attempt} starts as soon as the pods of the one before have stopped")
+    return bool(jobs or pods)
 
 
 def _start(draft: Draft, attempt: int) -> None:
@@ -63,18 +78,40 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
         draft.set_condition(ConditionType.SCHEDULED, False, Reason.QUEUED, words)
         draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING)
         draft.set_message(words)
-        return Step.WAITING
+        return _stop_exceeding(draft, job, limits.exceeded_while_pending(draft, job, words))
     step = waiting.explain(draft, job, pods)
+    if step is Step.WAITING and not draft.is_true(ConditionType.SCHEDULED):
+        return _stop_exceeding(draft, job, limits.exceeded_while_pending(draft, job, draft.status.message or ""))
     if step is not Step.DONE:
         return step
     waiting.mark_scheduled(draft, job, pods)
-    if any(pod.main.running for pod in pods):
-        draft.set_condition(ConditionType.RUNNING, True, Reason.TRAINING, f"Attempt {job.attempt} runs.")
-        draft.status.failure = None
-        draft.requeue(draft.settings.progress_seconds)
-        if draft.observed.progress is not None:
-            _record_progress(draft, draft.observed.progress)
-        draft.set_message(messages.training(draft, job.attempt))
+    if not any(pod.main.running for pod in pods):
+        return Step.WAITING
+    draft.set_condition(ConditionType.RUNNING, True, Reason.TRAINING, f"Attempt {job.attempt} runs.")
+    draft.status.failure = None
+    limits.begin_active_time(draft, pods)
+    draft.requeue(draft.settings.progress_seconds)
+    if draft.observed.progress is not None:
+        _record_progress(draft, draft.observed.progress)
+    draft.set_message(messages.training(draft, job.attempt))
+    return _stop_exceeding(draft, job, limits.exceeded_while_running(draft, job, pods))
+
+
+def _stop_exceeding(draft: Draft, job: Job, limit: limits.Exceeded | None) -> Step:
+    """Stop an attempt that has reached a limit: its pods save a checkpoint if they can, then the next one begins."""
+    if limit is None:
+        return Step.WAITING
+    limits.end_active_time(draft, draft.now)
+    status, failure = draft.status, limit.failure
+    retries_before = status.retries or 0
+    if not failure.reason.traits.retried or retries_before >= draft.run.spec.run_policy.max_retries:
+        draft.delete("Job", job.name)
+        draft.set_condition(ConditionType.RUNNING, False, failure.reason, failure.message)
+        draft.fail(failure)
+        return Step.GAVE_UP
+    status.failure, status.retries, status.attempt = failure, retries_before + 1, job.attempt + 1
+    draft.set_condition(ConditionType.RUNNING, False, Reason.RETRYING, failure.message)
+    _stop_earlier_attempts(draft, status.attempt)
     return Step.WAITING
 
 
@@ -171,6 +208,8 @@ def _try_again(draft: Draft, job: Job, end: Ending, attempt: int) -> Step:
     )
     if wait > 0:
         draft.requeue(wait)
+        return Step.WAITING
+    if _stop_earlier_attempts(draft, attempt + 1):
         return Step.WAITING
     status.retries, status.preemptions = failures, preemptions
     _start(draft, attempt + 1)
