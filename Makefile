@@ -52,9 +52,10 @@ generate: setup ## Write the generated files (the CRD) anew
 	$(BIN)/python hack/print_crd.py > crds/dporuns.dporun.io.yaml
 
 .PHONY: verify
-verify: setup ## Fail when a generated file is not what its source says
+verify: setup ## Fail when a generated file is not what its source says, or the example is unchecked
 	@$(BIN)/python hack/print_crd.py | diff -u crds/dporuns.dporun.io.yaml - \
 	  || { echo "crds/ is out of date: run 'make generate' and commit the result" >&2; exit 1; }
+	@$(BIN)/python examples/tiny/check.py --noted
 
 .PHONY: lock
 lock: setup ## Pin the newest allowed version of every dependency

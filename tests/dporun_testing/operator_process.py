@@ -1,12 +1,14 @@
 """The operator as a process of its own, outside the cluster, with no more rights than its ServiceAccount."""
 
+import itertools
 import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dporun_testing import processes
@@ -69,3 +71,19 @@ class OperatorProcess:
     def log(self) -> str:
         """The end of its log."""
         return self._log.read_text(encoding="utf-8")[-6000:] if self._log.exists() else ""
+
+
+@contextmanager
+def operators(kubeconfig: Path, folder: Path) -> Iterator[Callable[..., OperatorProcess]]:
+    """Something that starts operators with the settings given; they stop at the end of the block."""
+    count = itertools.count()
+    with ExitStack() as at_the_end:
+
+        def start(**environment: str) -> OperatorProcess:
+            operator = OperatorProcess(kubeconfig, folder / f"operator-{next(count)}.log", **environment)
+            at_the_end.callback(lambda: print(operator.log()))
+            at_the_end.callback(operator.stop)
+            operator.start()
+            return operator
+
+        yield start

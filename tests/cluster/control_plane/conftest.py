@@ -1,7 +1,5 @@
 """A control plane for all tests of this folder, and an operator with the rights that the chart gives it."""
 
-import contextlib
-import itertools
 import json
 import secrets
 import subprocess
@@ -13,7 +11,7 @@ import yaml
 
 from dporun_testing.control_plane import control_plane, write_kubeconfig
 from dporun_testing.kubectl import kubectl, temporary_namespace
-from dporun_testing.operator_process import OperatorProcess
+from dporun_testing.operator_process import OperatorProcess, operators
 from dporun_testing.paths import ROOT
 
 SYSTEM = "dporun-system"
@@ -60,16 +58,7 @@ def namespace(cluster: Path) -> Iterator[str]:  # noqa: ARG001  wanted for what 
 @pytest.fixture
 def start_operator(service_account: Path, tmp_path: Path) -> Iterator[Callable[..., OperatorProcess]]:
     """Starts operators with the settings given; stops them at the end."""
-    count = itertools.count()
-    with contextlib.ExitStack() as at_the_end:
-
-        def start(**environment: str) -> OperatorProcess:
-            operator = OperatorProcess(service_account, tmp_path / f"operator-{next(count)}.log", **environment)
-            at_the_end.callback(lambda: print(operator.log()))
-            at_the_end.callback(operator.stop)
-            operator.start()
-            return operator
-
+    with operators(service_account, tmp_path) as start:
         yield start
 
 

@@ -1,216 +1,30 @@
 """The operator as a process against a real API server: objects, status, deletion, restarts."""
 
 import contextlib
-import http.server
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from dporun_api.results import (
-    ArchiveResult,
-    BestCheckpoint,
-    DatasetSummary,
-    EvaluationSummary,
-    Failure,
-    Health,
-    HealthState,
-    Outcome,
-    OutcomeState,
-    Progress,
-    Stage,
-    Verdict,
-    VerdictState,
-)
-from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl, wait_condition
 from dporun_testing.operator_process import OperatorProcess
+from dporun_testing.played_run import (
+    ARCHIVED,
+    DENIED,
+    PREPARED,
+    TRAINED,
+    delete,
+    finish,
+    manifest,
+    status,
+    train,
+    wait_gone,
+    wait_phase,
+)
 
 pytestmark = pytest.mark.cluster
-
-DONE = Outcome(state=OutcomeState.SUCCEEDED)
-PREPARED = Outcome(state=OutcomeState.SUCCEEDED, dataset=DatasetSummary(train_rows=90, validation_rows=10))
-TRAINED = Outcome(
-    state=OutcomeState.SUCCEEDED,
-    message="Trained and evaluated.",
-    step=100,
-    best_checkpoint=BestCheckpoint(step=80, epoch=1.6, eval_loss=0.31, path="checkpoint-80"),
-    health=Health(state=HealthState.ON_TRACK, evidence=("validation loss fell from 0.69 to 0.31",)),
-    evaluation=EvaluationSummary(
-        accuracy=0.9, avg_chosen_reward=1.5, avg_rejected_reward=-1.0, reward_margin=2.5, forgetting=0.0, examples=10
-    ),
-    verdict=Verdict(state=VerdictState.GOOD, passed=True, reasons=("accuracy 0.9",)),
-)
-ARCHIVED = Outcome(
-    state=OutcomeState.SUCCEEDED,
-    archive=ArchiveResult(uri="s3://bucket/runs/demo", manifest_sha256="1" * 64, files=9, bytes=12345),
-)
-DENIED = Outcome(
-    state=OutcomeState.FAILED,
-    failure=Failure(reason=Reason.ARCHIVE_FAILED, message="403 AccessDenied", exit_code=74),
-)
-
-
-def manifest(name: str = "demo", **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "dporun.io/v1alpha1",
-        "kind": "DPORun",
-        "metadata": {"name": name},
-        "spec": {
-            "model": {"uri": "s3://bucket/model"},
-            "dataset": {"train": "s3://bucket/train.jsonl"},
-            "resources": {"gpusPerNode": 1},
-            "archive": {"uri": "s3://bucket/runs"},
-            **spec,
-        },
-    }
-
-
-def status(namespace: str, name: str = "demo") -> dict[str, Any]:
-    return dict(get("dporun", name, namespace).get("status", {}))
-
-
-def wait_phase(namespace: str, phase: str, name: str = "demo") -> dict[str, Any]:
-    eventually(
-        lambda: status(namespace, name).get("phase") == phase, seconds=30, what=f"{phase}: {status(namespace, name)}"
-    )
-    return status(namespace, name)
-
-
-def train(namespace: str, name: str = "demo", **spec: Any) -> str:
-    """Apply a run and bring it to where it trains; returns its training pod."""
-    apply(manifest(name, **spec), namespace)
-    kubelet.end(namespace, f"{name}-prepare", PREPARED)
-    pod = kubelet.run(namespace, f"{name}-train-1")
-    wait_phase(namespace, "Training", name)
-    return pod
-
-
-def finish(namespace: str, name: str = "demo") -> None:
-    train(namespace, name)
-    kubelet.end(namespace, f"{name}-train-1", TRAINED)
-    kubelet.end(namespace, f"{name}-archive-1", ARCHIVED)
-    wait_condition(name, "Finished", namespace, seconds=30)
-
-
-def delete(namespace: str, name: str = "demo", cascade: str = "background") -> None:
-    kubectl("delete", "dporun", name, "-n", namespace, "--wait=false", f"--cascade={cascade}")
-
-
-def wait_gone(kind: str, name: str, namespace: str) -> None:
-    eventually(lambda: not exists(kind, name, namespace), seconds=40, what=f"{kind} {name} is gone")
-
-
-@pytest.fixture
-def training_pod_server() -> Iterator[list[bytes]]:
-    """The status port of every pod that the tests let run; serves the last of the list."""
-    answers = [Progress(stage=Stage.LOADING, updated_at=time.time()).to_json().encode()]
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            assert self.path == "/progress"
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(answers[-1])
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer((kubelet.ADDRESS, 8080), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield answers
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_run_from_apply_to_deletion(  # noqa: PLR0915  one story
-    operator: OperatorProcess, namespace: str, training_pod_server: list[bytes]
-) -> None:
-    apply(manifest(), namespace)
-    kubelet.pod_of(namespace, "demo-prepare")
-    run = get("dporun", "demo", namespace)
-    uid = run["metadata"]["uid"]
-    claim = f"demo-results-{uid[:8]}"
-
-    # Everything follows the run, but for what its archive needs.
-    for kind, name, owned in (
-        ("job", "demo-prepare", True),
-        ("service", "demo-train", True),
-        ("configmap", "demo-config", False),
-        ("pvc", claim, False),
-    ):
-        metadata = get(kind, name, namespace)["metadata"]
-        assert [owner["uid"] for owner in metadata.get("ownerReferences", ())] == ([uid] if owned else [])
-        assert metadata["labels"]["dporun.io/run-uid"] == uid
-    assert run["metadata"]["finalizers"] == ["dporun.io/archive"]
-    assert not [key for key in run["metadata"]["annotations"] if "kopf" in key]
-    assert json.loads(get("configmap", "demo-config", namespace)["data"]["run.json"])["run"]["uid"] == uid
-
-    kubelet.end(namespace, "demo-prepare", PREPARED)
-    pod = kubelet.run(namespace, "demo-train-1")
-    wait_condition("demo", "Running", namespace, seconds=30)
-    wait_condition("demo", "TensorBoardReady", namespace, seconds=30)
-    assert status(namespace)["dataset"] == {"trainRows": 90, "validationRows": 10, "warnings": []}
-
-    # Progress comes from the pod, and nonsense from it changes nothing.
-    training_pod_server.append(
-        Progress(stage=Stage.TRAINING, percent=40, step=40, total_steps=100, eta_seconds=90, updated_at=time.time())
-        .to_json()
-        .encode()
-    )
-    eventually(lambda: status(namespace).get("progress", {}).get("step") == 40, seconds=20, what="step 40")
-    training_pod_server.append(b'{"version": 1, "step": -3, "percent": 1e999}')
-    asked = operator.metric('dporun_operator_reconciliations_total{result="ok"}')
-    eventually(
-        lambda: operator.metric('dporun_operator_reconciliations_total{result="ok"}') > asked + 2,
-        seconds=20,
-        what="the operator asks on",
-    )
-    assert status(namespace)["progress"]["step"] == 40
-    row = kubectl("get", "dporuns", "-n", namespace, "--no-headers").split()
-    assert row[:3] == ["demo", "Training", "40/100"]
-
-    kubelet.end(namespace, "demo-train-1", TRAINED)
-    wait_phase(namespace, "Archiving")
-    assert "ownerReferences" not in get("job", "demo-archive-1", namespace)["metadata"]
-    kubelet.end(namespace, "demo-archive-1", ARCHIVED)
-    wait_condition("demo", "Finished", namespace, seconds=30)
-    done = status(namespace)
-    assert done["phase"] == "Succeeded"
-    assert done["archive"]["uri"] == f"s3://bucket/runs/demo-{uid[:8]}"
-    assert done["verdict"] == {"state": "Good", "passed": True, "reasons": ["accuracy 0.9"]}
-    assert done["bestCheckpoint"] == {"step": 80, "epoch": 1.6, "evalLoss": 0.31, "path": "checkpoint-80"}
-    for condition in ("Accepted", "Prepared", "Evaluated", "Healthy", "Archived", "Succeeded"):
-        wait_condition("demo", condition, namespace, seconds=1)
-    wide = kubectl("get", "dporuns", "-n", namespace, "-o", "wide")
-    assert "checkpoint-80" in wide
-    assert "results are in s3://bucket/runs/demo" in wide
-    assert exists("deployment", "demo-tensorboard", namespace)
-
-    # Each transition is told once.
-    events = json.loads(kubectl("get", "events", "-n", namespace, "-o", "json"))["items"]
-    ours = [e for e in events if e["involvedObject"]["kind"] == "DPORun"]
-    assert {e["reportingComponent"] for e in ours} == {"dporun-operator"}
-    reasons = [e["reason"] for e in ours]
-    assert {"Accepted", "Prepared", "Training", "Evaluated", "Archived", "Succeeded"} <= set(reasons)
-    assert reasons.count("Training") == 1
-
-    # The end is final: what is deleted by hand does not come back.
-    kubectl("delete", "job", "--all", "-n", namespace, "--wait=false")
-    kubelet.bury(namespace, pod)
-    wait_gone("job", "demo-train-1", namespace)
-    assert operator.metric('dporun_operator_runs{phase="Succeeded"}') == 1
-    delete(namespace)
-    wait_gone("dporun", "demo", namespace)
-    wait_gone("pvc", claim, namespace)
-    assert not exists("configmap", "demo-config", namespace)
-    assert not exists("job", "demo-train-1", namespace)
 
 
 @contextlib.contextmanager

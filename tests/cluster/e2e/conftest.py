@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
-from dporun_testing.kubectl import KubectlError, apply, describe, eventually, get, temporary_namespace
+from dporun_testing.kubectl import KubectlError, apply, describe, eventually, get, kubectl, temporary_namespace
 from dporun_testing.paths import ROOT
 from dporun_testing.runs import FinishedRun, Seen, Workspace, tensorboard_tags
 
@@ -34,14 +34,18 @@ def workspace(operator: None) -> Iterator[Workspace]:  # noqa: ARG001  wanted fo
     import upload_example
 
     name = f"dporun-e2e-{secrets.token_hex(3)}"
-    upload_example.upload(name)
-    with temporary_namespace(name):
-        upload_example.create_secret(name, "dporun-demo-s3")
-        yield Workspace(namespace=name, bucket=name)
-    if not os.environ.get("KEEP_NAMESPACE"):
-        s3_resource = boto3.resource("s3").Bucket(name)
-        s3_resource.objects.all().delete()
-        s3_resource.delete()
+    try:
+        upload_example.upload(name)
+        with temporary_namespace(name):
+            upload_example.create_secret(name, "dporun-demo-s3")
+            yield Workspace(namespace=name, bucket=name)
+            if not os.environ.get("KEEP_NAMESPACE"):  # while their bucket is there, so that they are let go
+                kubectl("delete", "dporuns", "--all", "--namespace", name, "--timeout=300s")
+    finally:
+        bucket = boto3.resource("s3").Bucket(name)
+        if not os.environ.get("KEEP_NAMESPACE") and bucket.creation_date:
+            bucket.objects.all().delete()
+            bucket.delete()
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,18 @@ from dporun_testing.runs import FinishedRun, archived, exists_of_run, inspection
 pytestmark = pytest.mark.cluster
 
 
+@pytest.fixture(scope="module")
+def archive(finished: FinishedRun, s3: Any) -> dict[str, bytes]:
+    """Every object of the run's archive, by path."""
+    return archived(finished, s3)
+
+
 def test_apply_leads_to_success(finished: FinishedRun) -> None:
-    status = finished.status
-    assert status["phase"] == "Succeeded", status["message"]
-    assert {c["type"]: c["status"] for c in status["conditions"]}.items() >= {
+    assert finished.status["phase"] == "Succeeded", finished.status["message"]
+
+
+def test_the_conditions_say_that_every_step_was_done(finished: FinishedRun) -> None:
+    assert {c["type"]: c["status"] for c in finished.status["conditions"]}.items() >= {
         "Accepted": "True",
         "Prepared": "True",
         "Scheduled": "True",
@@ -24,34 +32,49 @@ def test_apply_leads_to_success(finished: FinishedRun) -> None:
         "Succeeded": "True",
         "Finished": "True",
     }.items()
+
+
+def test_the_phases_follow_one_another(finished: FinishedRun) -> None:
     assert [phase for phase in ("Preparing", "Training", "Archiving") if phase in finished.seen.phases] == [
         "Preparing",
         "Training",
         "Archiving",
     ], finished.seen.phases
-    assert len(finished.seen.steps) > 3, "progress moved while it trained"
-    assert status["verdict"]["state"] == "Good", status["verdict"]
-    assert status["evaluation"]["accuracy"] > 0.8
-    assert status["evaluation"]["rewardMargin"] > 2.0
-    assert status["bestCheckpoint"]["evalLoss"] < 0.5
 
 
-def test_training_ran_with_two_processes_under_zero_2(finished: FinishedRun, s3: Any) -> None:
-    config = json.loads(archived(finished, s3)["training_config.json"])
+def test_progress_moves_while_it_trains(finished: FinishedRun) -> None:
+    assert len(finished.seen.steps) > 3
+
+
+def test_the_verdict_is_good(finished: FinishedRun) -> None:
+    assert finished.status["verdict"]["state"] == "Good", finished.status["verdict"]
+
+
+def test_training_and_evaluation_show_a_better_model(finished: FinishedRun) -> None:
+    assert finished.status["evaluation"]["accuracy"] > 0.8
+    assert finished.status["evaluation"]["rewardMargin"] > 2.0
+    assert finished.status["bestCheckpoint"]["evalLoss"] < 0.5
+
+
+def test_training_ran_with_two_processes_under_zero_2(archive: dict[str, bytes]) -> None:
+    config = json.loads(archive["training_config.json"])
     text = json.dumps(config)
     assert '"world_size": 2' in text or '"worldSize": 2' in text
     assert '"zero_stage": 2' in text or '"zeroStage": 2' in text
 
 
-def test_the_archive_matches_its_checksums(finished: FinishedRun, s3: Any) -> None:
-    files = archived(finished, s3)
-    manifest = files.pop("manifest.json")
+def test_the_archive_matches_its_checksums(finished: FinishedRun, archive: dict[str, bytes]) -> None:
+    manifest = archive["manifest.json"]
+    files = {path: content for path, content in archive.items() if path != "manifest.json"}
     assert hashlib.sha256(manifest).hexdigest() == finished.status["archive"]["manifestSha256"]
     listed = {entry["path"]: entry for entry in json.loads(manifest)["files"]}
     assert listed.keys() == files.keys()
     for path, content in files.items():
         assert listed[path]["sha256"] == hashlib.sha256(content).hexdigest(), path
         assert listed[path]["bytes"] == len(content), path
+
+
+def test_the_archive_has_model_numbers_and_report(archive: dict[str, bytes]) -> None:
     assert {
         "final/adapter_model.safetensors",
         "final/adapter_config.json",
@@ -63,18 +86,26 @@ def test_the_archive_matches_its_checksums(finished: FinishedRun, s3: Any) -> No
         "report.html",
         "report.png",
         "README.md",
-    } <= files.keys()
-    assert not [path for path in files if path.startswith(("checkpoint-", "inputs/"))]
+    } <= archive.keys()
 
 
-def test_the_metrics_files_hold_what_was_asked_for(finished: FinishedRun, s3: Any) -> None:
-    files = archived(finished, s3)
-    training = json.loads(files["training_metrics.json"])
+def test_the_archive_has_no_checkpoints_and_inputs(archive: dict[str, bytes]) -> None:
+    assert not [path for path in archive if path.startswith(("checkpoint-", "inputs/"))]
+
+
+def test_the_training_metrics_are_those_asked_for(archive: dict[str, bytes]) -> None:
+    training = json.loads(archive["training_metrics.json"])
     assert training.keys() >= {"train_loss", "eval_loss", "train_runtime", "train_samples_per_second", "epoch"}
-    evaluation = json.loads(files["evaluation/evaluation_metrics.json"])
+
+
+def test_the_evaluation_metrics_are_those_asked_for(finished: FinishedRun, archive: dict[str, bytes]) -> None:
+    evaluation = json.loads(archive["evaluation/evaluation_metrics.json"])
     assert evaluation.keys() >= {"accuracy", "avg_chosen_reward", "avg_rejected_reward", "reward_margin"}
     assert evaluation["accuracy"] == pytest.approx(finished.status["evaluation"]["accuracy"])
-    comparison = files["evaluation/comparison_results.json"].decode()
+
+
+def test_the_comparison_has_both_models(archive: dict[str, bytes]) -> None:
+    comparison = archive["evaluation/comparison_results.json"].decode()
     assert '"base"' in comparison
     assert '"tuned"' in comparison
 
