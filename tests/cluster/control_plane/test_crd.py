@@ -44,6 +44,7 @@ IMMUTABLE: dict[str, Any] = {
     "archive.serviceAccountName": "archiver",
     "runPolicy.maxRetries": 1,
     "runPolicy.activeDeadlineSeconds": 3600,
+    "runPolicy.pendingDeadlineSeconds": 600,
     "runPolicy.stallSeconds": 600,
     "runPolicy.gracePeriodSeconds": 60,
 }
