@@ -165,6 +165,7 @@ def test_any_file_may_be_absent(run: Path, tmp_path: Path, absent: str) -> None:
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     write_report(copy)
     assert "Reproduce" in page(copy).words
+    assert ("the evaluation used it" in page(copy).words) is (absent != "evaluation")
 
 
 @pytest.mark.parametrize("torn", ["log_history.json", "evaluation/comparison_results.json", "inputs/prepared.json"])
