@@ -165,7 +165,15 @@ def test_any_file_may_be_absent(run: Path, tmp_path: Path, absent: str) -> None:
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     write_report(copy)
     assert "Reproduce" in page(copy).words
-    assert ("the evaluation used it" in page(copy).words) is (absent != "evaluation")
+
+
+def test_an_evaluation_is_claimed_only_where_there_was_one(run: Path, tmp_path: Path) -> None:
+    assert "Its adapter is in final/; the evaluation used it." in page(run).words
+    copy = tmp_path / run.name
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "evaluation")
+    write_report(copy)
+    assert "Its adapter is in final/." in page(copy).words
 
 
 @pytest.mark.parametrize("torn", ["log_history.json", "evaluation/comparison_results.json", "inputs/prepared.json"])
