@@ -11,7 +11,6 @@ import json
 import os
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from dporun_testing import tiny_model, training
-from dporun_trainer.training.train import Attempt
 
 EPOCHS = 2
 
@@ -97,7 +95,7 @@ def ours(model: Path, place: Path, pairs: int) -> Callable[[], Any]:
 
     def run() -> None:
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
-        Attempt(config, directory, threading.Event(), 0).run()
+        training.attempt(config, directory)
 
     return run
 

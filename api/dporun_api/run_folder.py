@@ -29,7 +29,9 @@ EVALUATION = PurePosixPath("evaluation")
 
 TRAINING_CONFIG = PurePosixPath("training_config.json")
 TRAINING_METRICS = PurePosixPath("training_metrics.json")
-LOG_HISTORY = PurePosixPath("log_history.json")
+LOG_HISTORY = PurePosixPath("log_history.jsonl")
+OLD_LOG_HISTORY = PurePosixPath("log_history.json")
+"""The same as one list, as the first version wrote it; still read."""
 COMPARISON_RESULTS = EVALUATION / "comparison_results.json"
 EVALUATION_METRICS = EVALUATION / "evaluation_metrics.json"
 FORGETTING = EVALUATION / "forgetting.json"

@@ -1,18 +1,21 @@
 """Runs of the training part alone: what prepare would leave, and training inside this process or started by launch."""
 
 import contextlib
-import json
+import functools
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dporun_api.results import DatasetSummary
+from dporun_api.results import DatasetSummary, Health
 from dporun_api.run_config import RunConfig
 from dporun_testing import tiny_model
-from dporun_trainer.run_folder.prepared import DataFacts, Lengths, LintReport, ModelFacts, Prepared
+from dporun_testing.run_folders import a_prepared
+from dporun_trainer.diagnosis import health
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.run_folder.prepared import DataFacts, Lengths, LintReport, ModelFacts
 
 PROCESS = {
     "RANK": "0",
@@ -57,14 +60,12 @@ def prepare(
     config: RunConfig, root: Path, model: Path, *, train: int = 16, validation: int = 6, adapter: Path | None = None
 ) -> Path:
     """Leave in the run's directory what prepare leaves, and return the directory."""
-    directory = root / config.run.directory
-    inputs = directory / "inputs"
-    train_path = tiny_model.write_rows(inputs / "train.jsonl", tiny_model.chat_pairs(train))
-    validation_path = tiny_model.write_rows(inputs / "validation.jsonl", tiny_model.chat_pairs(validation, seed=1))
+    folder = RunFolder(root / config.run.directory)
+    train_path = tiny_model.write_rows(folder.input_train, tiny_model.chat_pairs(train))
+    validation_path = tiny_model.write_rows(folder.input_validation, tiny_model.chat_pairs(validation, seed=1))
     lengths = Lengths(mean=40, p50=40, p90=50, p99=60, maximum=60)
     facts = DataFacts(source="train", rows=train, kept=train, prompts=train, conversational=True, total=lengths)
-    prepared = Prepared(
-        key="0" * 64,
+    prepared = a_prepared(
         model_path=str(model),
         model=ModelFacts(
             architecture="LlamaForCausalLM",
@@ -84,9 +85,9 @@ def prepare(
         dataset=DatasetSummary(train_rows=train, validation_rows=validation, fingerprint="f" * 64),
         lint=LintReport(train=facts),
     )
-    (inputs / "prepared.json").write_text(prepared.to_json(indent=2), encoding="utf-8")
+    folder.prepared.write(prepared)
     config_path(config, root).write_text(config.to_json(), encoding="utf-8")
-    return directory
+    return folder.path
 
 
 def config_path(config: RunConfig, root: Path) -> Path:
@@ -121,16 +122,19 @@ def attempt(
     *,
     rank: int = 0,
     on_trainer: Callable[[Any, threading.Event], None] | None = None,
+    diagnose: Callable[[Sequence[Mapping[str, Any]]], Health] | None = None,
 ) -> Any:
     """Make one attempt of a prepared run in this process and return its trainer.
 
     ``on_trainer`` gets the trainer before it starts, and the event that asks it to stop. What the attempt raises,
     Preempted as well, is raised here.
     """
-    from dporun_trainer.training.train import Attempt
+    from dporun_trainer.training.attempt import Attempt
 
     stop = threading.Event()
-    made = Attempt(config, directory, stop, rank)
+    made = Attempt(
+        config, RunFolder(directory), stop, rank, diagnose or functools.partial(health.diagnose, config=config)
+    )
     made.run(before=None if on_trainer is None else lambda trainer: on_trainer(trainer, stop))
     return made.trainer
 
@@ -152,7 +156,7 @@ def stop_at_step(step: int) -> Callable[[Any, threading.Event], None]:
 
 def history(directory: Path) -> list[dict[str, Any]]:
     """The run's log, without what depends on the clock."""
-    entries = json.loads((directory / "log_history.json").read_text())
+    entries = RunFolder(directory).history.load()
     return [
         {name: value for name, value in entry.items() if not name.endswith(("_runtime", "_per_second"))}
         for entry in entries

@@ -25,6 +25,7 @@ from dporun_api.results import (
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import conclude, exit_code, failed, publish, termination_message
+from dporun_trainer.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_success(message: Path, tmp_path: Path) -> None:
     outcome = Outcome(state=OutcomeState.SUCCEEDED, message="done", step=4)
-    assert conclude(lambda: outcome, tmp_path / "run" / "outcome.json") is ExitCode.OK
+    assert conclude(lambda: outcome, RunFolder(tmp_path / "run").outcome.write) is ExitCode.OK
     assert Outcome.model_validate_json((tmp_path / "run" / "outcome.json").read_text()) == outcome
     assert Outcome.model_validate_json(message.read_text()) == outcome
 
@@ -65,9 +66,9 @@ def raising(error: Exception) -> Outcome:
 def test_every_error_becomes_a_failure(
     message: Path, tmp_path: Path, error: Exception, reason: Reason, code: int, words: str
 ) -> None:
-    path = tmp_path / "outcome.json"
-    assert conclude(lambda: raising(error), path) == code
-    outcome = Outcome.model_validate_json(path.read_text())
+    file = RunFolder(tmp_path).outcome
+    assert conclude(lambda: raising(error), file.write) == code
+    outcome = file.load()
     assert outcome.state is OutcomeState.FAILED
     assert outcome.failure
     assert outcome.failure.reason is reason
@@ -79,23 +80,22 @@ def test_every_error_becomes_a_failure(
 def test_unforeseen_error_keeps_its_traceback(
     tmp_path: Path, message: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    conclude(lambda: raising(ZeroDivisionError("by zero")), tmp_path / "outcome.json")
+    conclude(lambda: raising(ZeroDivisionError("by zero")), RunFolder(tmp_path).outcome.write)
     assert "Traceback" in capsys.readouterr().err
     assert "ZeroDivisionError" in json.loads(message.read_text())["failure"]["logTail"]
 
 
-def test_full_volume_does_not_silence_the_message(message: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, _: str) -> None:
-        raise OSError(errno.ENOSPC, "No space left", str(path))
+def test_full_volume_does_not_silence_the_message(message: Path) -> None:
+    def full(_: Outcome) -> None:
+        raise OSError(errno.ENOSPC, "No space left", "/nowhere/outcome.json")
 
-    monkeypatch.setattr("dporun_trainer.outcome.write_text", full)
-    publish(Outcome(state=OutcomeState.SUCCEEDED, message="done"), Path("/nowhere/outcome.json"))
+    publish(Outcome(state=OutcomeState.SUCCEEDED, message="done"), full)
     assert json.loads(message.read_text())["message"] == "done"
 
 
 def test_without_a_container_there_is_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DPORUN_TERMINATION_LOG", str(tmp_path / "none"))
-    publish(Outcome(state=OutcomeState.SUCCEEDED), tmp_path / "outcome.json")
+    publish(Outcome(state=OutcomeState.SUCCEEDED), RunFolder(tmp_path).outcome.write)
     assert not (tmp_path / "none").exists()
 
 

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from dporun_api.files import write_text
 from dporun_api.pod import TERMINATION_LOG, TERMINATION_LOG_BYTES, TERMINATION_LOG_VARIABLE, ExitCode
 from dporun_api.results import Failure, Outcome, OutcomeState
 from dporun_api.text import shorten
@@ -18,12 +17,12 @@ from dporun_trainer.errors import RunError
 log = logging.getLogger(__name__)
 
 
-def conclude(command: Callable[[], Outcome], path: Path) -> ExitCode:
-    """Run ``command`` and tell how it ended, whatever happens.
+def conclude(command: Callable[[], Outcome], write: Callable[[Outcome], None]) -> ExitCode:
+    """Run ``command`` and report how it ended, whatever happens.
 
     Args:
         command: does the work and returns its Outcome, or raises.
-        path: file for the Outcome.
+        write: keeps the Outcome on the volume.
 
     Returns:
         The exit code of the process.
@@ -32,10 +31,8 @@ def conclude(command: Callable[[], Outcome], path: Path) -> ExitCode:
     try:
         outcome = command()
     except Exception as error:  # noqa: BLE001  the outcome is where every error goes
-        failure = explain(error)
-        log.error("%s: %s", failure.reason, failure.message)
-        outcome = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
-    publish(outcome, path)
+        outcome = failed(error)
+    publish(outcome, write)
     return exit_code(outcome)
 
 
@@ -77,8 +74,8 @@ def explain(error: Exception) -> Failure:
     return RunError(Reason.TRAINER_ERROR, f"{type(error).__name__}: {error}").failure(log_tail=trace)
 
 
-def publish(outcome: Outcome, path: Path) -> None:
-    """Write ``outcome`` to ``path`` and, where there is one, to the container's termination message.
+def publish(outcome: Outcome, write: Callable[[Outcome], None]) -> None:
+    """Keep ``outcome`` with ``write`` and, where there is one, in the container's termination message.
 
     The message goes first: it is on another file system, so a full volume cannot silence it.
     """
@@ -86,9 +83,9 @@ def publish(outcome: Outcome, path: Path) -> None:
     if message_path.exists():
         message_path.write_text(termination_message(outcome), encoding="utf-8")
     try:
-        write_text(path, outcome.to_json(indent=2, exclude_none=True) + "\n")
+        write(outcome)
     except OSError as error:
-        log.warning("cannot write %s: %s", path, error)
+        log.warning("cannot write the outcome: %s", error)
 
 
 def termination_message(outcome: Outcome) -> str:

@@ -1,7 +1,5 @@
 """Archiving runs, to a real S3 server and to a folder: complete, verified, repeatable; and nothing is lost."""
 
-import errno
-import json
 import signal
 import subprocess
 import sys
@@ -15,23 +13,24 @@ from hypothesis import strategies as st
 
 from dporun_api.files import sha256, write_text
 from dporun_api.pod import ExitCode
-from dporun_api.results import ArchiveResult, Failure, Outcome, OutcomeState, Progress, Stage, Verdict, VerdictState
+from dporun_api.results import ArchiveResult, Outcome, OutcomeState, Progress, Stage, Verdict, VerdictState
 from dporun_api.run_config import ArchiveContent, RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.processes import running
-from dporun_testing.run_directory import ODD_NAME, a_checkpoint, a_run, results
+from dporun_testing.run_folders import ODD_NAME, a_checkpoint, a_run, results
 from dporun_testing.s3_server import S3Server
-from dporun_trainer.__main__ import main
-from dporun_trainer.archiving.archive import archive, select
+from dporun_trainer.archiving.archive import archive
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import ProgressFile
-from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder import RunFolder, checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoints
 from dporun_trainer.run_folder.manifest import Manifest
+from dporun_trainer.run_folder.parts import select
 from dporun_trainer.stores.folder import FolderStore
 
 
 def archived(config: RunConfig, directory: Path) -> ArchiveResult:
-    result = archive(config, directory).archive
+    result = archive(config, RunFolder(directory)).archive
     assert result is not None
     return result
 
@@ -63,7 +62,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_everything_is_there_and_as_it_was(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     directory = results(tmp_path / "run")
     before = {path.relative_to(directory).as_posix(): sha256(path) for path in directory.rglob("*") if path.is_file()}
-    outcome = archive(a_run(f"s3://{bucket}/runs"), directory)
+    outcome = archive(a_run(f"s3://{bucket}/runs"), RunFolder(directory))
     result = outcome.archive
     assert result
     assert result.uri == f"s3://{bucket}/runs/tone-1a2b3c4d"
@@ -79,7 +78,7 @@ def test_everything_is_there_and_as_it_was(s3: S3Server, bucket: str, tmp_path: 
         "evaluation/evaluation_metrics.json",
         "final/adapter_config.json",
         "final/adapter_model.safetensors",
-        "log_history.json",
+        "log_history.jsonl",
         "merged/model.safetensors",
         "outcome.json",
         "report.html",
@@ -165,7 +164,7 @@ def test_store_that_refuses_loses_nothing(
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     with pytest.raises(RunError, match=words) as raised:
-        archive(a_run(f"s3://{bucket}/runs"), directory)
+        archive(a_run(f"s3://{bucket}/runs"), RunFolder(directory))
     assert raised.value.exit_code is ExitCode.ARCHIVE_FAILED
     assert "spec.archive.secretRef" in str(raised.value.hint)
     assert left(directory) == ["checkpoint-10", "checkpoint-20", "checkpoint-30", "checkpoint-40"]
@@ -174,7 +173,7 @@ def test_store_that_refuses_loses_nothing(
 @pytest.mark.usefixtures("s3")
 def test_missing_bucket(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such bucket") as raised:
-        archive(a_run("s3://not-there/runs"), results(tmp_path / "run"))
+        archive(a_run("s3://not-there/runs"), RunFolder(results(tmp_path / "run")))
     assert raised.value.reason is Reason.ARCHIVE_FAILED
 
 
@@ -195,11 +194,11 @@ def test_foreign_manifest_is_kept(target: str, tmp_path: Path) -> None:
     """The first 8 characters of the UIDs are the same, and so are the folders."""
     other = foreign("1a2b3c4d-1111-4111-8111-111111111111")
     first = other.model_copy(update={"archive": a_run(target).archive})
-    archive(first, results(tmp_path / "first"))
+    archive(first, RunFolder(results(tmp_path / "first")))
     second = results(tmp_path / "second")
     (second / "final" / "adapter_model.safetensors").write_bytes(b"other")
-    with pytest.raises(RunError, match=r"foreign manifest\.json, of the run tone") as raised:
-        archive(a_run(target), second)
+    with pytest.raises(RunError, match=r"another run's manifest\.json, of the run tone") as raised:
+        archive(a_run(target), RunFolder(second))
     assert raised.value.reason is Reason.ARCHIVE_FAILED
     assert left(second) == ["checkpoint-10", "checkpoint-20", "checkpoint-30", "checkpoint-40"]
     assert archived(first, tmp_path / "first").files, "the first run's archive is whole"
@@ -207,12 +206,12 @@ def test_foreign_manifest_is_kept(target: str, tmp_path: Path) -> None:
 
 def test_local_run_does_not_overwrite_another_of_its_name(tmp_path: Path) -> None:
     config = foreign(None).model_copy(update={"archive": a_run(str(tmp_path / "archive")).archive})
-    archive(config, results(tmp_path / "first"))
-    archive(config, tmp_path / "first")  # itself, again
+    archive(config, RunFolder(results(tmp_path / "first")))
+    archive(config, RunFolder(tmp_path / "first"))  # itself, again
     (tmp_path / "first" / "final" / "more.json").write_bytes(b"{}")
-    archive(config, tmp_path / "first")  # itself, changed
-    with pytest.raises(RunError, match="foreign"):
-        archive(config, results(tmp_path / "second"))
+    archive(config, RunFolder(tmp_path / "first"))  # itself, changed
+    with pytest.raises(RunError, match="another run's manifest"):
+        archive(config, RunFolder(results(tmp_path / "second")))
 
 
 def test_folder_gets_the_same_files(tmp_path: Path) -> None:
@@ -234,60 +233,6 @@ def test_failed_run_is_archived_with_its_best_checkpoint(tmp_path: Path) -> None
     assert left(directory) == ["checkpoint-20", "checkpoint-30"], "the newest stays, for another try"
 
 
-@pytest.mark.parametrize("prune_only", [False, True])
-def test_failed_run_gets_its_report_and_model_card(tmp_path: Path, prune_only: bool) -> None:
-    directory = results(tmp_path / "run", state=OutcomeState.FAILED, final=False)
-    (directory / "report.html").unlink()
-    failure = Failure(reason=Reason.NON_FINITE_LOSS, message="NaN at step 34", hint="Lower it.", log_tail="oh")
-    ended = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
-    write_text(directory / "outcome.json", ended.to_json(exclude_none=True))
-    outcome = archive(a_run(str(tmp_path / "archive")), directory, prune_only=prune_only)
-    where = directory if outcome.archive is None else Path(outcome.archive.uri)
-    report = (where / "report.html").read_text(encoding="utf-8")
-    assert all(words in report for words in ("NaN at step 34", "Lower it.", "<pre>oh</pre>"))
-    assert (where / "report.png").read_bytes().startswith(b"\x89PNG")
-    assert (where / "README.md").is_file()
-
-
-def test_run_that_preparation_refused_gets_its_report(tmp_path: Path) -> None:
-    directory = tmp_path / "run"
-    failure = Failure(reason=Reason.DATASET_INVALID, message="row 3 has an empty chosen")
-    ended = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
-    write_text(directory / "prepare_outcome.json", ended.to_json(exclude_none=True))
-    archive(a_run(None), directory)
-    assert "row 3 has an empty chosen" in (directory / "report.html").read_text(encoding="utf-8")
-
-
-def test_stopped_run_says_so_in_its_report(tmp_path: Path) -> None:
-    directory = results(tmp_path / "run", state=OutcomeState.PREEMPTED, final=False)
-    stopped = Outcome(state=OutcomeState.PREEMPTED, message="Preempted: saved at step 30.")
-    write_text(directory / "outcome.json", stopped.to_json(exclude_none=True))
-    archive(a_run(None), directory)
-    report = (directory / "report.html").read_text(encoding="utf-8")
-    assert "Stopped" in report
-    assert "Preempted: saved at step 30." in report
-
-
-def test_report_of_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
-    directory = results(tmp_path / "run")
-    archive(a_run(None), directory)
-    assert (directory / "report.html").read_bytes() == b"<html>"
-
-
-def test_report_that_cannot_be_written_is_no_reason_not_to_archive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    directory = results(tmp_path / "run", state=OutcomeState.FAILED, final=False)
-
-    def full(_: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("dporun_trainer.reporting.report.write_report", full)
-    result = archived(a_run(str(tmp_path / "archive")), directory)
-    assert (Path(result.uri) / "checkpoint-20" / "COMPLETE").is_file()
-    assert "No space left" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("when", "state", "passed", "expected"),
     [
@@ -304,7 +249,7 @@ def test_when(tmp_path: Path, when: str, state: OutcomeState, passed: bool | Non
     if passed is not None:
         verdict = Verdict(state=VerdictState.FAIR, passed=passed)
         write_text(directory / "verdict.json", verdict.to_json())
-    outcome = archive(a_run(str(tmp_path / "archive"), when=when), directory)
+    outcome = archive(a_run(str(tmp_path / "archive"), when=when), RunFolder(directory))
     assert (outcome.archive is not None) is expected
     assert outcome.state is OutcomeState.SUCCEEDED
     if not expected:
@@ -342,8 +287,8 @@ def test_damage_on_the_way_is_repaired(tmp_path: Path, monkeypatch: pytest.Monke
 def test_damage_that_stays_fails_before_anything_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FolderStore, "holds", lambda *_: False)
     directory = results(tmp_path / "run")
-    with pytest.raises(RunError, match="stored otherwise than it was sent, 3 times"):
-        archive(a_run(str(tmp_path / "archive")), directory)
+    with pytest.raises(RunError, match="does not match what was uploaded, 3 times"):
+        archive(a_run(str(tmp_path / "archive")), RunFolder(directory))
     assert left(directory) == ["checkpoint-10", "checkpoint-20", "checkpoint-30", "checkpoint-40"]
     assert not (tmp_path / "archive" / "tone-1a2b3c4d" / "manifest.json").exists()
 
@@ -353,7 +298,7 @@ def test_full_disk_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(28, "No space left on device", str(path))
 
     directory = results(tmp_path / "run")
-    monkeypatch.setattr("dporun_trainer.archiving.archive.write_text", full)
+    monkeypatch.setattr("dporun_trainer.run_folder.files.write_text", full)
     assert archived(a_run(str(tmp_path / "archive")), directory).files
     assert left(directory) == ["checkpoint-20"]
 
@@ -366,12 +311,13 @@ def test_checkpoints_that_cannot_be_deleted_do_not_undo_an_archive(
 
     directory = results(tmp_path / "run")
     monkeypatch.setattr(checkpoints, "discard", refuse)
-    outcome = archive(a_run(str(tmp_path / "archive")), directory)
+    outcome = archive(a_run(str(tmp_path / "archive")), RunFolder(directory))
     assert outcome.archive
     assert "could not be deleted" in outcome.message
 
 
 def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = results(tmp_path / "run")
     seen: list[Progress] = []
     update = ProgressFile.update
 
@@ -380,7 +326,7 @@ def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         seen.append(self.read())
 
     monkeypatch.setattr(ProgressFile, "update", look)
-    archive(a_run(str(tmp_path / "archive")), results(tmp_path / "run"))
+    archive(a_run(str(tmp_path / "archive")), RunFolder(directory))
     assert {progress.stage for progress in seen[:-1]} == {Stage.ARCHIVING}
     assert any((progress.detail or "").startswith("archived 11/11 files, ") for progress in seen)
     assert seen[-1].stage is Stage.DONE
@@ -389,7 +335,7 @@ def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_prune_only_and_no_archive_upload_nothing(tmp_path: Path) -> None:
     for name, config, prune_only in (("a", a_run(str(tmp_path / "archive")), True), ("b", a_run(None), False)):
         directory = results(tmp_path / name)
-        outcome = archive(config, directory, prune_only=prune_only)
+        outcome = archive(config, RunFolder(directory), prune_only=prune_only)
         assert outcome.archive is None
         assert "3 intermediate checkpoints deleted, nothing uploaded" in outcome.message
         assert left(directory) == ["checkpoint-20"]
@@ -417,9 +363,9 @@ def test_pruning_never_takes_what_may_be_needed(
         (directory / name).mkdir()
     if state is not None:
         write_text(directory / "outcome.json", Outcome(state=state).to_json(exclude_none=True))
-    before = checkpoints.complete(directory)
-    archive(a_run(None), directory)
-    after = {checkpoint.step for checkpoint in checkpoints.complete(directory)}
+    before = Checkpoints(directory).complete()
+    archive(a_run(None), RunFolder(directory))
+    after = {checkpoint.step for checkpoint in Checkpoints(directory).complete()}
     if before:
         best = checkpoints.best(before)
         assert best
@@ -438,16 +384,3 @@ def test_selection_follows_include() -> None:
     assert select(names[1:], (ArchiveContent.BEST,), "checkpoint-1") == ["checkpoint-1/a", "outcome.json"]
     assert select(names, (ArchiveContent.LOGS,), None) == ["a.log", "outcome.json", "runs/e"]
     assert select([".hidden", "final/x.part", "manifest.json", "progress.json"], everything, None) == []
-
-
-def test_command_writes_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = a_run(str(tmp_path / "archive"))
-    directory = results(tmp_path / config.run.directory)
-    (tmp_path / "run.json").write_text(config.to_json())
-    message = tmp_path / "termination-log"
-    message.touch()
-    monkeypatch.setenv("DPORUN_TERMINATION_LOG", str(message))
-    assert main(["archive", "--config", str(tmp_path / "run.json"), "--root", str(tmp_path)]) == ExitCode.OK
-    outcome = json.loads((directory / "archive_outcome.json").read_text())
-    assert outcome == json.loads(message.read_text())
-    assert outcome["archive"]["uri"] == f"{tmp_path}/archive/tone-1a2b3c4d"

@@ -20,13 +20,13 @@ from dporun_testing.adapters import save_random_adapter
 from dporun_testing.processes import running
 from dporun_testing.training import a_config, prepare
 from dporun_trainer.commands import finish as finishing
-from dporun_trainer.commands.finish import Stopped, finish
+from dporun_trainer.commands.finish import finish
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation import assess
 from dporun_trainer.evaluation import merge as merging
 from dporun_trainer.progress import TRAINING_PERCENT, ProgressFile
-from dporun_trainer.reporting import report
-from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.signals import Stopped
 
 WRITTEN = [
     "evaluation/comparison_results.json",
@@ -56,15 +56,15 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's directory as training leaves it."""
     directory = prepare(config(), tmp_path_factory.mktemp("runs"), base)
     general = tiny_model.write_rows(directory / "inputs/general.jsonl", QUESTIONS)
-    prepared = Prepared.load(directory).model_copy(update={"general_path": str(general)})
-    (directory / "inputs/prepared.json").write_text(prepared.to_json())
+    folder = RunFolder(directory)
+    folder.prepared.write(folder.load_prepared().model_copy(update={"general_path": str(general)}))
     save_random_adapter(base, directory / "final")
     history = [
         {"step": step, "epoch": step / 8, "loss": 0.7 - step / 50, "grad_norm": 1.0, "learning_rate": 5e-3}
         for step in range(1, 17)
     ]
-    (directory / "log_history.json").write_text(json.dumps(history))
-    ProgressFile(directory / "progress.json").update(
+    folder.history.replace(history)
+    folder.progress.update(
         stage=Stage.TRAINING, percent=TRAINING_PERCENT, step=16, total_steps=16, metrics={"train_loss": 0.4}
     )
     return directory
@@ -91,20 +91,20 @@ def finished(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Finishe
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ProgressFile, "update", recorded)
         patch.setattr(finishing, "_REPORT_SECONDS", 0)
-        return Finished(directory, finish(config(), directory), seen)
+        return Finished(directory, finish(config(), RunFolder(directory)), seen)
 
 
 @pytest.fixture
 def again(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Another copy of the finished run, whose report takes no time."""
-    monkeypatch.setattr(report, "write_report", lambda _: None)
+    monkeypatch.setattr(finishing, "report", lambda _: None)
     return Path(shutil.copytree(finished.directory, tmp_path / "run"))
 
 
 @pytest.fixture
 def directory(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the trained run, whose report takes no time."""
-    monkeypatch.setattr(report, "write_report", lambda _: None)
+    monkeypatch.setattr(finishing, "report", lambda _: None)
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
@@ -145,12 +145,12 @@ def test_a_finished_run_is_not_evaluated_or_merged_again(
 
     for module, name in ((assess, "evaluate"), (assess, "measure"), (merging, "load_model")):
         monkeypatch.setattr(module, name, never)
-    assert finish(config(), again) == finished.outcome
+    assert finish(config(), RunFolder(again)) == finished.outcome
 
 
 def test_another_adapter_is_evaluated_anew(base: Path, finished: Finished, again: Path) -> None:
     save_random_adapter(base, again / "final", seed=5)
-    second = finish(config(), again)
+    second = finish(config(), RunFolder(again))
     assert finished.outcome.evaluation is not None
     assert second.evaluation is not None
     assert second.evaluation.reward_margin != finished.outcome.evaluation.reward_margin
@@ -159,7 +159,7 @@ def test_another_adapter_is_evaluated_anew(base: Path, finished: Finished, again
 
 def test_a_torn_result_is_made_anew(finished: Finished, again: Path) -> None:
     (again / "evaluation/evaluation_metrics.json").write_text('{"accuracy": 1')
-    assert finish(config(), again) == finished.outcome
+    assert finish(config(), RunFolder(again)) == finished.outcome
 
 
 def test_a_pod_that_is_stopped_again_and_again_goes_on_where_it_was(
@@ -181,17 +181,17 @@ def test_a_pod_that_is_stopped_again_and_again_goes_on_where_it_was(
 
         with monkeypatch.context() as patch:
             patch.setattr(finishing._Meter, "__call__", stopping)
-            outcome = finish(config(), directory)
+            outcome = finish(config(), RunFolder(directory))
         assert outcome.state is OutcomeState.PREEMPTED
         assert stage in outcome.message
         assert not (directory / missing).exists()
         kept |= {name: (directory / name).read_bytes() for name in there}
-    assert finish(config(), directory) == finished.outcome
+    assert finish(config(), RunFolder(directory)) == finished.outcome
     assert {name: (directory / name).read_bytes() for name in kept} == kept
 
 
 def test_without_evaluation_the_run_is_merged_and_judged(directory: Path) -> None:
-    outcome = finish(config(enabled=False), directory)
+    outcome = finish(config(enabled=False), RunFolder(directory))
     assert outcome.evaluation is None
     assert outcome.verdict is not None
     assert not (directory / "evaluation").exists()
@@ -199,7 +199,7 @@ def test_without_evaluation_the_run_is_merged_and_judged(directory: Path) -> Non
 
 
 def test_without_general_questions_forgetting_is_unknown(directory: Path) -> None:
-    outcome = finish(config(general={"enabled": False}), directory)
+    outcome = finish(config(general={"enabled": False}), RunFolder(directory))
     assert outcome.evaluation is not None
     assert outcome.evaluation.forgetting is None
     assert not (directory / "evaluation/forgetting.json").exists()
@@ -208,7 +208,7 @@ def test_without_general_questions_forgetting_is_unknown(directory: Path) -> Non
 def test_a_run_that_was_not_trained_cannot_be_finished(directory: Path) -> None:
     shutil.rmtree(directory / "final")
     with pytest.raises(RunError, match="no trained adapter"):
-        finish(config(), directory)
+        finish(config(), RunFolder(directory))
 
 
 @pytest.mark.slow

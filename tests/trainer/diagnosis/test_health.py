@@ -18,11 +18,12 @@ from dporun_api.results import HealthState, Suggestion
 from dporun_api.run_config import RunConfig
 from dporun_testing.paths import UNHEALTHY
 from dporun_trainer.__main__ import main
-from dporun_trainer.diagnosis import diagnose as command
+from dporun_trainer.commands import diagnose as command
 from dporun_trainer.diagnosis.health import RULES, diagnose, examine
-from dporun_trainer.diagnosis.remedies import RunValues, describe, patch
+from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.diagnosis.run_reader import read_run
 from dporun_trainer.run_folder.curves import MAX_ENTRIES, Curves
+from dporun_trainer.suggestions import describe, patch
 
 CASES = sorted((Path(__file__).parent / "cases" / "health").glob("*.yaml"))
 Entry = dict[str, Any]

@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.adapters import save_random_adapter, save_trained_adapter
 from dporun_testing.paths import ROOT, TINY
+from dporun_testing.run_folders import a_training_record
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs, write_rows
+from dporun_testing.training import a_config
 from dporun_trainer.__main__ import main
-from dporun_trainer.data.pairs import Pair
+from dporun_trainer.data.pairs import Pair, read_pairs
 from dporun_trainer.errors import RunError
-from dporun_trainer.evaluation.assess import evaluate_into, read_pairs, recorded_dpo
+from dporun_trainer.evaluation.assess import evaluate_into, recorded_dpo
 from dporun_trainer.evaluation.compare import Better, Comparison
 from dporun_trainer.evaluation.evaluate import (
     Example,
@@ -33,10 +35,11 @@ from dporun_trainer.evaluation.evaluate import (
     evaluate,
     metrics,
     spread,
-    summary,
 )
 from dporun_trainer.evaluation.policy import Policy, Sides, load_policy
 from dporun_trainer.evaluation.scoring import LogProb, Reward
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.run_folder.folder import EvaluationFolder
 
 LOGPS = Sides(LogProb(-8.0, 4), LogProb(-6.0, 4))
 
@@ -64,25 +67,25 @@ def policy(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Policy:
 
 def test_metrics_are_means_over_examples_and_ties_are_counted_apart() -> None:
     numbers = metrics([an_example(2, -1), an_example(1, 1), an_example(-1, 0), an_example(4, 0)], pairs=5, beta=0.1)
-    assert numbers["accuracy"] == 0.5
-    assert numbers["ties"] == 1
-    assert numbers["avg_chosen_reward"] == 1.5
-    assert numbers["avg_rejected_reward"] == 0
-    assert numbers["reward_margin"] == 1.5
-    assert (numbers["examples"], numbers["skipped"]) == (4, 1)
-    assert (numbers["compared"], numbers["better_than_base"], numbers["better_p_value"]) == (0, None, None)
+    assert numbers.accuracy == 0.5
+    assert numbers.ties == 1
+    assert numbers.avg_chosen_reward == 1.5
+    assert numbers.avg_rejected_reward == 0
+    assert numbers.reward_margin == 1.5
+    assert (numbers.examples, numbers.skipped) == (4, 1)
+    assert (numbers.compared, numbers.better_than_base, numbers.better_p_value) == (0, None, None)
 
 
 @pytest.mark.parametrize(("judged", "better"), [("tuned tuned base tie", True), ("tuned base", False), ("tie", False)])
 def test_better_than_base_is_more_wins_than_losses(judged: str, better: bool) -> None:
     numbers = metrics([an_example(1, 0, Better(word)) for word in judged.split()], pairs=4, beta=0.1)
-    assert numbers["better_than_base"] is better
-    assert numbers["better"] + numbers["worse"] + numbers["equal"] == numbers["compared"] == len(judged.split())
+    assert numbers.better_than_base is better
+    assert numbers.better + numbers.worse + numbers.equal == numbers.compared == len(judged.split())
 
 
 def test_summary_is_what_status_holds() -> None:
-    numbers = metrics([an_example(2, -1, Better.TUNED)], pairs=1, beta=0.1) | {"forgetting": 0.25}
-    found = summary(numbers)
+    numbers = metrics([an_example(2, -1, Better.TUNED)], pairs=1, beta=0.1)
+    found = numbers.model_copy(update={"forgetting": 0.25}).summary()
     assert (found.accuracy, found.reward_margin, found.forgetting, found.better_than_base) == (1, 3, 0.25, True)
     assert found.accuracy_low is not None
 
@@ -130,25 +133,27 @@ def test_an_adapter_that_does_nothing_ties_everywhere(base: Path, tmp_path: Path
     idle = load_policy(save_random_adapter(base, tmp_path / "adapter", scale=0), base=base)
     examples = evaluate(idle, pairs(chat_pairs(6)), Options(max_new_tokens=4))
     numbers = metrics(examples, pairs=6, beta=0.1)
-    assert (numbers["accuracy"], numbers["ties"], numbers["equal"]) == (0, 6, 6)
-    assert numbers["reward_margin"] == 0
-    assert numbers["base_logps_accuracy"] == numbers["tuned_logps_accuracy"]
+    assert (numbers.accuracy, numbers.ties, numbers.equal) == (0, 6, 6)
+    assert numbers.reward_margin == 0
+    assert numbers.base_logps_accuracy == numbers.tuned_logps_accuracy
 
 
 def test_numbers_do_not_depend_on_batch_size_or_order(policy: Policy) -> None:
     rows = pairs(chat_pairs(11))
-    expected = metrics(evaluate(policy, rows, Options(max_new_tokens=6, batch_size=1)), pairs=11, beta=0.1)
+    expected = metrics(evaluate(policy, rows, Options(max_new_tokens=6, batch_size=1)), pairs=11, beta=0.1).model_dump()
     for batch_size, these in ((3, rows), (16, rows), (4, rows[::-1])):
         examples = evaluate(policy, these, Options(max_new_tokens=6, batch_size=batch_size))
-        assert metrics(examples, pairs=11, beta=0.1) == pytest.approx(expected, abs=1e-5)
+        assert metrics(examples, pairs=11, beta=0.1).model_dump() == pytest.approx(expected, abs=1e-5)
 
 
 def test_rewards_of_all_and_answers_of_some_are_written_side_by_side(policy: Policy, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     options = Options(max_examples=3, max_new_tokens=6)
-    numbers = evaluate_into(tmp_path, policy, pairs(chat_pairs(6)), options, lambda *at: told.append(at))
+    numbers = evaluate_into(
+        EvaluationFolder(tmp_path), policy, pairs(chat_pairs(6)), options, lambda *at: told.append(at)
+    )
     results = json.loads((tmp_path / "comparison_results.json").read_text())
-    assert json.loads((tmp_path / "evaluation_metrics.json").read_text()) == numbers
+    assert json.loads((tmp_path / "evaluation_metrics.json").read_text()) == numbers.model_dump(exclude_unset=True)
     assert [example["index"] for example in results["examples"]] == list(range(6))
     assert [example["better"] is not None for example in results["examples"]] == [True, False] * 3
     assert results["summary"]["compared"] == 3
@@ -158,7 +163,7 @@ def test_rewards_of_all_and_answers_of_some_are_written_side_by_side(policy: Pol
     assert isinstance(first["tuned"], str)
     assert first["why"]
     margins = [example["rewards"]["margin"] for example in results["examples"]]
-    assert sum(margins) / 6 == pytest.approx(numbers["reward_margin"])
+    assert sum(margins) / 6 == pytest.approx(numbers.reward_margin)
     assert told[-1] == ("generating", 3, 3)
     assert ("scoring", 6, 6) in told
 
@@ -166,8 +171,8 @@ def test_rewards_of_all_and_answers_of_some_are_written_side_by_side(policy: Pol
 def test_pairs_that_training_drops_are_left_out_and_counted(policy: Policy, tmp_path: Path) -> None:
     long = Pair("please " * 60, " yes", " no")
     rows = [*pairs(text_pairs(2)), long]
-    numbers = evaluate_into(tmp_path, policy, rows, Options(max_length=40, max_examples=0))
-    assert (numbers["examples"], numbers["skipped"]) == (2, 1)
+    numbers = evaluate_into(EvaluationFolder(tmp_path), policy, rows, Options(max_length=40, max_examples=0))
+    assert (numbers.examples, numbers.skipped) == (2, 1)
     with pytest.raises(RunError, match="in all 1 the prompt alone has 40 tokens or more"):
         evaluate(policy, [long], Options(max_length=40))
 
@@ -182,7 +187,8 @@ def test_weights_that_are_not_numbers_are_an_error(base: Path, tmp_path: Path) -
 def test_beta_is_the_runs_own(tmp_path: Path) -> None:
     (tmp_path / "final").mkdir()
     assert recorded_dpo(tmp_path / "final").beta == 0.1
-    (tmp_path / "training_config.json").write_text(json.dumps({"dpo": {"beta": 0.05, "max_length": 77}}))
+    config = a_config(dpo={"beta": 0.05, "max_length": 77})
+    RunFolder(tmp_path).training_config.write(a_training_record(config))
     assert (recorded_dpo(tmp_path / "final").beta, recorded_dpo(tmp_path / "final").max_length) == (0.05, 77)
 
 

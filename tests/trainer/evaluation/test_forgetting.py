@@ -121,18 +121,18 @@ def test_a_randomised_adapter_forgets_what_a_real_model_knew_and_more_of_it_the_
         adapter = save_random_adapter(TINY / "model", tmp_path / str(scale), scale=scale)
         policy = load_policy(adapter, base=TINY / "model")
         found = results(measure(policy, questions, max_new_tokens=12, on_stage=lambda *at: told.append(at)))
-        scores.append(found["score"])
-        drifts.append(found["drift"])
-    assert found["base_right"] > 30, "the tiny model knows its quiz"
+        scores.append(found.score)
+        drifts.append(found.drift)
+    assert found.base_right > 30, "the tiny model knows its quiz"
     assert scores == sorted(scores)
     assert drifts == sorted(drifts)
     assert scores[0] < 0.1
     assert scores[2] > 0.9
-    assert found["lost"] == found["base_right"] - (found["tuned_right"] - found["gained"])
-    assert found["worst"][0]["base_right"]
-    assert not found["worst"][0]["tuned_right"]
-    assert len(found["worst"]) == 10
-    assert sum(part["questions"] for part in found["categories"].values()) == 40
+    assert found.lost == found.base_right - (found.tuned_right - found.gained)
+    assert found.worst[0].base_right
+    assert not found.worst[0].tuned_right
+    assert len(found.worst) == 10
+    assert sum(part.questions for part in found.categories.values()) == 40
     assert ("asking general questions", 40, 40) in told
     assert ("scoring general answers", 40, 40) in told
 

@@ -14,14 +14,14 @@ from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import hub_server
 from dporun_testing.hub_server import Repository
-from dporun_testing.run_directory import results
+from dporun_testing.run_folders import results
 from dporun_testing.s3_server import S3Server
 from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
 from dporun_trainer.__main__ import main
 from dporun_trainer.archiving.archive import archive
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.prepare import prepare
-from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.run_folder import RunFolder
 
 
 def a_config(model: str | Path, train: str | Path, validation: str | Path | None = None, **more: Any) -> RunConfig:
@@ -55,8 +55,8 @@ def rows_of(path: str) -> list[dict[str, Any]]:
 
 
 def test_local_files(tiny_model: Path, train: Path, validation: Path, tmp_path: Path) -> None:
-    outcome = prepare(a_config(tiny_model, train, validation), tmp_path / "run", claims=tmp_path)
-    prepared = Prepared.load(tmp_path / "run")
+    outcome = prepare(a_config(tiny_model, train, validation), RunFolder(tmp_path / "run"), claims=tmp_path)
+    prepared = RunFolder(tmp_path / "run").load_prepared()
     assert outcome.state is OutcomeState.SUCCEEDED
     assert outcome.message == "Model and data are ready: 60 training and 25 validation rows"
     assert outcome.dataset == prepared.dataset
@@ -73,8 +73,8 @@ def test_local_files(tiny_model: Path, train: Path, validation: Path, tmp_path: 
 
 
 def test_a_tenth_is_held_out_by_default(tiny_model: Path, train: Path, tmp_path: Path) -> None:
-    prepare(a_config(tiny_model, train), tmp_path / "run", claims=tmp_path)
-    prepared = Prepared.load(tmp_path / "run")
+    prepare(a_config(tiny_model, train), RunFolder(tmp_path / "run"), claims=tmp_path)
+    prepared = RunFolder(tmp_path / "run").load_prepared()
     assert (prepared.dataset.train_rows, prepared.dataset.validation_rows) == (54, 6)
     assert any("only 6 validation rows" in warning for warning in prepared.dataset.warnings)
 
@@ -88,15 +88,15 @@ def test_model_and_parquet_shards_from_the_hub(hub: hub_server.Hub, tiny_model: 
     hub.models["owner/model"] = Repository(tiny_model)
     hub.datasets["owner/pairs"] = Repository(tmp_path / "data")
     config = a_config("hf://owner/model", "hf://owner/pairs", "hf://owner/pairs?split=test")
-    prepare(config, tmp_path / "run", claims=tmp_path)
-    prepared = Prepared.load(tmp_path / "run")
+    prepare(config, RunFolder(tmp_path / "run"), claims=tmp_path)
+    prepared = RunFolder(tmp_path / "run").load_prepared()
     assert prepared.model_revision == Repository(tiny_model).commit
     assert rows_of(prepared.train_path) == rows, "in the order of the shards"
     assert prepared.lint.train.files == ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet")
     assert prepared.dataset.validation_rows == 25
 
     hub.requests.clear()
-    again = prepare(config, tmp_path / "run", claims=tmp_path)
+    again = prepare(config, RunFolder(tmp_path / "run"), claims=tmp_path)
     assert again.message.startswith("Model and data were prepared before: 60 training")
     assert hub.requests == [], "a finished preparation is not repeated"
 
@@ -105,7 +105,7 @@ def test_wrong_shard_is_named(tiny_model: Path, tmp_path: Path) -> None:
     parquet(tmp_path / "data" / "a.parquet", text_pairs(5))
     parquet(tmp_path / "data" / "b.parquet", [*text_pairs(3), {"prompt": "p", "chosen": "c", "rejected": None}])
     with pytest.raises(RunError, match=r"no rejected .* \(row 4 of b\.parquet\)"):
-        prepare(a_config(tiny_model, tmp_path / "data"), tmp_path / "run", claims=tmp_path)
+        prepare(a_config(tiny_model, tmp_path / "data"), RunFolder(tmp_path / "run"), claims=tmp_path)
 
 
 def test_model_and_data_from_s3(
@@ -118,8 +118,8 @@ def test_model_and_data_from_s3(
     client.upload_file(str(train), bucket, "pairs.jsonl")
     client.upload_file(str(validation), bucket, "held/out.jsonl")
     config = a_config(f"s3://{bucket}/models/tiny", f"s3://{bucket}/pairs.jsonl", f"s3://{bucket}/held")
-    prepare(config, tmp_path / "run", claims=tmp_path)
-    prepared = Prepared.load(tmp_path / "run")
+    prepare(config, RunFolder(tmp_path / "run"), claims=tmp_path)
+    prepared = RunFolder(tmp_path / "run").load_prepared()
     assert prepared.model_path == str(tmp_path / "run" / "inputs" / "model")
     assert not (tmp_path / "run" / "inputs" / "model" / "original").exists()
     assert rows_of(prepared.train_path) == chat_pairs(60)
@@ -132,7 +132,7 @@ def test_nothing_there_in_s3(bucket: str, tiny_model: Path, train: Path, tmp_pat
     model = f"s3://{bucket}/nothing" if missing == "model" else str(tiny_model)
     data = f"s3://{bucket}/nothing.jsonl" if missing == "data" else str(train)
     with pytest.raises(RunError) as raised:
-        prepare(a_config(model, data), tmp_path / "run", claims=tmp_path)
+        prepare(a_config(model, data), RunFolder(tmp_path / "run"), claims=tmp_path)
     assert raised.value.exit_code is ExitCode.DATA_INVALID
     assert f"s3://{bucket}/nothing" in raised.value.message
 
@@ -142,8 +142,8 @@ def test_claims_are_used_in_place(tiny_model: Path, train: Path, tmp_path: Path)
     shutil.copytree(tiny_model, claim / "models" / "tiny")
     shutil.copy(train, claim / "train.jsonl")
     config = a_config("pvc://shared/models/tiny", "pvc://shared/train.jsonl")
-    prepare(config, tmp_path / "run", claims=tmp_path / "claims")
-    assert Prepared.load(tmp_path / "run").model_path == str(claim / "models" / "tiny")
+    prepare(config, RunFolder(tmp_path / "run"), claims=tmp_path / "claims")
+    assert RunFolder(tmp_path / "run").load_prepared().model_path == str(claim / "models" / "tiny")
     assert not (tmp_path / "run" / "inputs" / "model").exists()
 
 
@@ -155,55 +155,55 @@ def test_interrupted_preparation_keeps_what_is_whole(
     good = train.read_text()
     train.write_text(good + "torn")
     with pytest.raises(RunError, match=r"row 61 of train\.jsonl"):
-        prepare(config, tmp_path / "run", claims=tmp_path)
+        prepare(config, RunFolder(tmp_path / "run"), claims=tmp_path)
     with pytest.raises(RunError, match="prepare has not finished"):
-        Prepared.load(tmp_path / "run")
+        RunFolder(tmp_path / "run").load_prepared()
     train.write_text(good)
-    prepare(config, tmp_path / "run", claims=tmp_path)
-    assert Prepared.load(tmp_path / "run").dataset.train_rows == 54
+    prepare(config, RunFolder(tmp_path / "run"), claims=tmp_path)
+    assert RunFolder(tmp_path / "run").load_prepared().dataset.train_rows == 54
     assert hub.downloads("model.safetensors") == 1
     assert max(collections.Counter(hub.requests)[("GET", path)] for _, path in hub.requests if "resolve" in path) == 1
 
 
 def test_other_inputs_start_over(tiny_model: Path, train: Path, validation: Path, tmp_path: Path) -> None:
-    prepare(a_config(tiny_model, train), tmp_path / "run", claims=tmp_path)
-    first = Prepared.load(tmp_path / "run")
-    prepare(a_config(tiny_model, train, validation), tmp_path / "run", claims=tmp_path)
-    second = Prepared.load(tmp_path / "run")
+    prepare(a_config(tiny_model, train), RunFolder(tmp_path / "run"), claims=tmp_path)
+    first = RunFolder(tmp_path / "run").load_prepared()
+    prepare(a_config(tiny_model, train, validation), RunFolder(tmp_path / "run"), claims=tmp_path)
+    second = RunFolder(tmp_path / "run").load_prepared()
     assert (first.dataset.validation_rows, second.dataset.validation_rows) == (6, 25)
     (tmp_path / "run" / "inputs" / "train.jsonl").unlink()
-    prepare(a_config(tiny_model, train, validation), tmp_path / "run", claims=tmp_path)
+    prepare(a_config(tiny_model, train, validation), RunFolder(tmp_path / "run"), claims=tmp_path)
     assert Path(second.train_path).exists(), "what was lost since is made again"
 
 
 def test_general_questions_are_fetched_and_checked(tiny_model: Path, train: Path, tmp_path: Path) -> None:
     general = write_rows(tmp_path / "general.jsonl", [{"question": "What is red?", "answer": "a color"}])
     config = a_config(tiny_model, train, evaluation={"general": {"uri": str(general)}})
-    prepare(config, tmp_path / "run", claims=tmp_path)
-    assert rows_of(Prepared.load(tmp_path / "run").general_path or "")[0]["question"] == "What is red?"
+    prepare(config, RunFolder(tmp_path / "run"), claims=tmp_path)
+    assert rows_of(RunFolder(tmp_path / "run").load_prepared().general_path or "")[0]["question"] == "What is red?"
     write_rows(general, [{"question": "What is red?"}])
     with pytest.raises(RunError, match="row 1: answer") as raised:
-        prepare(config, tmp_path / "other", claims=tmp_path)
+        prepare(config, RunFolder(tmp_path / "other"), claims=tmp_path)
     assert raised.value.reason is Reason.DATASET_INVALID
 
 
 def test_adapter_of_an_archived_run(tiny_model: Path, train: Path, tmp_path: Path) -> None:
     first = a_config(tiny_model, train, archive={"uri": str(tmp_path / "archive")})
-    prepare(first, tmp_path / "first", claims=tmp_path)
+    prepare(first, RunFolder(tmp_path / "first"), claims=tmp_path)
     results(tmp_path / "first")
     (tmp_path / "first" / "final" / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 32}')
-    archived = archive(first, tmp_path / "first").archive
+    archived = archive(first, RunFolder(tmp_path / "first")).archive
     assert archived
     second = a_config(tiny_model, train, checkpoints={"resumeFrom": archived.uri})
-    prepare(second, tmp_path / "second", claims=tmp_path)
-    adapter = Path(Prepared.load(tmp_path / "second").adapter_path or "")
+    prepare(second, RunFolder(tmp_path / "second"), claims=tmp_path)
+    adapter = Path(RunFolder(tmp_path / "second").load_prepared().adapter_path or "")
     assert (adapter / "adapter_model.safetensors").read_bytes() == b"a" * 1000
 
 
 def test_long_rows_are_warned_about(tiny_model: Path, tmp_path: Path) -> None:
     rows = [*text_pairs(30), {"prompt": "what is red", "chosen": "red " * 600, "rejected": "no"}]
     train = write_rows(tmp_path / "train.jsonl", rows)
-    outcome = prepare(a_config(tiny_model, train), tmp_path / "run", claims=tmp_path)
+    outcome = prepare(a_config(tiny_model, train), RunFolder(tmp_path / "run"), claims=tmp_path)
     assert outcome.dataset
     assert "the model was made for 512" in outcome.dataset.warnings[0]
 
@@ -215,7 +215,7 @@ def test_full_disk_is_seen_before_the_download(
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1000, 999, 1))
     with pytest.raises(RunError, match=r"the model needs .* has 1 B free") as raised:
-        prepare(a_config("hf://owner/model", train), tmp_path / "run", claims=tmp_path)
+        prepare(a_config("hf://owner/model", train), RunFolder(tmp_path / "run"), claims=tmp_path)
     assert raised.value.reason is Reason.DISK_FULL
     assert hub.downloads("model.safetensors") == 0
 

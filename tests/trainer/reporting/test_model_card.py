@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from dporun_api import run_folder as layout
 from dporun_api.run_config import Dataset, Model
-from dporun_testing.runs_on_disk import finished_run
+from dporun_testing.run_folders import finished_run
 from dporun_trainer.reporting.model_card import model_card
 from dporun_trainer.reporting.run_data import Record, read_record
+from dporun_trainer.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    return read_record(finished_run(tmp_path_factory.mktemp("runs") / "polite"))
+    return read_record(RunFolder(finished_run(tmp_path_factory.mktemp("runs") / "polite")))
 
 
 def from_hub(record: Record) -> Record:
@@ -27,7 +27,9 @@ def from_hub(record: Record) -> Record:
             "dataset": Dataset(train="hf://owner/pairs?split=train", validation="hf://owner/pairs?split=test"),
         }
     )
-    return dataclasses.replace(record, config=config)
+    assert record.training is not None
+    training = record.training.model_copy(update={"requested": config})
+    return dataclasses.replace(record, training=training)
 
 
 def test_the_hub_can_read_the_metadata(record: Record) -> None:
@@ -64,7 +66,7 @@ def test_it_says_how_good_and_how_to_use_it(record: Record) -> None:
 
 
 def test_a_run_that_was_not_evaluated_claims_nothing(tmp_path: Path) -> None:
-    card = ModelCard(model_card(read_record(tmp_path)))
+    card = ModelCard(model_card(read_record(RunFolder(tmp_path))))
     assert card.data.eval_results is None
     assert "The model was not evaluated." in card.text
 
@@ -75,4 +77,4 @@ def test_words_of_the_data_are_no_markup(record: Record) -> None:
     prepared = record.prepared.model_copy(update={"dataset": dataset})
     text = model_card(dataclasses.replace(record, prepared=prepared))
     assert r"- warning: row 3: \<img src=x\> # \[title\](http://a)" in text
-    assert layout.MODEL_CARD.name == "README.md"
+    assert RunFolder(Path()).model_card.name == "README.md"

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dporun_api import run_folder as layout
 from dporun_api.metrics import CHARTS
 from dporun_api.results import EvaluationSummary, Failure, Outcome, OutcomeState
 from dporun_api.run_config import Gates
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.paths import UNHEALTHY
-from dporun_testing.runs_on_disk import finished_run
+from dporun_testing.run_folders import an_evaluation, finished_run
 from dporun_trainer.__main__ import main
+from dporun_trainer.commands.report import report
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
-from dporun_trainer.reporting.report import differences, write_report
+from dporun_trainer.reporting.report import differences
+from dporun_trainer.run_folder import RunFolder
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
@@ -51,13 +52,13 @@ class Page(HTMLParser):
 
 
 def page(directory: Path) -> Page:
-    return Page((directory / layout.REPORT_HTML).read_text(encoding="utf-8"))
+    return Page(RunFolder(directory).report_html.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = finished_run(tmp_path_factory.mktemp("runs") / "polite-1a2b3c4d", answer=EVIL)
-    write_report(directory)
+    report(RunFolder(directory))
     return directory
 
 
@@ -82,7 +83,7 @@ def test_the_verdict_comes_first_with_evidence_and_the_next_action(run: Path) ->
 
 
 def test_all_curves_are_drawn_with_the_best_checkpoint_marked(run: Path) -> None:
-    html = (run / layout.REPORT_HTML).read_text(encoding="utf-8")
+    html = RunFolder(run).report_html.read_text(encoding="utf-8")
     pictures = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
     assert len(pictures) == len(CHARTS)
     assert all('class="best"' in picture for picture in pictures)
@@ -96,11 +97,11 @@ def test_the_page_loads_nothing_and_runs_nothing(run: Path) -> None:
     for _, attributes in shown.tags:
         assert not {name for name in attributes if name.startswith("on") or name in {"src", "srcset"}}
         assert (attributes.get("href") or "#").startswith("#")
-    assert "url(" not in (run / layout.REPORT_HTML).read_text(encoding="utf-8")
+    assert "url(" not in RunFolder(run).report_html.read_text(encoding="utf-8")
 
 
 def test_answers_of_models_are_text_never_markup(run: Path) -> None:
-    html = (run / layout.REPORT_HTML).read_text(encoding="utf-8")
+    html = RunFolder(run).report_html.read_text(encoding="utf-8")
     assert EVIL not in html
     assert EVIL in page(run).text.replace("\n", "")
 
@@ -131,17 +132,17 @@ def test_data_checkpoints_and_reproduction(run: Path) -> None:
 def test_the_same_files_give_the_same_report(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / run.name
     shutil.copytree(run, copy)
-    for path in (layout.REPORT_HTML, layout.REPORT_PNG, layout.MODEL_CARD):
+    for path in ("report.html", "report.png", "README.md"):
         (copy / path).unlink()
-    write_report(copy)
-    for path in (layout.REPORT_HTML, layout.REPORT_PNG, layout.MODEL_CARD):
+    report(RunFolder(copy))
+    for path in ("report.html", "report.png", "README.md"):
         assert (copy / path).read_bytes() == (run / path).read_bytes()
 
 
 def test_the_picture_is_a_picture(run: Path) -> None:
     from matplotlib import image
 
-    pixels = image.imread(run / layout.REPORT_PNG)
+    pixels = image.imread(RunFolder(run).report_png)
     assert pixels.shape == (864, 1200, 4)
     assert len({tuple(pixel) for pixel in pixels[::6, ::6].reshape(-1, 4).tolist()}) > 20
 
@@ -153,7 +154,7 @@ def test_the_picture_is_a_picture(run: Path) -> None:
         "inputs",
         "health.json",
         "verdict.json",
-        "log_history.json",
+        "log_history.jsonl",
         "training_config.json",
         "progress.json",
     ],
@@ -163,7 +164,7 @@ def test_any_file_may_be_absent(run: Path, tmp_path: Path, absent: str) -> None:
     shutil.copytree(run, copy)
     gone = copy / absent
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-    write_report(copy)
+    report(RunFolder(copy))
     assert "Reproduce" in page(copy).words
 
 
@@ -172,21 +173,21 @@ def test_an_evaluation_is_claimed_only_where_there_was_one(run: Path, tmp_path: 
     copy = tmp_path / run.name
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "evaluation")
-    write_report(copy)
+    report(RunFolder(copy))
     assert "Its adapter is in final/." in page(copy).words
 
 
-@pytest.mark.parametrize("torn", ["log_history.json", "evaluation/comparison_results.json", "inputs/prepared.json"])
+@pytest.mark.parametrize("torn", ["log_history.jsonl", "evaluation/comparison_results.json", "inputs/prepared.json"])
 def test_a_broken_file_is_named(run: Path, tmp_path: Path, torn: str) -> None:
     copy = tmp_path / run.name
     shutil.copytree(run, copy)
-    (copy / torn).write_text('{"half": ', encoding="utf-8")
-    write_report(copy)
+    (copy / torn).write_text('{"half": \n', encoding="utf-8")
+    report(RunFolder(copy))
     assert f"{torn} cannot be read" in page(copy).words
 
 
 def test_an_empty_directory_gives_a_report_that_says_so(tmp_path: Path) -> None:
-    write_report(tmp_path)
+    report(RunFolder(tmp_path))
     words = page(tmp_path).words
     assert "Not finished There is no result yet." in words
     assert "Training wrote no log" in words
@@ -195,7 +196,7 @@ def test_an_empty_directory_gives_a_report_that_says_so(tmp_path: Path) -> None:
 def test_a_failed_run_says_what_happened_and_what_to_do(tmp_path: Path) -> None:
     shutil.copy(UNHEALTHY / "diverge/log_history.json", tmp_path)
     history = json.loads((tmp_path / "log_history.json").read_text(encoding="utf-8"))
-    (tmp_path / layout.HEALTH).write_text(diagnose(history).to_json(), encoding="utf-8")
+    RunFolder(tmp_path).health.write(diagnose(history))
     failure = Failure(
         reason=Reason.NON_FINITE_LOSS,
         message="the loss was not a number for 3 steps, since step 34",
@@ -203,9 +204,9 @@ def test_a_failed_run_says_what_happened_and_what_to_do(tmp_path: Path) -> None:
         log_tail="step 33 loss 12.1\nstep 34 loss nan <b>",
     )
     outcome = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
-    (tmp_path / layout.OUTCOME).write_text(outcome.to_json(), encoding="utf-8")
+    RunFolder(tmp_path).outcome.write(outcome)
 
-    write_report(tmp_path)
+    report(RunFolder(tmp_path))
 
     words = page(tmp_path).words
     assert "Failed" in words.split("Curves")[1]
@@ -218,10 +219,10 @@ def test_a_failed_run_says_what_happened_and_what_to_do(tmp_path: Path) -> None:
 def test_the_command_writes_the_report(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / run.name
     shutil.copytree(run, copy)
-    (copy / layout.REPORT_HTML).unlink()
+    RunFolder(copy).report_html.unlink()
     assert main(["report", str(copy)]) == 0
-    assert capsys.readouterr().out.strip() == str(copy / layout.REPORT_HTML)
-    assert (copy / layout.REPORT_HTML).is_file()
+    assert capsys.readouterr().out.strip() == str(RunFolder(copy).report_html)
+    assert RunFolder(copy).report_html.is_file()
     assert main(["report", str(tmp_path / "nowhere")]) == 1
     assert "nowhere is not a folder" in capsys.readouterr().err
 
@@ -234,11 +235,11 @@ def test_the_next_action_of_a_poor_result_is_a_change_of_the_manifest(tmp_path: 
     )
     from dporun_trainer.reporting.run_data import read_record
 
-    record = read_record(directory)
+    record = read_record(RunFolder(directory))
     assert record.config is not None
     verdict = judge(evaluation, record.config.evaluation.gates, record.health)
-    (directory / layout.VERDICT).write_text(verdict.to_json(), encoding="utf-8")
-    write_report(directory)
+    RunFolder(directory).verdict.write(verdict)
+    report(RunFolder(directory))
     words = page(directory).words
     assert "Needs improvement gates not passed Overfitting" in words
     assert re.search(rf"Next Change training.epochs {config['training']['epochs']} → \d+ and run again.", words)
@@ -246,9 +247,9 @@ def test_the_next_action_of_a_poor_result_is_a_change_of_the_manifest(tmp_path: 
 
 def test_a_small_margin_of_a_run_that_was_still_learning_asks_for_more_epochs(tmp_path: Path) -> None:
     directory = finished_run(tmp_path / "short")
-    metrics = json.loads((directory / layout.EVALUATION_METRICS).read_text(encoding="utf-8")) | {"reward_margin": 0.5}
-    (directory / layout.EVALUATION_METRICS).write_text(json.dumps(metrics), encoding="utf-8")
-    verdict = judge(EvaluationSummary(**{key: metrics[key] for key in EvaluationSummary.model_fields}), Gates())
-    (directory / layout.VERDICT).write_text(verdict.to_json(), encoding="utf-8")
-    write_report(directory)
+    folder = RunFolder(directory)
+    metrics = an_evaluation().model_copy(update={"reward_margin": 0.5})
+    folder.evaluation.metrics.write(metrics)
+    folder.verdict.write(judge(metrics.summary(), Gates()))
+    report(folder)
     assert "Next The model was still learning: change training.epochs 2 → 4 and run again." in page(directory).words

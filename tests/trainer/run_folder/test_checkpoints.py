@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dporun_trainer.run_folder import checkpoints
-from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
+from dporun_trainer.run_folder.checkpoints import Checkpoint, Checkpoints, Marker
 
 
 def a_checkpoint(step: int, eval_loss: float | None = None) -> Checkpoint:
@@ -13,7 +13,7 @@ def a_checkpoint(step: int, eval_loss: float | None = None) -> Checkpoint:
 
 
 def saved(directory: Path, step: int, eval_loss: float | None = None) -> Checkpoint:
-    path = checkpoints.folder(directory, step)
+    path = Checkpoints(directory).folder(step)
     (path / f"global_step{step}").mkdir(parents=True)
     (path / "adapter_model.safetensors").write_bytes(b"weights")
     (path / f"global_step{step}" / "optimizer.pt").write_bytes(b"moments")
@@ -70,7 +70,7 @@ def test_without_validation_the_newest_is_best() -> None:
 def test_complete_checkpoints_come_in_order_of_their_steps(tmp_path: Path) -> None:
     for step in (100, 9, 18):
         saved(tmp_path, step)
-    assert [one.step for one in checkpoints.complete(tmp_path)] == [9, 18, 100]
+    assert [one.step for one in Checkpoints(tmp_path).complete()] == [9, 18, 100]
 
 
 def lose_the_marker(path: Path) -> None:
@@ -101,10 +101,10 @@ def test_a_torn_checkpoint_is_ignored(tmp_path: Path, harm: object) -> None:
     saved(tmp_path, 9)
     torn = saved(tmp_path, 18)
     harm(torn.path)  # type: ignore[operator]
-    newest = checkpoints.newest_complete(checkpoints.complete(tmp_path))
+    newest = checkpoints.newest_complete(Checkpoints(tmp_path).complete())
     assert newest is not None
     assert newest.step == 9
-    assert checkpoints.torn(tmp_path) == [torn.path]
+    assert Checkpoints(tmp_path).torn() == [torn.path]
 
 
 def test_other_folders_are_no_checkpoints(tmp_path: Path) -> None:
@@ -112,12 +112,12 @@ def test_other_folders_are_no_checkpoints(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     (tmp_path / "checkpoint-5").write_text("a file")
     (tmp_path / "checkpoint-6").symlink_to(tmp_path / "final")
-    assert checkpoints.folders(tmp_path) == {}
+    assert Checkpoints(tmp_path).folders() == {}
 
 
 def test_a_validation_that_came_later_is_added_to_the_marker(tmp_path: Path) -> None:
     checkpoints.update_marker(saved(tmp_path, 9), eval_loss=0.4)
-    (found,) = checkpoints.complete(tmp_path)
+    (found,) = Checkpoints(tmp_path).complete()
     assert found.marker.eval_loss == 0.4
     assert found.marker.files.keys() == {"adapter_model.safetensors", "global_step9/optimizer.pt"}
 
@@ -125,10 +125,10 @@ def test_a_validation_that_came_later_is_added_to_the_marker(tmp_path: Path) -> 
 def test_pruning_keeps_best_and_newest(tmp_path: Path) -> None:
     for step, loss in ((9, 0.6), (18, 0.4), (27, 0.5), (36, 0.7)):
         saved(tmp_path, step, loss)
-    checkpoints.prune(tmp_path, running=True)
-    assert list(checkpoints.folders(tmp_path)) == [18, 36]
-    checkpoints.prune(tmp_path, running=False)
-    assert list(checkpoints.folders(tmp_path)) == [18]
+    Checkpoints(tmp_path).prune(running=True)
+    assert list(Checkpoints(tmp_path).folders()) == [18, 36]
+    Checkpoints(tmp_path).prune(running=False)
+    assert list(Checkpoints(tmp_path).folders()) == [18]
 
 
 def test_differences_name_field_and_values() -> None:

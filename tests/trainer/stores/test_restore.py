@@ -13,11 +13,12 @@ from dporun_api.pod import ExitCode
 from dporun_api.results import DatasetSummary
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_testing.run_directory import a_run, results
+from dporun_testing.run_folders import a_run, results
 from dporun_trainer.__main__ import main
 from dporun_trainer.archiving.archive import archive
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.adapter import fetch_adapter
+from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import DataFacts, LintReport, ModelFacts, Prepared
 from dporun_trainer.stores.restore import restore
 
@@ -44,7 +45,7 @@ def archived(tmp_path: Path) -> Path:
         lint=LintReport(train=DataFacts(source="s")),
     )
     (directory / "inputs" / "prepared.json").write_text(prepared.to_json())
-    result = archive(a_run(str(tmp_path / "archive")), directory).archive
+    result = archive(a_run(str(tmp_path / "archive")), RunFolder(directory)).archive
     assert result
     return Path(result.uri)
 
@@ -58,7 +59,7 @@ def test_everything_comes_back(archived: Path, tmp_path: Path) -> None:
 
 
 def test_from_s3_and_only_a_part(bucket: str, tmp_path: Path) -> None:
-    result = archive(a_run(f"s3://{bucket}/runs"), results(tmp_path / "run")).archive
+    result = archive(a_run(f"s3://{bucket}/runs"), RunFolder(results(tmp_path / "run"))).archive
     assert result
     restore(result.uri, tmp_path / "back", only="final/")
     assert sorted(path.name for path in (tmp_path / "back").rglob("*") if path.is_file()) == [
@@ -100,7 +101,7 @@ def test_unfinished_archive_is_no_archive(archived: Path, tmp_path: Path) -> Non
 
 def test_command(archived: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["restore", "--from", str(archived), "--to", str(tmp_path / "back")]) == ExitCode.OK
-    assert "the run tone, every file as its manifest says" in capsys.readouterr().out
+    assert "the run tone, all files verified" in capsys.readouterr().out
     shutil.rmtree(archived / "final")
     code = main(["restore", "--from", str(archived), "--to", str(tmp_path / "other")])
     assert code == ExitCode.ARCHIVE_FAILED
@@ -143,7 +144,7 @@ def test_adapter_of_another_shape_is_refused(archived: Path, tmp_path: Path, lor
 
 
 def test_run_without_adapter_is_refused(tmp_path: Path) -> None:
-    result = archive(a_run(str(tmp_path / "archive")), results(tmp_path / "run", final=False)).archive
+    result = archive(a_run(str(tmp_path / "archive")), RunFolder(results(tmp_path / "run", final=False))).archive
     assert result
     with pytest.raises(RunError, match="has no adapter"):
         fetch_adapter(resumed(Path(result.uri)), MODEL, tmp_path / "adapter")

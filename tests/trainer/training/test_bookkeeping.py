@@ -7,13 +7,14 @@ import pytest
 from dporun_api.files import read_json, write_json
 from dporun_api.run_config import Model
 from dporun_trainer.errors import RunError
-from dporun_trainer.run_folder import checkpoints
-from dporun_trainer.run_folder.checkpoints import Marker
-from dporun_trainer.training import bookkeeping
+from dporun_trainer.run_folder import RunFolder, checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoints, Marker
+from dporun_trainer.run_folder.final import save_final
+from dporun_trainer.training.bookkeeping import hub_base
 
 
 def saved(directory: Path, step: int, eval_loss: float) -> None:
-    path = checkpoints.folder(directory, step)
+    path = Checkpoints(directory).folder(step)
     path.mkdir(parents=True)
     (path / "adapter_model.safetensors").write_text(f"weights of step {step}")
     (path / "optimizer.pt").write_text("moments")
@@ -33,7 +34,7 @@ def test_final_is_the_best_adapter_and_names_a_base_that_can_be_found(
 ) -> None:
     saved(tmp_path, 9, 0.3)
     saved(tmp_path, 18, 0.5)
-    best = bookkeeping.save_final(tmp_path, bookkeeping.hub_base(Model(uri=uri), revision))
+    best = save_final(RunFolder(tmp_path), hub_base(Model(uri=uri), revision))
     assert best.step == 9
     final = tmp_path / "final"
     assert {path.name for path in final.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
@@ -44,5 +45,5 @@ def test_final_is_the_best_adapter_and_names_a_base_that_can_be_found(
 
 def test_without_a_complete_checkpoint_there_is_no_final(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="without a complete checkpoint"):
-        bookkeeping.save_final(tmp_path, {})
+        save_final(RunFolder(tmp_path), {})
     assert not (tmp_path / "final").exists()

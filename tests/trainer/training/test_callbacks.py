@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder import RunFolder, checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoints
 from dporun_trainer.training.callbacks import Pruning
 
 
@@ -16,17 +17,17 @@ def test_a_checkpoint_that_cannot_be_deleted_does_not_stop_training(
 ) -> None:
     """NFS keeps a file that somebody reads under another name, so that its folder is not empty."""
     for step, loss in ((1, 0.6), (2, 0.5), (3, 0.4)):
-        checkpoints.folder(tmp_path, step).mkdir()
-        checkpoints.mark_complete(checkpoints.folder(tmp_path, step), checkpoints.Marker(step=step, eval_loss=loss))
+        Checkpoints(tmp_path).folder(step).mkdir()
+        checkpoints.mark_complete(Checkpoints(tmp_path).folder(step), checkpoints.Marker(step=step, eval_loss=loss))
 
     def busy(path: Path) -> None:
         raise OSError(39, "Directory not empty", str(path))
 
     monkeypatch.setattr("shutil.rmtree", busy)
     trainer: Any = SimpleNamespace(
-        accelerator=SimpleNamespace(is_main_process=True), run=SimpleNamespace(directory=tmp_path)
+        accelerator=SimpleNamespace(is_main_process=True), run=SimpleNamespace(folder=RunFolder(tmp_path))
     )
     with caplog.at_level(logging.WARNING):
         Pruning(trainer).on_save()
     assert "checkpoint-1" in caplog.text
-    assert {one.step for one in checkpoints.complete(tmp_path)} == {2, 3}, "half-deleted is torn, the others stay"
+    assert {one.step for one in Checkpoints(tmp_path).complete()} == {2, 3}, "half-deleted is torn, the others stay"

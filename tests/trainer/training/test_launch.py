@@ -19,10 +19,12 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import tiny_model, training
 from dporun_testing.processes import running
 from dporun_testing.training import a_config
+from dporun_trainer.commands.train import TRAIN_PROCESS, arguments_of
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import exit_code
 from dporun_trainer.progress import ProgressFile
-from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder import RunFolder, checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoints
 from dporun_trainer.training import launch
 
 TWO = {"processes_per_node": 2}
@@ -34,9 +36,8 @@ def words_after(command: list[str], flag: str) -> str:
 
 def test_the_command_names_every_flag() -> None:
     config = a_config(topology={"nodes": 2, "processes_per_node": 4, "deepspeed": {"zero_stage": 1}})
-    command = launch.accelerate_command(
-        config, Path("run.json"), Path("results"), node=1, address="run-0.run", port=29500
-    )
+    arguments = arguments_of(TRAIN_PROCESS, Path("run.json"), RunFolder(Path("results")))
+    command = launch.accelerate_command(config, arguments, node=1, address="run-0.run", port=29500)
     flags = {
         "--num_processes": "8",
         "--num_machines": "2",
@@ -45,7 +46,7 @@ def test_the_command_names_every_flag() -> None:
         "--main_process_port": "29500",
         "--zero_stage": "1",
         "--deepspeed_multinode_launcher": "standard",
-        "--module": "dporun_trainer.training.train",
+        "--module": "dporun_trainer.commands.train_process",
         "--config": "run.json",
         "--directory": "results",
     }
@@ -67,16 +68,16 @@ def test_a_pod_that_is_none_of_the_nodes_is_refused(index: str) -> None:
         launch.node_rank({"JOB_COMPLETION_INDEX": index}, a_config(topology={"nodes": 2}))
 
 
-def test_several_nodes_need_the_address_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_nodes_need_the_address_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DPORUN_MAIN_ADDRESS", raising=False)
     with pytest.raises(RunError, match="DPORUN_MAIN_ADDRESS"):
-        launch.train(a_config(topology={"nodes": 2}), tmp_path, tmp_path, node=0, stop=threading.Event())
+        launch.train(a_config(topology={"nodes": 2}), [], node=0, stop=threading.Event())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does this")
 def test_a_training_process_dies_with_its_launcher() -> None:
-    child = "import signal; from dporun_trainer.training import train; train.die_with_parent(); print(flush=True); "
-    child += "signal.pause()"
+    child = "import signal; from dporun_trainer.commands import train_process as child; child.die_with_parent(); "
+    child += "print(flush=True); signal.pause()"
     launcher = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True"
     launcher += "); print(p.pid, flush=True); p.wait()"
     with running([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True) as process:
@@ -112,7 +113,8 @@ def run(
     watcher.start()
     try:
         path = training.config_path(config, directory.parent)
-        return launch.train(config, path, directory, node=0, stop=stop)
+        arguments = arguments_of(TRAIN_PROCESS, path, RunFolder(directory))
+        return launch.train(config, arguments, node=0, stop=stop)
     finally:
         ended.set()
         watcher.join()
@@ -124,11 +126,7 @@ def workers(directory: Path) -> dict[int, int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().split(b"\0")
-            if (
-                b"dporun_trainer.training.train" in command
-                and b"--config" in command
-                and b"accelerate" not in b"".join(command)
-            ):
+            if TRAIN_PROCESS.encode() in command and b"--config" in command and b"accelerate" not in b"".join(command):
                 environment = (process / "environ").read_bytes()
                 rank = re.search(rb"(?:^|\0)RANK=(\d+)", environment)
                 if str(directory).encode() in command and rank:
@@ -150,7 +148,7 @@ def test_stopped_and_resumed_with_two_processes(model: Path, tmp_path: Path) -> 
     directory = training.prepare(config, tmp_path, model)
     outcome = run(config, directory, when=is_past(directory, 3), then=lambda stop: stop.set())
     assert (outcome.state, exit_code(outcome)) == (OutcomeState.PREEMPTED, 75)
-    newest = checkpoints.newest_complete(checkpoints.complete(directory))
+    newest = checkpoints.newest_complete(Checkpoints(directory).complete())
     assert newest is not None
     assert newest.step == outcome.step
     assert {"rng_state_0.pth", "rng_state_1.pth", "ledger_0.json", "ledger_1.json"} <= newest.marker.files.keys()
@@ -175,14 +173,14 @@ def test_a_killed_process_ends_the_run_and_loses_nothing(model: Path, tmp_path: 
     outcome = run(
         config,
         directory,
-        when=lambda: is_past(directory, 6)() and bool(checkpoints.complete(directory)),
+        when=lambda: is_past(directory, 6)() and bool(Checkpoints(directory).complete()),
         then=lambda _: os.kill(workers(directory)[1], signal.SIGKILL),
     )
     assert outcome.failure is not None
     assert outcome.failure.reason is Reason.HOST_OUT_OF_MEMORY
     assert outcome.failure.rank == 1
     assert "SIGKILL" in outcome.failure.message
-    assert checkpoints.complete(directory)
+    assert Checkpoints(directory).complete()
     deadline = time.monotonic() + 60
     while workers(directory):
         assert time.monotonic() < deadline, "a training process was left behind"

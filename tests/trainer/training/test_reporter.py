@@ -33,18 +33,6 @@ def test_a_log_entry_as_a_line() -> None:
     )
 
 
-def test_the_log_is_written_as_json_can_hold_it() -> None:
-    from dporun_trainer.training.bookkeeping import plain
-
-    assert [plain(value) for value in (math.nan, math.inf, -math.inf, 1.5, 2)] == [
-        "NaN",
-        "Infinity",
-        "-Infinity",
-        1.5,
-        2,
-    ]
-
-
 def test_patience_counts_from_the_lowest_loss() -> None:
     from dporun_trainer.training.callbacks import validations_without_gain
 

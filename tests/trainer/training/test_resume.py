@@ -15,6 +15,7 @@ from dporun_testing import tiny_model, training
 from dporun_testing.training import a_config, attempt, stop_at_step
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +57,7 @@ def test_resuming_is_exact(uninterrupted: Path, model: Path, tmp_path: Path, sto
     for step in stops:
         with preempted():
             attempt(config, directory, on_trainer=stop_at_step(step))
-        newest = checkpoints.newest_complete(checkpoints.complete(directory))
+        newest = checkpoints.newest_complete(Checkpoints(directory).complete())
         assert newest is not None
         assert newest.step == step
     attempt(config, directory)
@@ -94,13 +95,13 @@ def test_killed_when_all_is_trained_but_not_written(
         patch.setattr("dporun_trainer.training.bookkeeping.metrics", killed)
         with pytest.raises(KeyboardInterrupt):
             attempt(config, directory)
-    best, newest = checkpoints.complete(directory)
+    best, newest = Checkpoints(directory).complete()
     assert (best.step, newest.step) == (4, 12)
     attempt(config, directory)
     assert [entry["step"] for entry in training.history(directory) if "eval_loss" in entry] == [4, 8, 12]
     metrics = json.loads((directory / "training_metrics.json").read_text())
     assert (metrics["steps"], metrics["best_step"], metrics["attempts"]) == (12, 4, 2)
-    assert [one.step for one in checkpoints.complete(directory)] == [4]
+    assert [one.step for one in Checkpoints(directory).complete()] == [4]
 
 
 def test_sums_that_are_not_numbers_go_on(model: Path, tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_stopped_in_the_middle_of_a_validation(uninterrupted: Path, model: Path,
 
     with preempted():
         attempt(config, directory, on_trainer=stop_while_validating)
-    (saved,) = checkpoints.complete(directory)
+    (saved,) = Checkpoints(directory).complete()
     assert (saved.step, saved.marker.eval_loss) == (4, None)
     attempt(config, directory)
     assert training.history(directory) == training.history(uninterrupted)
@@ -146,7 +147,7 @@ def test_stopped_before_the_first_step_saves_nothing(model: Path, tmp_path: Path
     directory = training.prepare(config, tmp_path, model)
     with preempted():
         attempt(config, directory, on_trainer=lambda _, stop: stop.set())
-    assert checkpoints.folders(directory) == {}
+    assert Checkpoints(directory).folders() == {}
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_going_on_with_another_configuration_is_refused(stopped: Path, change: d
     assert raised.value.reason is Reason.INVALID_SPEC
     assert words in raised.value.message
     assert "checkpoint-6" in raised.value.message
-    assert [one.step for one in checkpoints.complete(stopped)] == [4, 6]
+    assert [one.step for one in Checkpoints(stopped).complete()] == [4, 6]
 
 
 def test_going_on_with_other_data_is_refused(stopped: Path) -> None:
@@ -198,7 +199,7 @@ def test_going_on_with_other_data_is_refused(stopped: Path) -> None:
 def test_resume_never_starts_again(stopped: Path) -> None:
     config = a_config(training={"epochs": 0.5, "logging_steps": 1}, checkpoints={"resume": "never"})
     attempt(config, stopped)
-    assert [one.step for one in checkpoints.complete(stopped)] == [2]
+    assert [one.step for one in Checkpoints(stopped).complete()] == [2]
     assert json.loads((stopped / "training_metrics.json").read_text())["attempts"] == 1
 
 
@@ -244,8 +245,8 @@ def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path, model: Path) ->
         attempt(config, directory, on_trainer=fill_the_disk_after_the_first_checkpoint)
     assert raised.value.reason is Reason.DISK_FULL
     assert "checkpoint-8" in raised.value.message
-    assert [one.step for one in checkpoints.complete(directory)] == [4]
-    assert not checkpoints.folder(directory, 8).exists()
+    assert [one.step for one in Checkpoints(directory).complete()] == [4]
+    assert not Checkpoints(directory).folder(8).exists()
     (small_disk / "filler").unlink()
     attempt(config, directory)
     assert (directory / "final").is_dir()

@@ -3,20 +3,20 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import tiny_model, training
 from dporun_testing.training import a_config, attempt
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import ProgressFile
-from dporun_trainer.run_folder import checkpoints, running_totals
+from dporun_trainer.run_folder import running_totals
+from dporun_trainer.run_folder.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -148,7 +148,7 @@ def test_every_file_of_the_specification_is_there(full: tuple[Path, Any]) -> Non
 
 def test_the_best_checkpoint_becomes_final_and_the_others_go(full: tuple[Path, Any]) -> None:
     directory, _ = full
-    (best,) = checkpoints.complete(directory)
+    (best,) = Checkpoints(directory).complete()
     losses = {entry["step"]: entry["eval_loss"] for entry in training.history(directory) if "eval_loss" in entry}
     assert losses.keys() == {4, 8}
     assert best.step == min(losses, key=losses.__getitem__)
@@ -162,7 +162,7 @@ def test_a_checkpoint_holds_what_resuming_needs_and_no_frozen_weight(full: tuple
     from safetensors import safe_open
 
     directory, _ = full
-    (best,) = checkpoints.complete(directory)
+    (best,) = Checkpoints(directory).complete()
     with safe_open(best.path / "adapter_model.safetensors", "pt") as file:
         assert all("lora_" in name for name in file.keys())  # noqa: SIM118  not a mapping
     (state,) = best.path.glob("global_step*/mp_rank_00_model_states.pt")
@@ -334,7 +334,7 @@ def test_loss_that_stays_not_a_number_stops_the_run(model: Path, tmp_path: Path)
         attempt(config, directory, on_trainer=lambda trainer, _: poison(trainer, {5, 6, 7, 8}))
     assert raised.value.reason is Reason.NON_FINITE_LOSS
     assert raised.value.exit_code == 67
-    assert [one.step for one in checkpoints.complete(directory)] == [4]
+    assert [one.step for one in Checkpoints(directory).complete()] == [4]
     assert training.history(directory)[-1]["loss"] == "NaN"
 
 
@@ -354,20 +354,16 @@ def test_patience_ends_training(model: Path, tmp_path: Path) -> None:
     assert [entry["step"] for entry in _validations(directory)] == [4, 8, 12]
 
 
-def test_an_unstable_run_is_stopped_with_a_checkpoint(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unstable_run_is_stopped_with_a_checkpoint(model: Path, tmp_path: Path) -> None:
     from dporun_api.results import Health, HealthState
-    from dporun_trainer.training import callbacks
 
-    def diagnose(history: list[dict[str, Any]], _config: RunConfig) -> Health:
+    def diagnose(history: Sequence[Mapping[str, Any]]) -> Health:
         return Health(state=HealthState.UNSTABLE if history[-1]["step"] >= 3 else HealthState.ON_TRACK)
 
-    monkeypatch.setattr(callbacks, "diagnose", diagnose)
     config = a_config("unstable", training={"stop_on_unstable": True})
     directory = training.prepare(config, tmp_path, model)
-    attempt(config, directory)
-    assert [one.step for one in checkpoints.complete(directory)] == [3]
+    attempt(config, directory, diagnose=diagnose)
+    assert [one.step for one in Checkpoints(directory).complete()] == [3]
     assert (directory / "final" / "adapter_model.safetensors").is_file()
 
 
@@ -380,7 +376,7 @@ def test_checkpoints_every_so_many_steps(model: Path, tmp_path: Path) -> None:
 
 def test_the_ledger_of_a_checkpoint_counts_tokens(full: tuple[Path, Any]) -> None:
     directory, _ = full
-    (best,) = checkpoints.complete(directory)
+    (best,) = Checkpoints(directory).complete()
     tokens = {entry["step"]: entry["num_tokens"] for entry in training.history(directory) if "num_tokens" in entry}
     assert running_totals.load(best.path, 0).tokens == tokens[best.step]
 

@@ -10,25 +10,32 @@ import argparse
 import gc
 import logging
 import os
-import signal
 import sys
 import time
 from functools import cache
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from dporun_api import logs
-from dporun_api import run_folder as layout
-from dporun_api.files import read_json, write_text
 from dporun_api.pod import LOG_LEVEL_VARIABLE
-from dporun_api.results import EvaluationSummary, Outcome, OutcomeState, Stage, Verdict
+from dporun_api.results import EvaluationSummary, Health, Outcome, OutcomeState, Stage, Verdict
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.commands.report import report
+from dporun_trainer.commands.shared import add_process_arguments, read_config
+from dporun_trainer.data.pairs import read_pairs
+from dporun_trainer.data.questions import load_questions
+from dporun_trainer.diagnosis.health import diagnose
+from dporun_trainer.diagnosis.verdict import gates_in_force, judge
 from dporun_trainer.errors import RunError
+from dporun_trainer.evaluation import assess
+from dporun_trainer.evaluation.evaluate import Options, as_text, spread
+from dporun_trainer.evaluation.merge import adapter_sha256, is_merged, merge
+from dporun_trainer.evaluation.policy import Policy, load_policy
 from dporun_trainer.outcome import conclude
 from dporun_trainer.progress import TRAINING_PERCENT, ProgressFile, heartbeat
+from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.signals import Stopped, on_stop, raise_stopped
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +53,12 @@ _SHARES = {
 _REPORT_SECONDS = 1.0
 
 
-class Stopped(BaseException):
-    """The pod is being stopped; not an Exception, so that nothing on the way takes it for an error."""
-
-
-def finish(config: RunConfig, directory: Path) -> Outcome:
+def finish(config: RunConfig, folder: RunFolder) -> Outcome:
     """Do what is left to do after training.
 
     Args:
         config: of the run.
-        directory: of the run, with inputs/, final/ and log_history.json.
+        folder: of the run, with inputs/, final/ and the log history.
 
     Returns:
         Succeeded with evaluation, health, verdict and metrics; Preempted when the process was told to stop.
@@ -64,26 +67,25 @@ def finish(config: RunConfig, directory: Path) -> Outcome:
         RunError: training has not finished, or a step failed.
 
     """
-    progress = ProgressFile(directory / layout.PROGRESS)
+    progress = folder.progress
     meter = _Meter(progress)
     try:
-        return _finish(config, directory, meter)
+        return _finish(config, folder, meter)
     except Stopped:
         message = f"stopped while {meter.stage}; the next attempt goes on there"
         log.warning(message)
         return Outcome(state=OutcomeState.PREEMPTED, message=message, metrics=progress.read().metrics)
 
 
-def _finish(config: RunConfig, directory: Path, meter: "_Meter") -> Outcome:
-    adapter = directory / layout.FINAL
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise RunError(Reason.TRAINER_ERROR, f"there is no trained adapter in {adapter}: train first")
-    prepared = Prepared.load(directory)
-    evaluation = _evaluated(config, directory, prepared, meter) if config.evaluation.enabled else None
-    _merged(directory, prepared, meter)
+def _finish(config: RunConfig, folder: RunFolder, meter: "_Meter") -> Outcome:
+    if not folder.has_adapter:
+        raise RunError(Reason.TRAINER_ERROR, f"there is no trained adapter in {folder.final}: train first")
+    prepared = folder.load_prepared()
+    evaluation = _evaluated(config, folder, prepared, meter) if config.evaluation.enabled else None
+    _merged(folder, prepared, meter)
     meter("reporting", 0, 1)
     with heartbeat(meter.progress):
-        health, verdict = _judged(config, directory, evaluation)
+        health, verdict = _judged(config, folder, evaluation)
     meter("reporting", 1, 1)
     return Outcome(
         state=OutcomeState.SUCCEEDED,
@@ -97,16 +99,9 @@ def _finish(config: RunConfig, directory: Path, meter: "_Meter") -> Outcome:
     )
 
 
-def _evaluated(config: RunConfig, directory: Path, prepared: Prepared, meter: "_Meter") -> EvaluationSummary:
-    """Evaluate and measure forgetting, as far as their files are not there yet."""
-    from dporun_trainer.data.questions import load_questions  # noqa: PLC0415
-    from dporun_trainer.evaluation import assess  # noqa: PLC0415  torch
-    from dporun_trainer.evaluation.evaluate import Options, summary  # noqa: PLC0415
-    from dporun_trainer.evaluation.merge import adapter_sha256  # noqa: PLC0415
-    from dporun_trainer.evaluation.policy import Policy, load_policy  # noqa: PLC0415
-
-    adapter, output = directory / layout.FINAL, directory / layout.EVALUATION
-    same = {"adapter_sha256": adapter_sha256(adapter)}
+def _evaluated(config: RunConfig, folder: RunFolder, prepared: Prepared, meter: "_Meter") -> EvaluationSummary:
+    """Evaluate and measure forgetting, as far as their files are not there yet for this very adapter."""
+    output, adapter = folder.evaluation, adapter_sha256(folder.final)
     on_stage = assess.logged(meter)
     options = Options(
         beta=config.dpo.beta,
@@ -119,51 +114,44 @@ def _evaluated(config: RunConfig, directory: Path, prepared: Prepared, meter: "_
     def policy() -> Policy:
         meter("loading", 0, 1)
         with heartbeat(meter.progress):
-            return load_policy(adapter, base=prepared.model_path, precision=config.training.precision)
+            return load_policy(folder.final, base=prepared.model_path, precision=config.training.precision)
 
-    numbers = _complete(directory / layout.EVALUATION_METRICS, same)
-    if numbers is None:
-        pairs = assess.read_pairs(Path(prepared.validation_path))
-        numbers = assess.evaluate_into(output, policy(), pairs, options, on_stage, **same)
+    numbers = output.metrics.read()
+    if numbers is None or numbers.adapter_sha256 != adapter:
+        pairs = read_pairs(Path(prepared.validation_path))
+        numbers = assess.evaluate_into(output, policy(), pairs, options, on_stage, adapter_sha256=adapter)
     if config.evaluation.general.enabled:
-        found = _complete(directory / layout.FORGETTING, same)
-        if found is None:
+        found = output.forgetting.read()
+        if found is None or found.adapter_sha256 != adapter:
             questions = load_questions(Path(prepared.general_path) if prepared.general_path else None)
-            numbers = assess.measure_forgetting_into(output, policy(), questions, options, on_stage, **same)
-        elif numbers["forgetting"] != found["score"]:
-            numbers = assess.enter_forgetting(output, found["score"])
-    return summary(numbers)
+            numbers = assess.measure_forgetting_into(
+                output, policy(), questions, numbers, batch_size=options.batch_size, on_stage=on_stage
+            )
+        elif numbers.forgetting != found.score:
+            numbers = assess.enter_forgetting(output, numbers, found.score)
+    return numbers.summary()
 
 
-def _merged(directory: Path, prepared: Prepared, meter: "_Meter") -> None:
+def _merged(folder: RunFolder, prepared: Prepared, meter: "_Meter") -> None:
     """Merge the adapter, unless merged/ is just that."""
-    from dporun_trainer.evaluation.assess import read_pairs  # noqa: PLC0415  torch
-    from dporun_trainer.evaluation.evaluate import as_text, spread  # noqa: PLC0415
-    from dporun_trainer.evaluation.merge import is_merged, merge  # noqa: PLC0415
-
-    adapter, output = directory / layout.FINAL, directory / layout.MERGED
-    if is_merged(output, adapter):
+    if is_merged(folder.merged, folder.final):
         return
     meter("merging", 0, 1)
     pairs = read_pairs(Path(prepared.validation_path))
     gc.collect()  # the models of the evaluation, so that two copies of the base are never in memory
     with heartbeat(meter.progress):
         prompts = [as_text(pairs[position].prompt) for position in spread(len(pairs), 8)]
-        merge(adapter, output, prompts=prompts, base=prepared.model_path)
+        merge(folder.final, folder.merged, prompts=prompts, base=prepared.model_path)
     meter("merging", 1, 1)
 
 
-def _judged(config: RunConfig, directory: Path, evaluation: EvaluationSummary | None) -> tuple[Any, Verdict]:
+def _judged(config: RunConfig, folder: RunFolder, evaluation: EvaluationSummary | None) -> tuple[Health, Verdict]:
     """Diagnose the curves, judge the result and write the report; quick, so always done anew."""
-    from dporun_trainer.diagnosis.health import diagnose  # noqa: PLC0415  matplotlib, by the report
-    from dporun_trainer.diagnosis.verdict import gates_in_force, judge  # noqa: PLC0415
-    from dporun_trainer.reporting.report import write_report  # noqa: PLC0415
-
-    health = diagnose(read_json(directory / layout.LOG_HISTORY), config)
+    health = diagnose(folder.history.load(), config)
     verdict = judge(evaluation, gates_in_force(config.evaluation), health)
-    write_text(directory / layout.HEALTH, health.to_json(indent=2) + "\n")
-    write_text(directory / layout.VERDICT, verdict.to_json(indent=2) + "\n")
-    write_report(directory)
+    folder.health.write(health)
+    folder.verdict.write(verdict)
+    report(folder)
     return health, verdict
 
 
@@ -178,15 +166,15 @@ class _Meter:
         self._written = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Tell that ``done`` of ``total`` items of ``stage`` are done."""
+        """Report that ``done`` of ``total`` items of ``stage`` are done."""
         now = time.monotonic()
         if stage == self.stage and done < total and now - self._written < _REPORT_SECONDS:
             return
         self.stage, self._written = stage, now
         share = self._share(stage, done / total if total else 1.0)
         self._first = share if self._first is None else self._first
-        gone = share - self._first
-        left = (now - self._started) * (1 - share) / gone if gone > 0.05 else None
+        advanced = share - self._first
+        left = (now - self._started) * (1 - share) / advanced if advanced > 0.05 else None
         self.progress.update(
             stage=Stage.REPORTING if stage == "reporting" else Stage.EVALUATING,
             detail=f"{stage} {done}/{total}" if total > 1 else stage,
@@ -201,15 +189,6 @@ class _Meter:
         return (before + _SHARES[stage] * within) / sum(_SHARES.values())
 
 
-def _complete(path: Path, record: dict[str, Any]) -> dict[str, Any] | None:
-    """Content of ``path`` when it was written for the same adapter, else None."""
-    try:
-        content: dict[str, Any] = read_json(path)
-    except (OSError, ValueError):
-        return None
-    return content if record.items() <= content.items() else None
-
-
 def _message(evaluation: EvaluationSummary | None, verdict: Verdict) -> str:
     if evaluation is None:
         return "trained; not evaluated (evaluation.enabled is false)"
@@ -218,29 +197,13 @@ def _message(evaluation: EvaluationSummary | None, verdict: Verdict) -> str:
 
 def main() -> int:
     """Finish a run; the outcome goes to finish_outcome.json in its directory."""
-    _stop_on_signals()
-    parser = argparse.ArgumentParser(prog="python -m dporun_trainer.commands.finish", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="RunConfig, as JSON")
-    parser.add_argument("--directory", type=Path, required=True, help="the run's directory")
-    arguments = parser.parse_args()
-    logs.configure(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
-
-    def command() -> Outcome:
-        return finish(RunConfig.model_validate_json(arguments.config.read_text(encoding="utf-8")), arguments.directory)
-
-    return conclude(command, arguments.directory / layout.FINISH_OUTCOME)
-
-
-def _stop_on_signals() -> None:
-    """Raise Stopped on the first SIGTERM or SIGINT, wherever the process is."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-        raise Stopped
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    with on_stop(raise_stopped):
+        parser = argparse.ArgumentParser(prog="python -m dporun_trainer.commands.finish", description=__doc__)
+        add_process_arguments(parser)
+        arguments = parser.parse_args()
+        logs.configure(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
+        folder = RunFolder(arguments.directory)
+        return conclude(lambda: finish(read_config(arguments.config), folder), folder.finish_outcome.write)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""Preference pairs: what a row must be, how a prompt is found in it, and which prompts are held out. No I/O."""
+"""Preference pairs: what a row must be, how a prompt is found in it, and which prompts are held out."""
 
 import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from dporun_trainer.data.rows import Row
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.data.rows import Row, read_rows
+from dporun_trainer.errors import RunError
 
 Message = dict[str, str]
 Text = str | list[Message]
@@ -86,6 +89,30 @@ def to_pair(row: Row) -> Pair:
     if not isinstance(prompt, str):
         remarks += _odd_roles(prompt, [*chosen, *rejected])
     return Pair(prompt, chosen, rejected, row.file, row.number, implicit, tuple(remarks))
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read preference pairs from JSONL or Parquet.
+
+    Raises:
+        RunError: no such file, or rows that are no preference pairs; names them.
+
+    """
+    if not path.is_file():
+        raise RunError(Reason.DATASET_INVALID, f"{path} is not a file")
+    pairs: list[Pair] = []
+    wrong: dict[str, Tally] = {}
+    for row in read_rows(path):
+        try:
+            pairs.append(to_pair(row))
+        except RowError as error:
+            wrong.setdefault(str(error), Tally()).add(row.file, row.number)
+    if wrong:
+        message = "; ".join(f"{tally}: {what}" for what, tally in list(wrong.items())[:5])
+        raise RunError(Reason.DATASET_INVALID, message, hint="Each row needs prompt, chosen and rejected.")
+    if not pairs:
+        raise RunError(Reason.DATASET_INVALID, f"{path} has no rows")
+    return pairs
 
 
 def held_out(prompts: Iterable[bytes], fraction: float, seed: int) -> set[bytes]:

@@ -7,12 +7,12 @@ when there is none to make (the dropout is high already).
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import yaml
-
-from dporun_api.results import Suggestion
+from dporun_api.metrics import LOSS, Split
+from dporun_api.results import BestCheckpoint, Suggestion
 from dporun_api.run_config import RunConfig
+from dporun_trainer.diagnosis.verdict import GOOD_MARGIN
+from dporun_trainer.run_folder.curves import Curves
 
 MAX_LEARNING_RATE = 5e-4
 """No suggestion goes above it, and a run that diverged above it comes down to it at once. LoRA is trained with about
@@ -87,35 +87,6 @@ def prescribe(remedies: Iterable[Remedy], settings: RunValues, observations: Obs
         if suggestion is not None:
             changes.setdefault(suggestion.path, suggestion)
     return tuple(changes.values())
-
-
-def patch(suggestions: Iterable[Suggestion]) -> str:
-    """Write the suggested values as a merge patch of the manifest, in YAML, with the reasons as comments.
-
-    Suggestions without a value (about the data) become comments only.
-    """
-    tree: dict[str, Any] = {}
-    comments = []
-    for suggestion in suggestions:
-        comments.append(f"# {describe(suggestion)}\n#   {suggestion.reason}")
-        if suggestion.proposed is None or not suggestion.path.startswith("spec."):
-            continue
-        *parents, leaf = suggestion.path.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = suggestion.proposed
-    return "\n".join([*comments, yaml.safe_dump(tree, sort_keys=False) if tree else "{}\n"])
-
-
-def describe(suggestion: Suggestion) -> str:
-    """Write a suggestion on one line: ``learningRate 5e-05 → 2e-05``."""
-    name = suggestion.path.removeprefix("spec.")
-    if suggestion.proposed is None:
-        return name
-    if suggestion.current is None:
-        return f"{name} → {_show(suggestion.proposed)}"
-    return f"{name} {_show(suggestion.current)} → {_show(suggestion.proposed)}"
 
 
 def gentler_learning_rate(settings: RunValues, _observations: Observations) -> Suggestion:
@@ -282,5 +253,11 @@ def _rungs_near(value: float) -> list[float]:
     return [float(f"{digit}e{power}") for power in (exponent - 1, exponent, exponent + 1) for digit in (1, 2, 5)]
 
 
-def _show(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def train_longer(
+    config: RunConfig, reward_margin: float, curves: Curves, best: BestCheckpoint | None
+) -> Suggestion | None:
+    """Advise more epochs when the margin is small and the last checkpoint was the best: it was still improving."""
+    validations = curves.get(LOSS, Split.VALIDATION).steps
+    if reward_margin >= GOOD_MARGIN or best is None or not validations or best.step != validations[-1]:
+        return None
+    return more_epochs(RunValues.of(config), Observations())

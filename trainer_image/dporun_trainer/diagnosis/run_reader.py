@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dporun_api import run_folder as layout
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.errors import RunError
+from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.curves import number
+from dporun_trainer.run_folder.history import LogHistory
 
 History = list[dict[str, Any]]
 
@@ -44,46 +45,41 @@ class RecordedRun:
 def read_run(directory: Path) -> RecordedRun:
     """Read a run's log history and settings.
 
-    The history is taken from the first of log_history.json, trainer_state.json (of the run, else of its newest
-    checkpoint) and TensorBoard event files; the settings from every file that records some. ``training_args.bin`` is
-    not read: it is a pickle, and loading one can run any code.
+    The history is taken from the first of the run's own log history, trainer_state.json (of the run, else of its newest
+    checkpoint) and TensorBoard event files; the settings from the training_config.json of DPORun, else from every file
+    that records some. ``training_args.bin`` is not read: it is a pickle, and loading one can run any code.
 
     Raises:
         RunError: the folder contains no history, or a file is broken.
 
     """
+    folder = RunFolder(directory)
     if not directory.is_dir():
         raise _unreadable(f"{directory} is not a folder")
-    places = [directory, *_checkpoints(directory)]
+    places = [directory, *reversed(folder.checkpoints.folders().values())]
     candidates: list[tuple[Path, Callable[[Path], History]]] = [
-        (directory / layout.LOG_HISTORY, _from_list),
+        (folder.history.path, lambda _: _from_history(folder.history)),
         *((place / "trainer_state.json", _from_trainer_state) for place in places),
         (directory, _from_events),
     ]
     for path, read in candidates:
         history = read(path) if path.exists() else []
         if history:
-            return RecordedRun(history, path, _settings(directory, places))
-    runs = sorted({path.parent.name for path in directory.glob(f"*/{layout.LOG_HISTORY}")})
+            ours = folder.training_config.read()
+            return RecordedRun(history, path, RunValues.of(ours.requested) if ours else _settings(folder, places))
+    runs = sorted(set(folder.runs_below()))
     raise _unreadable(
-        f"{directory} contains no training history: no log_history.json, no trainer_state.json (not even in a "
-        "checkpoint) and no TensorBoard event files",
+        f"{directory} contains no training history: no {folder.history.path.name}, no trainer_state.json (not even in "
+        "a checkpoint) and no TensorBoard event files",
         hint=f"These subfolders contain runs: {', '.join(runs[:8])}." if runs else None,
     )
 
 
-def _checkpoints(directory: Path) -> list[Path]:
-    """Checkpoint folders, the newest first."""
-    steps = {
-        int(path.name.removeprefix(layout.CHECKPOINT_PREFIX)): path
-        for path in directory.glob(f"{layout.CHECKPOINT_PREFIX}*")
-        if path.name.removeprefix(layout.CHECKPOINT_PREFIX).isdecimal()
-    }
-    return [steps[step] for step in sorted(steps, reverse=True)]
-
-
-def _from_list(path: Path) -> History:
-    return _entries(_json(path), path)
+def _from_history(history: LogHistory) -> History:
+    try:
+        return history.load()
+    except (OSError, ValueError) as error:
+        raise _unreadable(f"cannot read {history.path}: {error}") from error
 
 
 def _from_trainer_state(path: Path) -> History:
@@ -132,12 +128,13 @@ def _epoch(epochs: Mapping[int, float], step: int) -> dict[str, float]:
     return {"epoch": epochs[step]} if step in epochs else {}
 
 
-def _settings(directory: Path, places: Sequence[Path]) -> RunValues:
+def _settings(folder: RunFolder, places: Sequence[Path]) -> RunValues:
     """Collect settings from every file that records some; the first file that has a value wins."""
+    names = (folder.training_config.path.name, "training_args.json", "adapter_config.json", "trainer_state.json")
     documents = [
         document
-        for place in (directory, directory / layout.FINAL, *places[1:2])
-        for name in (str(layout.TRAINING_CONFIG), "training_args.json", "adapter_config.json", "trainer_state.json")
+        for place in (folder.path, folder.final, *places[1:2])
+        for name in names
         if (place / name).is_file() and isinstance(document := _json(place / name), dict)
     ]
     documents += [_model_card(place / "README.md") for place in places[:2] if (place / "README.md").is_file()]

@@ -2,16 +2,12 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dporun_api import run_folder as layout
-from dporun_api.files import write_json
-from dporun_api.results import EvaluationSummary
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.pairs import Pair, Text
 from dporun_trainer.errors import RunError
@@ -20,6 +16,7 @@ from dporun_trainer.evaluation.compare import Better, Comparison, compare, sign_
 from dporun_trainer.evaluation.generate import Answer, answers_of_both
 from dporun_trainer.evaluation.policy import Policy, Sides
 from dporun_trainer.evaluation.scoring import LogProb, Reward, encode_pair, encode_prompt, rewards
+from dporun_trainer.run_folder.records import ComparedExample, ComparisonRecord, EvaluationRecord, Rewards
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +71,8 @@ def evaluate(policy: Policy, pairs: Sequence[Pair], options: Options, on_stage: 
     Args:
         policy: the tuned model and its base.
         pairs: the test data; pairs whose prompt alone fills max_length are left out, as in training.
-        options: how.
-        on_stage: told how it goes on.
+        options: lengths, number of examples and batch size.
+        on_stage: called with the progress of each stage.
 
     Raises:
         RunError: no pair is left, a reward is not a number, or one example does not fit into the GPU's memory.
@@ -129,7 +126,7 @@ def _with_answers(policy: Policy, examples: list[Example], options: Options, on_
     return answered
 
 
-def metrics(examples: Sequence[Example], *, pairs: int, beta: float) -> dict[str, Any]:
+def metrics(examples: Sequence[Example], *, pairs: int, beta: float) -> EvaluationRecord:
     """Put the numbers of ``evaluation_metrics.json`` together: means over examples, never over batches.
 
     Accuracy is the share of pairs whose chosen response has the strictly higher reward; ties are counted apart. The
@@ -152,46 +149,38 @@ def metrics(examples: Sequence[Example], *, pairs: int, beta: float) -> dict[str
     counts = tally([example.comparison for example in examples if example.comparison is not None])
     better, worse, equal = counts[Better.TUNED], counts[Better.BASE], counts[Better.TIE]
     compared = better + worse + equal
-    return {
-        "accuracy": float(correct.mean()),
-        "avg_chosen_reward": float(chosen.mean()),
-        "avg_rejected_reward": float(rejected.mean()),
-        "reward_margin": float(margins.mean()),
-        "accuracy_low": accuracy_low,
-        "accuracy_high": accuracy_high,
-        "reward_margin_low": margin_low,
-        "reward_margin_high": margin_high,
-        "ties": int((margins == 0).sum()),
-        "examples": len(examples),
-        "skipped": pairs - len(examples),
-        "beta": beta,
-        "base_logps_accuracy": _logps_accuracy(examples, lambda logps: logps.base),
-        "tuned_logps_accuracy": _logps_accuracy(examples, lambda logps: logps.tuned),
-        "compared": compared,
-        "better": better,
-        "worse": worse,
-        "equal": equal,
-        "better_than_base": better > worse if compared else None,
-        "better_p_value": sign_test(better, worse) if compared else None,
-        "forgetting": None,
-    }
+    return EvaluationRecord(
+        accuracy=float(correct.mean()),
+        avg_chosen_reward=float(chosen.mean()),
+        avg_rejected_reward=float(rejected.mean()),
+        reward_margin=float(margins.mean()),
+        accuracy_low=accuracy_low,
+        accuracy_high=accuracy_high,
+        reward_margin_low=margin_low,
+        reward_margin_high=margin_high,
+        ties=int((margins == 0).sum()),
+        examples=len(examples),
+        skipped=pairs - len(examples),
+        beta=beta,
+        base_logps_accuracy=_logps_accuracy(examples, lambda logps: logps.base),
+        tuned_logps_accuracy=_logps_accuracy(examples, lambda logps: logps.tuned),
+        compared=compared,
+        better=better,
+        worse=worse,
+        equal=equal,
+        better_than_base=better > worse if compared else None,
+        better_p_value=sign_test(better, worse) if compared else None,
+        forgetting=None,
+    )
 
 
-def summary(numbers: Mapping[str, Any]) -> EvaluationSummary:
-    """Pick from the content of ``evaluation_metrics.json`` what a run's status holds."""
-    return EvaluationSummary(**{name: numbers.get(name) for name in EvaluationSummary.model_fields})
+def side_by_side(examples: Sequence[Example], numbers: EvaluationRecord) -> ComparisonRecord:
+    """Put ``comparison_results.json`` together: a summary, and the test examples side by side.
 
-
-def write_results(examples: Sequence[Example], numbers: Mapping[str, Any], output: Path) -> None:
-    """Write ``comparison_results.json`` and then ``evaluation_metrics.json`` into the folder ``output``.
-
-    Comparison results are a summary, and the test examples side by side: ``base`` and ``tuned`` are the models'
-    answers, ``chosen`` is the ground truth. Examples beyond max_examples have rewards and no answers.
+    ``base`` and ``tuned`` are the models' answers, ``chosen`` is the ground truth. Examples beyond max_examples have
+    rewards and no answers.
     """
-    keys = ("compared", "better", "worse", "equal", "better_than_base", "better_p_value")
-    results = {"summary": {key: numbers[key] for key in keys}, "examples": [_side_by_side(e) for e in examples]}
-    write_json(output / layout.COMPARISON_RESULTS.name, results)
-    write_json(output / layout.EVALUATION_METRICS.name, dict(numbers))
+    return ComparisonRecord(summary=numbers.answers(), examples=tuple(map(_compared, examples)))
 
 
 def bootstrap_interval(values: Sequence[float] | np.ndarray[Any, Any]) -> tuple[float, float]:
@@ -232,20 +221,20 @@ def _logps_accuracy(examples: Sequence[Example], side: Callable[[Sides[LogProb]]
     return sum(found) / len(found)
 
 
-def _side_by_side(example: Example) -> dict[str, Any]:
+def _compared(example: Example) -> ComparedExample:
     reward, answers, comparison = example.reward, example.answers, example.comparison
-    return {
-        "index": example.index,
-        "prompt": as_text(example.pair.prompt),
-        "chosen": as_text(example.pair.chosen),
-        "rejected": as_text(example.pair.rejected),
-        "base": answers and answers.base.text,
-        "tuned": answers and answers.tuned.text,
-        "better": comparison and comparison.better,
-        "why": comparison and comparison.why,
-        "rewards": {"chosen": reward.chosen, "rejected": reward.rejected, "margin": reward.margin},
-        "logps_per_token": {
+    return ComparedExample(
+        index=example.index,
+        prompt=as_text(example.pair.prompt),
+        chosen=as_text(example.pair.chosen),
+        rejected=as_text(example.pair.rejected),
+        base=answers and answers.base.text,
+        tuned=answers and answers.tuned.text,
+        better=comparison and comparison.better,
+        why=comparison and comparison.why,
+        rewards=Rewards(chosen=reward.chosen, rejected=reward.rejected, margin=reward.margin),
+        logps_per_token={
             "chosen": {"base": reward.chosen_logps.base.per_token, "tuned": reward.chosen_logps.tuned.per_token},
             "rejected": {"base": reward.rejected_logps.base.per_token, "tuned": reward.rejected_logps.tuned.per_token},
         },
-    }
+    )

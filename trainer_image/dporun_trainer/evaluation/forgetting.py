@@ -1,15 +1,15 @@
 """How much general knowledge a tuned model has lost against its base: catastrophic forgetting, measured offline."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from dporun_trainer.data.questions import Question
 from dporun_trainer.evaluation.batching import OnStage, stage
 from dporun_trainer.evaluation.generate import answers_of_both
 from dporun_trainer.evaluation.policy import Policy
 from dporun_trainer.evaluation.scoring import Tokens, encode_prompt, logps_of_both
+from dporun_trainer.run_folder.records import AskedQuestion, CategoryScore, ForgettingRecord
 
 MAX_NEW_TOKENS = 48
 """Longest answer to a general question, in tokens."""
@@ -93,7 +93,7 @@ def measure(
         questions: what to ask.
         batch_size: questions at a time.
         max_new_tokens: longest answer, in tokens.
-        on_stage: told how it goes on.
+        on_stage: called with the progress of each stage.
 
     Raises:
         RunError: one question does not fit into the GPU's memory.
@@ -137,24 +137,28 @@ def measure(
     ]
 
 
-def results(items: Sequence[Item]) -> dict[str, Any]:
+def results(items: Sequence[Item]) -> ForgettingRecord:
     """Put ``forgetting.json`` together: the score, what it is made of, and the worst examples first."""
     lost = [item for item in items if item.base_right and not item.tuned_right]
     worst = sorted(items, key=lambda item: (-item.weight * item.loss, -item.drift))
-    return {
-        "score": score(items),
-        "questions": len(items),
-        "base_right": sum(item.base_right for item in items),
-        "tuned_right": sum(item.tuned_right for item in items),
-        "lost": len(lost),
-        "gained": sum(item.tuned_right and not item.base_right for item in items),
-        "base_nll": _mean([item.base_nll for item in items]),
-        "tuned_nll": _mean([item.tuned_nll for item in items]),
-        "drift": _mean([item.drift for item in items]),
-        "categories": {category: _category(items, category) for category in sorted({i.category for i in items})},
-        "worst": [asdict(item) | {"loss": item.loss} for item in worst[:WORST] if item.weight * item.loss > 0],
-        "items": [asdict(item) | {"loss": item.loss} for item in items],
-    }
+    return ForgettingRecord(
+        score=score(items),
+        questions=len(items),
+        base_right=sum(item.base_right for item in items),
+        tuned_right=sum(item.tuned_right for item in items),
+        lost=len(lost),
+        gained=sum(item.tuned_right and not item.base_right for item in items),
+        base_nll=_mean([item.base_nll for item in items]),
+        tuned_nll=_mean([item.tuned_nll for item in items]),
+        drift=_mean([item.drift for item in items]),
+        categories={category: _category(items, category) for category in sorted({i.category for i in items})},
+        worst=tuple(_asked(item) for item in worst[:WORST] if item.weight * item.loss > 0),
+        items=tuple(map(_asked, items)),
+    )
+
+
+def _asked(item: Item) -> AskedQuestion:
+    return AskedQuestion(**asdict(item), loss=item.loss)
 
 
 def _prompt(question: Question, policy: Policy) -> list[int]:
@@ -169,14 +173,14 @@ def _reference_ids(question: Question, policy: Policy) -> list[int]:
     return list(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _category(items: Sequence[Item], category: str) -> Mapping[str, Any]:
+def _category(items: Sequence[Item], category: str) -> CategoryScore:
     of_it = [item for item in items if item.category == category]
-    return {
-        "score": score(of_it),
-        "questions": len(of_it),
-        "base_right": sum(item.base_right for item in of_it),
-        "tuned_right": sum(item.tuned_right for item in of_it),
-    }
+    return CategoryScore(
+        score=score(of_it),
+        questions=len(of_it),
+        base_right=sum(item.base_right for item in of_it),
+        tuned_right=sum(item.tuned_right for item in of_it),
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from dporun_api import run_folder as layout
 from dporun_api.files import read_json
 from dporun_api.run_config import Precision
 from dporun_api.v1alpha1.reasons import Reason
@@ -23,6 +22,7 @@ from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnProgress
 from dporun_trainer.precision import DTYPES, choose_arithmetic
+from dporun_trainer.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def find_base(source: Path) -> str | Path:
     for candidate in filter(None, recorded):
         if (Path(candidate) / MODEL_CONFIG).is_file():
             return Path(candidate)
-    prepared = source.resolve().parent / layout.INPUT_MODEL
+    prepared = RunFolder.around(source).input_model
     if (prepared / MODEL_CONFIG).is_file():
         return prepared
     for candidate in filter(None, recorded):

@@ -4,9 +4,9 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from dporun_api import run_folder as layout
 from dporun_api.files import write_text
 from dporun_api.results import DatasetSummary, Outcome, OutcomeState, Stage
 from dporun_api.run_config import RunConfig
@@ -14,11 +14,11 @@ from dporun_api.text import shorten
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.adapter import fetch_adapter
-from dporun_trainer.inputs.dataset import Source, build
+from dporun_trainer.inputs.dataset import Dataset, Source, build
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.lint import Encoder
 from dporun_trainer.inputs.model import check_model, check_positions, load_tokenizer
-from dporun_trainer.progress import ProgressFile
+from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import ModelFacts, Prepared
 from dporun_trainer.stores.sources import DATASET, MODEL
 
@@ -29,7 +29,7 @@ DEFAULT_FRACTION = 0.1
 _MAX_WARNINGS = 20
 
 
-def prepare(config: RunConfig, directory: Path, *, claims: Path) -> Outcome:
+def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
     """Fetch and check everything that training needs, once.
 
     What a finished preparation with the same inputs has left is used as it is; one that was interrupted is taken up
@@ -37,7 +37,7 @@ def prepare(config: RunConfig, directory: Path, *, claims: Path) -> Outcome:
 
     Args:
         config: of the run.
-        directory: of the run; inputs go to ``directory/inputs``.
+        folder: of the run.
         claims: folder below which claims are mounted; pvc:// is used in place.
 
     Raises:
@@ -45,13 +45,12 @@ def prepare(config: RunConfig, directory: Path, *, claims: Path) -> Outcome:
 
     """
     key = inputs_key(config)
-    if (done := _finished(directory, key)) is not None:
+    if (done := _finished(folder, key)) is not None:
         return _outcome(done, "Model and data were prepared before")
-    _begin(directory / layout.INPUTS, key)
-    progress = ProgressFile(directory / layout.PROGRESS)
+    _begin(folder, key)
 
     def show(line: str) -> None:
-        progress.update(stage=Stage.PREPARING, detail=shorten(line, 256))
+        folder.progress.update(stage=Stage.PREPARING, detail=shorten(line, 256))
 
     def say(line: str) -> None:
         log.info("%s", line)
@@ -59,43 +58,26 @@ def prepare(config: RunConfig, directory: Path, *, claims: Path) -> Outcome:
 
     fetcher = Fetcher(claims, show)
     say(f"fetching the model from {config.model.uri}")
-    model_path, revision = fetcher.model(config.model.uri, config.model.revision, directory / layout.INPUT_MODEL, MODEL)
+    model_path, revision = fetcher.model(config.model.uri, config.model.revision, folder.input_model, MODEL)
     model = _checked(config, model_path)
     say(f"{model.architecture} with {model.parameters:,} parameters ({model.dtype}) is fit for training")
-    adapter = directory / layout.INPUT_ADAPTER if config.checkpoints.resume_from else None
-    if adapter is not None:
-        fetch_adapter(config, model, adapter)
-    general = _general(config, directory, fetcher)
-    raw = directory / layout.INPUTS / "raw"
-    sources = {
-        side: Source(uri, fetcher.data(uri, raw / side, DATASET))
-        for side, uri in (("train", config.dataset.train), ("validation", config.dataset.validation))
-        if uri is not None
-    }
-    dataset = build(
-        sources["train"],
-        sources.get("validation"),
-        Encoder(load_tokenizer(model_path)),
-        max_length=config.dpo.max_length,
-        fraction=config.dataset.validation_fraction or DEFAULT_FRACTION,
-        seed=config.training.seed,
-        train_path=directory / layout.INPUT_TRAIN,
-        validation_path=directory / layout.INPUT_VALIDATION,
-        say=say,
-    )
+    if config.checkpoints.resume_from:
+        fetch_adapter(config, model, folder.input_adapter)
+    general = _general(config, folder, fetcher)
+    dataset = _dataset(config, folder, fetcher, model_path, say)
     warnings = [*check_positions(model_path, model, dataset.longest), *dataset.warnings]
     for warning in warnings:
         log.warning("%s", warning)
-    shutil.rmtree(raw, ignore_errors=True)
+    shutil.rmtree(folder.raw_inputs, ignore_errors=True)
     prepared = Prepared(
         key=key,
         model_path=str(model_path.absolute()),
         model_revision=revision,
         model=model,
-        train_path=str((directory / layout.INPUT_TRAIN).absolute()),
-        validation_path=str((directory / layout.INPUT_VALIDATION).absolute()),
+        train_path=str(folder.input_train.absolute()),
+        validation_path=str(folder.input_validation.absolute()),
         general_path=str(general.absolute()) if general else None,
-        adapter_path=str(adapter.absolute()) if adapter else None,
+        adapter_path=str(folder.input_adapter.absolute()) if config.checkpoints.resume_from else None,
         dataset=DatasetSummary(
             train_rows=dataset.train_rows,
             validation_rows=dataset.validation_rows,
@@ -104,7 +86,7 @@ def prepare(config: RunConfig, directory: Path, *, claims: Path) -> Outcome:
         ),
         lint=dataset.lint,
     )
-    write_text(directory / layout.PREPARED, prepared.to_json(indent=2, exclude_none=True) + "\n")
+    folder.prepared.write(prepared)
     return _outcome(prepared, "Model and data are ready")
 
 
@@ -123,24 +105,23 @@ def inputs_key(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _finished(directory: Path, key: str) -> Prepared | None:
+def _finished(folder: RunFolder, key: str) -> Prepared | None:
     """What an earlier preparation left, if it is of these inputs and still there."""
-    try:
-        prepared = Prepared.load(directory)
-    except RunError:
+    prepared = folder.prepared.read()
+    if prepared is None or prepared.key != key:
         return None
     paths = (prepared.model_path, prepared.train_path, prepared.validation_path, prepared.general_path)
     there = all(Path(path).exists() for path in (*paths, prepared.adapter_path) if path)
-    return prepared if prepared.key == key and there else None
+    return prepared if there else None
 
 
-def _begin(inputs: Path, key: str) -> None:
+def _begin(folder: RunFolder, key: str) -> None:
     """Make the folder of inputs; what was fetched for other inputs is deleted, for these it stays."""
-    mark = inputs / "key"
+    mark = folder.inputs_key
     if not mark.is_file() or mark.read_text(encoding="utf-8") != key:
-        shutil.rmtree(inputs, ignore_errors=True)
+        shutil.rmtree(folder.inputs, ignore_errors=True)
         write_text(mark, key)
-    (inputs.parent / layout.PREPARED).unlink(missing_ok=True)
+    folder.prepared.delete()
 
 
 def _checked(config: RunConfig, folder: Path) -> ModelFacts:
@@ -151,17 +132,38 @@ def _checked(config: RunConfig, folder: Path) -> ModelFacts:
         raise RunError(error.reason, f"{config.model.uri}: {error.message}", hint=error.hint) from error
 
 
-def _general(config: RunConfig, directory: Path, fetcher: Fetcher) -> Path | None:
+def _general(config: RunConfig, folder: RunFolder, fetcher: Fetcher) -> Path | None:
     """Fetch and check the general questions, where the user has some."""
     general = config.evaluation.general
     if not (config.evaluation.enabled and general.enabled and general.uri):
         return None
-    folder = directory / layout.INPUTS / "raw" / "general"
-    files = fetcher.data(general.uri, folder, DATASET)
-    path = directory / layout.INPUT_GENERAL
+    files = fetcher.data(general.uri, folder.raw_inputs / "general", DATASET)
+    path = folder.input_general
     write_text(path, "".join(file.read_text(encoding="utf-8") for file, _ in files))
     log.info("%d general questions", len(load_questions(path)))
     return path
+
+
+def _dataset(
+    config: RunConfig, folder: RunFolder, fetcher: Fetcher, model_path: Path, say: Callable[[str], None]
+) -> Dataset:
+    """Fetch the preference pairs, check them, and write what training and validation get."""
+    sources = {
+        side: Source(uri, fetcher.data(uri, folder.raw_inputs / side, DATASET))
+        for side, uri in (("train", config.dataset.train), ("validation", config.dataset.validation))
+        if uri is not None
+    }
+    return build(
+        sources["train"],
+        sources.get("validation"),
+        Encoder(load_tokenizer(model_path)),
+        max_length=config.dpo.max_length,
+        fraction=config.dataset.validation_fraction or DEFAULT_FRACTION,
+        seed=config.training.seed,
+        train_path=folder.input_train,
+        validation_path=folder.input_validation,
+        say=say,
+    )
 
 
 def _outcome(prepared: Prepared, what: str) -> Outcome:

@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dporun_api.metrics import LOSS, Split
-from dporun_api.results import OutcomeState, Stage, VerdictState
-from dporun_trainer.diagnosis import remedies
-from dporun_trainer.diagnosis.verdict import GOOD_MARGIN
+from dporun_api.results import OutcomeState, Stage, Suggestion, VerdictState
+from dporun_trainer import suggestions
 from dporun_trainer.reporting.numbers import number, percent
 from dporun_trainer.reporting.run_data import Record
 
@@ -38,12 +36,19 @@ class Tile:
     detail: str = ""
 
 
-def headline(record: Record) -> Headline:
-    """Summarise a run: a failure first, else the verdict, else how far it is."""
+def headline(record: Record, longer: Suggestion | None = None) -> Headline:
+    """Summarise a run: a failure first, else the verdict, else how far it is.
+
+    Args:
+        record: the run.
+        longer: what to change where nothing else is to be changed.
+
+    """
     verdict, health = record.verdict, record.health
     advice = next(iter(health.suggestions), None) if health else None
-    change = advice and (f"Change {remedies.describe(advice)} and run again." if advice.proposed else advice.reason)
-    change = change or _train_longer(record)
+    change = advice and (f"Change {suggestions.describe(advice)} and run again." if advice.proposed else advice.reason)
+    if change is None and longer is not None:
+        change = f"The model was still learning: change {suggestions.describe(longer)} and run again."
     if record.outcome and record.outcome.state is OutcomeState.FAILED:
         failure = record.outcome.failure
         text = failure.message if failure else record.outcome.message
@@ -70,37 +75,22 @@ def headline(record: Record) -> Headline:
             return Headline("poor", "Needs improvement", first, action)
 
 
-def _train_longer(record: Record) -> str | None:
-    """Advise more epochs when the margin is small and the last checkpoint was the best: it was still improving."""
-    margin, validations = record.metrics.get("reward_margin"), record.curves.get(LOSS, Split.VALIDATION).steps
-    if record.config is None or margin is None or margin >= GOOD_MARGIN:
-        return None
-    if record.best is None or not validations or record.best.step != validations[-1]:
-        return None
-    longer = remedies.more_epochs(remedies.RunValues.of(record.config), remedies.Observations())
-    return f"The model was still learning: change {remedies.describe(longer)} and run again." if longer else None
-
-
 def tiles(record: Record) -> Iterator[Tile]:
     """The result in a handful of numbers."""
     m = record.metrics
-    if "accuracy" in m:
+    if m is not None:
         interval = ""
-        if m.get("accuracy_low") is not None and m.get("accuracy_high") is not None:
-            interval = f"95 % interval {percent(m['accuracy_low'])} to {percent(m['accuracy_high'])}"
-        yield Tile("Accuracy", percent(m["accuracy"]), interval)
-        rewards = f"chosen {number(m.get('avg_chosen_reward'))}, rejected {number(m.get('avg_rejected_reward'))}"
-        yield Tile("Reward margin", number(m.get("reward_margin")), rewards)
-    if m.get("compared"):
-        detail = f"{m.get('equal', 0)} equal, of {m['compared']} answers"
-        yield Tile("Better / worse", f"{m.get('better', 0)} / {m.get('worse', 0)}", detail)
-    if m.get("forgetting") is not None:
-        lost, asked = record.forgetting.get("lost"), record.forgetting.get("questions")
-        yield Tile(
-            "Forgetting",
-            percent(m["forgetting"]),
-            f"{lost} correct answers lost, of {asked} questions" if asked else "",
-        )
+        if m.accuracy_low is not None and m.accuracy_high is not None:
+            interval = f"95 % interval {percent(m.accuracy_low)} to {percent(m.accuracy_high)}"
+        yield Tile("Accuracy", percent(m.accuracy), interval)
+        rewards = f"chosen {number(m.avg_chosen_reward)}, rejected {number(m.avg_rejected_reward)}"
+        yield Tile("Reward margin", number(m.reward_margin), rewards)
+        if m.compared:
+            yield Tile("Better / worse", f"{m.better} / {m.worse}", f"{m.equal} equal, of {m.compared} answers")
+        if m.forgetting is not None:
+            asked = record.forgetting
+            lost = f"{asked.lost} correct answers lost, of {asked.questions} questions" if asked else ""
+            yield Tile("Forgetting", percent(m.forgetting), lost)
     if record.best and record.best.eval_loss is not None:
         epoch = "" if record.best.epoch is None else f", epoch {record.best.epoch:.3g}"
         yield Tile("Validation loss", number(record.best.eval_loss), f"best, at step {record.best.step}{epoch}")

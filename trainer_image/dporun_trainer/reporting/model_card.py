@@ -47,10 +47,10 @@ def _metadata(record: Record) -> ModelCardData:
             dataset_name="validation pairs" if key != "forgetting" else "general questions",
             metric_type=kind,
             metric_name=name,
-            metric_value=round(float(record.metrics[key]), 6),
+            metric_value=round(value, 6),
         )
         for key, kind, name in _METRICS
-        if isinstance(record.metrics.get(key), (int, float))
+        if (value := _measured(record, key)) is not None
     ]
     return ModelCardData(
         base_model=base,
@@ -89,23 +89,26 @@ tokenizer = AutoTokenizer.from_pretrained({json.dumps(base)})
 
 
 def _results(record: Record) -> Iterator[str]:
-    rows = [
-        (name, record.metrics[key]) for key, _, name in _METRICS if isinstance(record.metrics.get(key), (int, float))
-    ]
-    if not rows:
+    rows = [(name, value) for key, _, name in _METRICS if (value := _measured(record, key)) is not None]
+    if record.metrics is None:
         yield "The model was not evaluated."
         return
     yield "| metric | value |"
     yield "|---|---|"
     yield from (f"| {name} | {value:.4g} |" for name, value in rows)
     m = record.metrics
-    if m.get("compared"):
+    if m.compared:
         yield ""
         yield (
-            f"Generated answers against the base model's on {m['compared']} validation prompts: "
-            f"better {m.get('better')}, worse {m.get('worse')}, equal {m.get('equal')}; "
+            f"Generated answers against the base model's on {m.compared} validation prompts: "
+            f"better {m.better}, worse {m.worse}, equal {m.equal}; "
             "`report.html` shows them side by side."
         )
+
+
+def _measured(record: Record, key: str) -> float | None:
+    """Value of a metric; None where it was not measured."""
+    return getattr(record.metrics, key) if record.metrics else None
 
 
 def _data(record: Record) -> Iterator[str]:
@@ -138,7 +141,7 @@ def _training(record: Record) -> Iterator[str]:
 def _limits(record: Record) -> Iterator[str]:
     yield "- The results were measured on held-out pairs from the source of the training data; other uses are untested."
     yield "- The model learnt the preferences of the data, with its errors and biases; its safety was not evaluated."
-    if record.metrics.get("forgetting") is None:
+    if _measured(record, "forgetting") is None:
         yield "- Forgetting of general knowledge was not measured."
 
 

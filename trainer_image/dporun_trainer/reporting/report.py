@@ -2,27 +2,27 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jinja2
 import yaml
 from markupsafe import Markup, escape
 
-from dporun_api import run_folder as layout
 from dporun_api.files import write_text
 from dporun_api.metrics import CHARTS, LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
-from dporun_api.results import HealthState
+from dporun_api.results import HealthState, Suggestion
 from dporun_api.run_config import RunConfig
-from dporun_trainer.diagnosis import remedies
+from dporun_trainer import suggestions
 from dporun_trainer.reporting import charts, first_screen
 from dporun_trainer.reporting.drawing import svg
 from dporun_trainer.reporting.first_screen import Headline, Tile
 from dporun_trainer.reporting.model_card import model_card
 from dporun_trainer.reporting.numbers import DASH, number, percent
 from dporun_trainer.reporting.poster import write_poster
-from dporun_trainer.reporting.run_data import Record, read_record
+from dporun_trainer.reporting.run_data import Record
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.run_folder.records import ComparedExample
 
 SHOWN_EXAMPLES = 12
 """Examples that are shown; a click unfolds the others."""
@@ -33,21 +33,22 @@ MAX_TEXT = 4000
 """Characters of one text; comparison_results.json contains all of it."""
 
 
-def write_report(directory: Path) -> None:
-    """Write report.html, report.png and README.md into a run's directory, from the files that exist.
+def write_report(folder: RunFolder, record: Record, longer: Suggestion | None = None) -> None:
+    """Write report.html, report.png and README.md; the same record gives the same bytes.
 
-    The same files give the same bytes.
+    Args:
+        folder: of the run.
+        record: its files.
+        longer: change of the run's epochs, where the diagnosis found that it was still learning.
 
     Raises:
-        FileNotFoundError: the directory does not exist.
         OSError: the report cannot be written.
 
     """
-    record = read_record(directory)
-    head, tiles = first_screen.headline(record), list(first_screen.tiles(record))
-    write_text(directory / layout.REPORT_HTML, render(record, head, tiles))
-    write_text(directory / layout.MODEL_CARD, model_card(record))
-    write_poster(directory / layout.REPORT_PNG, record, head, tiles)
+    head, tiles = first_screen.headline(record, longer), list(first_screen.tiles(record))
+    write_text(folder.report_html, render(record, head, tiles))
+    write_text(folder.model_card, model_card(record))
+    write_poster(folder.report_png, record, head, tiles)
 
 
 def render(record: Record, head: Headline, tiles: Sequence[Tile]) -> str:
@@ -59,8 +60,8 @@ def render(record: Record, head: Headline, tiles: Sequence[Tile]) -> str:
         record=record,
         head=head,
         health=record.health,
-        patch=remedies.patch(record.health.suggestions) if record.health and record.health.suggestions else None,
-        describe=remedies.describe,
+        patch=suggestions.patch(record.health.suggestions) if record.health and record.health.suggestions else None,
+        describe=suggestions.describe,
         health_titles=_HEALTH_TITLES,
         tiles=tiles,
         plots=[plot for chart in CHARTS if (plot := charts.plot(chart, record.curves, best_step))],
@@ -70,7 +71,7 @@ def render(record: Record, head: Headline, tiles: Sequence[Tile]) -> str:
         facts=list(_dataset_facts(record)),
         manifest=_manifest(record),
         run=list(_run_facts(record)),
-        versions=record.training_config.get("versions") or record.training_config.get("packages") or {},
+        versions=record.training.packages if record.training else {},
     )
 
 
@@ -98,18 +99,18 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _example(example: Mapping[str, Any]) -> dict[str, Any]:
-    base, tuned = (str(example.get(side) or "") for side in ("base", "tuned"))
+def _example(example: ComparedExample) -> dict[str, Any]:
+    base, tuned = example.base or "", example.tuned or ""
     marked_base, marked_tuned = differences(_cut(base), _cut(tuned))
     return {
-        "better": example["better"],
-        "why": example.get("why") or "",
-        "prompt": _cut(str(example.get("prompt") or "")),
-        "chosen": _cut(str(example.get("chosen") or "")),
+        "better": example.better,
+        "why": example.why or "",
+        "prompt": _cut(example.prompt),
+        "chosen": _cut(example.chosen),
         "base": marked_base,
         "tuned": marked_tuned,
-        "lengths": {side: len(str(example.get(side) or "").split()) for side in ("base", "tuned", "chosen")},
-        "margin": (example.get("rewards") or {}).get("margin"),
+        "lengths": {"base": len(base.split()), "tuned": len(tuned.split()), "chosen": len(example.chosen.split())},
+        "margin": example.rewards.margin,
     }
 
 
@@ -192,8 +193,8 @@ def _run_facts(record: Record) -> Iterator[tuple[str, str]]:
         yield "Effective batch", f"{config.effective_batch_size} pairs"
     if prepared:
         yield "Dataset fingerprint", prepared.dataset.fingerprint or DASH
-    runtime = record.training_metrics.get("train_runtime")
-    if isinstance(runtime, (int, float)):
+    runtime = record.training_metrics.train_runtime if record.training_metrics else None
+    if runtime is not None:
         yield "Training time", f"{runtime / 60:.1f} minutes over all attempts"
 
 

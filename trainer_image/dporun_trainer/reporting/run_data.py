@@ -3,26 +3,28 @@
 Any file may be absent (evaluation disabled, a run that failed early) or broken; what is left is still reported.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from pathlib import Path
 
 from pydantic import ValidationError
 
-from dporun_api import run_folder as layout
-from dporun_api.document import Document
 from dporun_api.metrics import LOSS, Split
 from dporun_api.results import BestCheckpoint, Health, Outcome, Progress, Verdict
 from dporun_api.run_config import RunConfig
+from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.curves import Curves
+from dporun_trainer.run_folder.files import Content, JsonFile
 from dporun_trainer.run_folder.prepared import Prepared
-
-_Document = TypeVar("_Document", bound=Document)
-
-Json = Mapping[str, Any]
+from dporun_trainer.run_folder.records import (
+    ComparedExample,
+    ComparisonRecord,
+    EvaluationRecord,
+    ForgettingRecord,
+    TrainingMetrics,
+    TrainingRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -31,23 +33,24 @@ class Record:
 
     directory: str
     """Name of the run's directory."""
-    config: RunConfig | None = None
-    training_config: Json = field(default_factory=dict)
-    training_metrics: Json = field(default_factory=dict)
+    training: TrainingRecord | None = None
+    training_metrics: TrainingMetrics | None = None
     curves: Curves = field(default_factory=Curves)
     progress: Progress = field(default_factory=Progress)
     prepared: Prepared | None = None
     health: Health | None = None
     verdict: Verdict | None = None
     outcome: Outcome | None = None
-    metrics: Json = field(default_factory=dict)
-    """evaluation_metrics.json."""
-    comparison: Json = field(default_factory=dict)
-    """comparison_results.json."""
-    forgetting: Json = field(default_factory=dict)
-    """forgetting.json."""
+    metrics: EvaluationRecord | None = None
+    comparison: ComparisonRecord | None = None
+    forgetting: ForgettingRecord | None = None
     problems: tuple[str, ...] = ()
     """Files that are there and cannot be read."""
+
+    @property
+    def config(self) -> RunConfig | None:
+        """What the user asked."""
+        return self.training.requested if self.training else None
 
     @property
     def name(self) -> str:
@@ -66,78 +69,67 @@ class Record:
         return BestCheckpoint(step=step, epoch=self.curves.epochs.get(step), eval_loss=loss)
 
     @cached_property
-    def regressions_first(self) -> Sequence[Json]:
+    def regressions_first(self) -> Sequence[ComparedExample]:
         """Compared examples: those where the base model was better first, by reward margin within each group."""
         order = {"base": 0, "tie": 1, "tuned": 2}
-        compared = [example for example in self.comparison.get("examples", ()) if example.get("better") in order]
-        return sorted(compared, key=lambda e: (order[e["better"]], e.get("rewards", {}).get("margin", 0.0)))
+        examples = self.comparison.examples if self.comparison else ()
+        compared = [example for example in examples if example.better in order]
+        return sorted(compared, key=lambda example: (order[example.better or ""], example.rewards.margin))
 
 
-def read_record(directory: Path) -> Record:
+def read_record(folder: RunFolder) -> Record:
     """Read what there is.
 
     Raises:
         FileNotFoundError: the directory itself is not there.
 
     """
-    if not directory.is_dir():
-        raise FileNotFoundError(f"{directory} is not a folder")
-    reader = _Reader(directory)
-    training_config = reader.mapping(layout.TRAINING_CONFIG)
-    outcome = reader.document(layout.OUTCOME, Outcome) or reader.document(layout.PREPARE_OUTCOME, Outcome)
+    if not folder.path.is_dir():
+        raise FileNotFoundError(f"{folder.path} is not a folder")
+    reader = _Reader(folder)
+    outcome = reader.read(folder.outcome) or reader.read(folder.prepare_outcome)
     return Record(
-        directory=directory.resolve().name,
-        config=_run_config(training_config),
-        training_config=training_config,
-        training_metrics=reader.mapping(layout.TRAINING_METRICS),
-        curves=Curves.of(reader.entries(layout.LOG_HISTORY)),
-        progress=reader.document(layout.PROGRESS, Progress) or Progress(),
-        prepared=reader.document(layout.PREPARED, Prepared),
-        health=reader.document(layout.HEALTH, Health) or (outcome.health if outcome else None),
-        verdict=reader.document(layout.VERDICT, Verdict),
+        directory=folder.path.resolve().name,
+        training=reader.read(folder.training_config),
+        training_metrics=reader.read(folder.training_metrics),
+        curves=reader.curves(),
+        progress=folder.progress.read(),
+        prepared=reader.read(folder.prepared),
+        health=reader.read(folder.health) or (outcome.health if outcome else None),
+        verdict=reader.read(folder.verdict),
         outcome=outcome,
-        metrics=reader.mapping(layout.EVALUATION_METRICS),
-        comparison=reader.mapping(layout.COMPARISON_RESULTS),
-        forgetting=reader.mapping(layout.FORGETTING),
+        metrics=reader.read(folder.evaluation.metrics),
+        comparison=reader.read(folder.evaluation.comparison),
+        forgetting=reader.read(folder.evaluation.forgetting),
         problems=tuple(reader.problems),
     )
 
 
-def _run_config(training_config: Json) -> RunConfig | None:
-    """Find the RunConfig that training_config.json records."""
-    for candidate in training_config.values():
-        if isinstance(candidate, dict) and {"run", "model", "dataset"} <= candidate.keys():
-            try:
-                return RunConfig.model_validate(candidate)
-            except ValidationError:
-                return None
-    return None
-
-
 class _Reader:
-    """Reads files of one directory and remembers which it could not read."""
+    """Reads files of one run and remembers which it could not read."""
 
-    def __init__(self, directory: Path):
-        self._directory = directory
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
         self.problems: list[str] = []
 
-    def document(self, path: PurePosixPath, kind: type[_Document]) -> _Document | None:
-        content: _Document | None = self._read(path, kind.model_validate_json)
-        return content
-
-    def mapping(self, path: PurePosixPath) -> Json:
-        content = self._read(path, json.loads)
-        return content if isinstance(content, dict) else {}
-
-    def entries(self, path: PurePosixPath) -> list[Json]:
-        content = self._read(path, json.loads)
-        return [entry for entry in content if isinstance(entry, dict)] if isinstance(content, list) else []
-
-    def _read(self, path: PurePosixPath, parse: Callable[[str], Any]) -> Any:
+    def read(self, file: JsonFile[Content]) -> Content | None:
         try:
-            return parse((self._directory / path).read_text(encoding="utf-8"))
+            return file.load()
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:  # ValidationError is a ValueError
-            self.problems.append(f"{path} cannot be read: {str(error).splitlines()[0]}")
+        except (OSError, ValidationError) as error:
+            self._remember(file.path, error)
             return None
+
+    def curves(self) -> Curves:
+        history = self._folder.history
+        try:
+            return Curves.of(history.load())
+        except FileNotFoundError:
+            return Curves()
+        except (OSError, ValueError) as error:
+            self._remember(history.path, error)
+            return Curves()
+
+    def _remember(self, path: Path, error: Exception) -> None:
+        self.problems.append(f"{path.relative_to(self._folder.path)} cannot be read: {str(error).splitlines()[0]}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from dporun_api import run_folder as layout
+from dporun_api import run_folder as names
 from dporun_api.document import Document, Finite
 from dporun_api.files import sync_folder, write_text
 from dporun_api.results import BestCheckpoint
@@ -47,19 +47,65 @@ class Checkpoint:
         return BestCheckpoint(step=marker.step, epoch=marker.epoch, eval_loss=marker.eval_loss, path=self.path.name)
 
 
-def folder(directory: Path, step: int) -> Path:
-    """Folder of the checkpoint of ``step``."""
-    return directory / f"{layout.CHECKPOINT_PREFIX}{step}"
+class Checkpoints:
+    """The checkpoints in a run's ``directory``: one folder per optimizer step, complete with its marker."""
 
+    def __init__(self, directory: Path):
+        self._directory = directory
 
-def folders(directory: Path) -> dict[int, Path]:
-    """Every checkpoint folder of a run, torn ones included, by step in rising order."""
-    found = {}
-    for path in directory.glob(f"{layout.CHECKPOINT_PREFIX}*"):
-        step = path.name.removeprefix(layout.CHECKPOINT_PREFIX)
-        if step.isdecimal() and path.is_dir() and not path.is_symlink():
-            found[int(step)] = path
-    return dict(sorted(found.items()))
+    def folder(self, step: int) -> Path:
+        """Folder of the checkpoint of ``step``."""
+        return self._directory / f"{names.CHECKPOINT_PREFIX}{step}"
+
+    def folders(self) -> dict[int, Path]:
+        """Every checkpoint folder, torn ones included, by step in rising order."""
+        found = {}
+        for path in self._directory.glob(f"{names.CHECKPOINT_PREFIX}*"):
+            step = path.name.removeprefix(names.CHECKPOINT_PREFIX)
+            if step.isdecimal() and path.is_dir() and not path.is_symlink():
+                found[int(step)] = path
+        return dict(sorted(found.items()))
+
+    def complete(self) -> list[Checkpoint]:
+        """Find the complete checkpoints, in order of their steps.
+
+        A torn one is left out: its marker is missing or unreadable, or names a file that is not there in full.
+        """
+        read = (_read(path, step) for step, path in self.folders().items())
+        return [checkpoint for checkpoint in read if checkpoint is not None]
+
+    def torn(self) -> list[Path]:
+        """Folders that look like checkpoints and are not complete."""
+        whole = {checkpoint.path for checkpoint in self.complete()}
+        return [path for path in self.folders().values() if path not in whole]
+
+    def best(self) -> Checkpoint | None:
+        """The best of the complete checkpoints."""
+        return best(self.complete())
+
+    def newest(self) -> Checkpoint | None:
+        """The complete checkpoint to resume from."""
+        return newest_complete(self.complete())
+
+    def prune(self, *, running: bool) -> list[Path]:
+        """Delete what ``to_delete`` names; the marker goes first, so that a half-deleted checkpoint is a torn one."""
+        saved = self.complete()
+        deleted = to_delete(saved, best(saved), running)
+        for checkpoint in deleted:
+            discard(checkpoint.path)
+        return [checkpoint.path for checkpoint in deleted]
+
+    def discard_torn(self) -> list[Path]:
+        """Delete folders that look like checkpoints and are not complete."""
+        torn = self.torn()
+        for path in torn:
+            discard(path)
+        return torn
+
+    def discard_all(self) -> None:
+        """Delete every checkpoint, complete or torn."""
+        for path in self.folders().values():
+            discard(path)
 
 
 def mark_complete(path: Path, marker: Marker) -> Checkpoint:
@@ -73,7 +119,7 @@ def mark_complete(path: Path, marker: Marker) -> Checkpoint:
     """
     sizes = {}
     for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name != layout.COMPLETE:
+        if file.is_file() and file.name != names.COMPLETE:
             descriptor = os.open(file, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -83,30 +129,15 @@ def mark_complete(path: Path, marker: Marker) -> Checkpoint:
     for below in {path, *(path / name for name in sizes)}:
         sync_folder(below if below.is_dir() else below.parent)
     complete_marker = marker.model_copy(update={"files": sizes})
-    write_text(path / layout.COMPLETE, complete_marker.to_json(indent=2, exclude_none=True) + "\n")
+    write_text(path / names.COMPLETE, complete_marker.to_json(indent=2, exclude_none=True) + "\n")
     return Checkpoint(path, complete_marker)
 
 
 def update_marker(checkpoint: Checkpoint, *, eval_loss: float) -> Checkpoint:
     """Add the validation loss to a checkpoint that was saved before it was validated."""
     marker = checkpoint.marker.model_copy(update={"eval_loss": eval_loss})
-    write_text(checkpoint.path / layout.COMPLETE, marker.to_json(indent=2, exclude_none=True) + "\n")
+    write_text(checkpoint.path / names.COMPLETE, marker.to_json(indent=2, exclude_none=True) + "\n")
     return Checkpoint(checkpoint.path, marker)
-
-
-def complete(directory: Path) -> list[Checkpoint]:
-    """Find the complete checkpoints of a run, in order of their steps.
-
-    A torn one is left out: its marker is missing or unreadable, or names a file that is not there in full.
-    """
-    checkpoints = (_read(path, step) for step, path in folders(directory).items())
-    return [checkpoint for checkpoint in checkpoints if checkpoint is not None]
-
-
-def torn(directory: Path) -> list[Path]:
-    """Folders that look like checkpoints and are not complete."""
-    whole = {checkpoint.path for checkpoint in complete(directory)}
-    return [path for path in folders(directory).values() if path not in whole]
 
 
 def newest_complete(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
@@ -140,33 +171,24 @@ def to_delete(checkpoints: Sequence[Checkpoint], best: Checkpoint | None, runnin
 
 def differences(saved: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
     """Tell in words where two identities differ: ``worldSize: 2 then, 1 now``."""
-    names = [*wanted, *(name for name in saved if name not in wanted)]
+    fields = [*wanted, *(name for name in saved if name not in wanted)]
     return [
         f"{name}: {saved.get(name)} then, {wanted.get(name)} now"
-        for name in names
+        for name in fields
         if saved.get(name) != wanted.get(name)
     ]
 
 
 def _read(path: Path, step: int) -> Checkpoint | None:
     try:
-        marker = Marker.model_validate_json((path / layout.COMPLETE).read_bytes())
+        marker = Marker.model_validate_json((path / names.COMPLETE).read_bytes())
         whole = all((path / name).stat().st_size == size for name, size in marker.files.items())
     except (OSError, ValidationError):
         return None
     return Checkpoint(path, marker) if whole and marker.step == step else None
 
 
-def prune(directory: Path, *, running: bool) -> list[Path]:
-    """Delete what ``to_delete`` names; the marker goes first, so that a half-deleted checkpoint is a torn one."""
-    saved = complete(directory)
-    gone = to_delete(saved, best(saved), running)
-    for checkpoint in gone:
-        discard(checkpoint.path)
-    return [checkpoint.path for checkpoint in gone]
-
-
 def discard(path: Path) -> None:
     """Delete a checkpoint, complete or torn."""
-    (path / layout.COMPLETE).unlink(missing_ok=True)
+    (path / names.COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(path)

@@ -4,9 +4,13 @@ from pathlib import PurePosixPath
 
 from pydantic import Field, field_validator
 
+from dporun_api import run_folder as names
 from dporun_api.document import Document
 from dporun_api.results import BestCheckpoint
 from dporun_api.run_config import Identity
+
+MANIFEST = str(names.MANIFEST)
+"""Its path in an archive."""
 
 
 class ManifestFile(Document):

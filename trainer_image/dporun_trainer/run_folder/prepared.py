@@ -1,15 +1,11 @@
 """What prepare leaves for the commands after it: where model and data are, and what they turned out to be."""
 
-from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from dporun_api import run_folder as layout
 from dporun_api.document import Document, Finite
 from dporun_api.results import DatasetSummary
-from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.errors import RunError
 
 
 class Lengths(Document):
@@ -115,27 +111,3 @@ class Prepared(Document):
     """Absolute folder of the adapter to start from."""
     dataset: DatasetSummary
     lint: LintReport
-
-    @classmethod
-    def load(cls, directory: Path) -> "Prepared":
-        """Read what prepare left in the run's ``directory``.
-
-        Raises:
-            RunError: prepare has not finished there, or the file is of another version.
-
-        """
-        path = directory / layout.PREPARED
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise RunError(
-                Reason.TRAINER_ERROR,
-                f"{path} is missing: prepare has not finished for this run",
-                hint="Run `dporun-trainer prepare` with the same --config and --root first.",
-            ) from error
-        except ValidationError as error:
-            raise RunError(
-                Reason.TRAINER_ERROR,
-                f"{path} cannot be read: {error}",
-                hint="It was written by another version of dporun-trainer; delete it and run prepare again.",
-            ) from error

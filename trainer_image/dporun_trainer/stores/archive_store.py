@@ -4,10 +4,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dporun_api import run_folder as layout
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.run_folder.manifest import Manifest
+from dporun_trainer.run_folder.manifest import MANIFEST, Manifest
 from dporun_trainer.stores.folder import FolderStore
 from dporun_trainer.stores.s3 import S3Store
 from dporun_trainer.stores.sources import ARCHIVE, Credentials, LocalSource, S3Source, parse
@@ -46,14 +45,14 @@ def read_manifest(store: Store, reason: Reason) -> Manifest:
         RunError: there is none, or it cannot be trusted.
 
     """
-    data = store.read(str(layout.MANIFEST))
+    data = store.read(MANIFEST)
     if data is None:
         raise RunError(
             reason,
-            f"{store.uri} has no {layout.MANIFEST}: it is no archived run, or archiving it was not finished",
+            f"{store.uri} has no {MANIFEST}: it is no archived run, or archiving it was not finished",
             hint="Name the folder of one run, the one that holds manifest.json.",
         )
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise RunError(reason, f"{store.uri}/{layout.MANIFEST} cannot be used: {error}") from error
+        raise RunError(reason, f"{store.uri}/{MANIFEST} cannot be used: {error}") from error

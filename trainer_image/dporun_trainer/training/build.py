@@ -11,7 +11,6 @@ from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig
 
-from dporun_api import run_folder as layout
 from dporun_api.files import read_json
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
@@ -19,17 +18,20 @@ from dporun_trainer.adapters import lora_arguments, require_same_layers, require
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
 from dporun_trainer.precision import DTYPES, Arithmetic
+from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.training import callbacks
 from dporun_trainer.training.arguments import trainer_arguments
 from dporun_trainer.training.memory import Shape
 from dporun_trainer.training.plan import decide_plan
 from dporun_trainer.training.resume import checkpoint_to_resume, run_identity
-from dporun_trainer.training.trainer import RunTrainer, TrainingRun
+from dporun_trainer.training.trainer import Diagnose, RunTrainer, TrainingRun
 from dporun_trainer.training.trl_internals import use_torch_collectives
 
 
-def build(config: RunConfig, prepared: Prepared, directory: Path, stop: threading.Event) -> RunTrainer:
+def build(
+    config: RunConfig, prepared: Prepared, folder: RunFolder, stop: threading.Event, diagnose: Diagnose
+) -> RunTrainer:
     """Make the trainer of one attempt; its ``run`` says what was decided, and which checkpoint it goes on from.
 
     Raises:
@@ -51,22 +53,23 @@ def build(config: RunConfig, prepared: Prepared, directory: Path, stop: threadin
         config=config,
         plan=plan,
         machine=machine,
-        directory=directory,
+        folder=folder,
         identity=identity,
-        resumed=checkpoint_to_resume(config, directory, identity),
+        resumed=checkpoint_to_resume(config, folder, identity),
         stop=stop,
+        diagnose=diagnose,
     )
 
     # Load. Arguments come before the model: they are where transformers learns of DeepSpeed.
     use_torch_collectives()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    arguments = DPOConfig(**trainer_arguments(config, plan, output_dir=str(directory), cuda=machine.cuda))
+    arguments = DPOConfig(**trainer_arguments(config, plan, output_dir=str(folder.path), cuda=machine.cuda))
     tokenizer = AutoTokenizer.from_pretrained(prepared.model_path)
     data = datasets.load_dataset(
         "json",
         data_files={"train": prepared.train_path, "validation": prepared.validation_path},
-        cache_dir=str(directory / layout.INPUTS / "cache"),
+        cache_dir=str(folder.input_cache),
     )
 
     # Make the trainer. TRL tokenizes the data here, and precomputes the base model's log-probabilities.

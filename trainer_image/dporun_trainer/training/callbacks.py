@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from dporun_api.results import HealthState
-from dporun_trainer.diagnosis.health import diagnose
-from dporun_trainer.run_folder import checkpoints, running_totals
+from dporun_trainer.run_folder import running_totals
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
@@ -84,7 +83,7 @@ class Stopping(TrainerCallback):
     def _unstable(self, state: Any) -> bool:
         if not self._training.stop_on_unstable or not state.log_history:
             return False
-        return diagnose(state.log_history, self._trainer.run.config).state is HealthState.UNSTABLE
+        return self._trainer.run.diagnose(state.log_history).state is HealthState.UNSTABLE
 
 
 def validations_without_gain(history: list[dict[str, Any]]) -> int:
@@ -104,6 +103,6 @@ class Pruning(TrainerCallback):
         """Prune, now that there is a newer checkpoint; a failed delete must not stop training."""
         if self._trainer.accelerator.is_main_process:
             try:
-                checkpoints.prune(self._trainer.run.directory, running=True)
+                self._trainer.run.folder.checkpoints.prune(running=True)
             except OSError as error:
                 log.warning("cannot delete an intermediate checkpoint: %s", error)

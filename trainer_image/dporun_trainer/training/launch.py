@@ -1,4 +1,4 @@
-"""PID 1 of the training pod: start the training processes, pass signals on, finish the run, tell how it ended."""
+"""Start the training processes of a pod, pass signals on to them, and conclude how they ended."""
 
 import ctypes
 import logging
@@ -11,66 +11,21 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path, PurePath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from pydantic import ValidationError
-
-from dporun_api import run_folder as layout
 from dporun_api.pod import MAIN_ADDRESS_VARIABLE, NODE_INDEX_VARIABLE, RENDEZVOUS_PORT
-from dporun_api.results import Outcome, OutcomeState, Stage
+from dporun_api.results import Outcome
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.progress import ProgressFile
-from dporun_trainer.run_folder.prepared import Prepared
-from dporun_trainer.training import bookkeeping, ranks
-from dporun_trainer.training.status_server import serve
+from dporun_trainer.training import ranks
 
 log = logging.getLogger(__name__)
 
 _TAIL_LINES = 60
 _AFTER_FAILURE_SECONDS = 20
 """How long the other processes may take to end by themselves when one has failed."""
-
-
-def launch(config: RunConfig, config_path: Path, directory: Path, *, port: int) -> Outcome:
-    """Train, evaluate and report, as far as that is not done yet.
-
-    Args:
-        config: what to do.
-        config_path: file that holds it, for the processes started here.
-        directory: of the run.
-        port: of the status server, on node 0; 0 for none.
-
-    Returns:
-        How it ended: on node 0 with the results of the whole run, on other nodes with those of training.
-
-    Raises:
-        RunError: it cannot start.
-
-    """
-    prepared = Prepared.load(directory)
-    node = node_rank(os.environ, config)
-    progress = ProgressFile(directory / layout.PROGRESS)
-    with _signals() as stop, serve(directory, port if node == 0 else 0):
-        if not bookkeeping.is_finished(directory):
-            if node == 0:
-                progress.update(stage=Stage.LOADING, detail=None)
-            outcome = train(config, config_path, directory, node=node, stop=stop)
-            if outcome.state is not OutcomeState.SUCCEEDED:
-                return _with_progress(outcome, progress, prepared)
-        if node > 0:
-            return Outcome(state=OutcomeState.SUCCEEDED, message="Training finished; node 0 evaluates and reports.")
-        outcome = _finish(config_path, directory, stop)
-        return _with_progress(outcome, progress, prepared)
-
-
-def outcome_file(environment: Mapping[str, str]) -> PurePath:
-    """Name of the file for this pod's Outcome: node 0 tells that of the run, the others their own."""
-    node = environment.get(NODE_INDEX_VARIABLE, "0")
-    return layout.OUTCOME if node == "0" else layout.OUTCOME.with_stem(f"{layout.OUTCOME.stem}-{node}")
 
 
 def node_rank(environment: Mapping[str, str], config: RunConfig) -> int:
@@ -88,10 +43,11 @@ def node_rank(environment: Mapping[str, str], config: RunConfig) -> int:
     return int(text)
 
 
-def accelerate_command(
-    config: RunConfig, config_path: Path, directory: Path, *, node: int, address: str, port: int
-) -> list[str]:
-    """Command that starts the training processes of this pod; every flag is explicit, PET_* variables do nothing."""
+def accelerate_command(config: RunConfig, arguments: Sequence[str], *, node: int, address: str, port: int) -> list[str]:
+    """Command that starts the training processes of this pod: ``python -m`` with ``arguments``, module first.
+
+    Every flag is explicit; PET_* variables do nothing.
+    """
     topology = config.topology
     flags: dict[str, object] = {
         "--num_processes": topology.world_size,
@@ -107,19 +63,19 @@ def accelerate_command(
         "--num_cpu_threads_per_process": _threads(topology.processes_per_node),
     }
     words = [word for flag, value in flags.items() for word in (flag, str(value))]
-    script = ["--module", "dporun_trainer.training.train", "--config", str(config_path), "--directory", str(directory)]
-    return [sys.executable, "-m", "accelerate.commands.launch", "--use_deepspeed", "--same_network", *words, *script]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--use_deepspeed", "--same_network"]
+    return [*launcher, *words, "--module", *arguments]
 
 
 def training_environment(config: RunConfig, environment: Mapping[str, str], ends: Path) -> dict[str, str]:
     """Environment of the training processes: no network but each other, and enough time to save when stopped."""
     grace = max(config.grace_period_seconds - max(10, config.grace_period_seconds // 10), 5)
-    kept = {name: value for name, value in _offline(environment).items() if not name.startswith("PET_")}
+    kept = {name: value for name, value in offline(environment).items() if not name.startswith("PET_")}
     return kept | {ranks.FOLDER_VARIABLE: str(ends), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace)}
 
 
-def _offline(environment: Mapping[str, str]) -> dict[str, str]:
-    """Environment of a process that uses what prepare fetched and tells nobody."""
+def offline(environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment of a process that uses what prepare fetched without network access."""
     fixed = {
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
@@ -146,13 +102,12 @@ def _threads(processes: int) -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or max(len(os.sched_getaffinity(0)) // processes, 1))
 
 
-def train(config: RunConfig, config_path: Path, directory: Path, *, node: int, stop: threading.Event) -> Outcome:
+def train(config: RunConfig, arguments: Sequence[str], *, node: int, stop: threading.Event) -> Outcome:
     """Start this pod's training processes, wait for them and conclude how they ended.
 
     Args:
         config: what to do.
-        config_path: file that holds it.
-        directory: of the run.
+        arguments: module of the training process, and its arguments.
         node: index of this pod.
         stop: when it is set, the processes save and end.
 
@@ -168,53 +123,13 @@ def train(config: RunConfig, config_path: Path, directory: Path, *, node: int, s
     per_node = config.topology.processes_per_node
     with tempfile.TemporaryDirectory(prefix="dporun-ranks-") as name:
         ends = Path(name)
-        command = accelerate_command(config, config_path, directory, node=node, address=address, port=port)
-        tail, code = _run(command, training_environment(config, os.environ, ends), stop, ends)
+        command = accelerate_command(config, arguments, node=node, address=address, port=port)
+        tail, code = run_process(command, training_environment(config, os.environ, ends), stop, ends)
         own = range(node * per_node, (node + 1) * per_node)
         return ranks.fold(ranks.read(ends), own, stopping=stop.is_set(), log_tail=tail, exit_code=code)
 
 
-def _finish(config_path: Path, directory: Path, stop: threading.Event) -> Outcome:
-    """Evaluate, merge and report in a process of its own, with the whole device to itself."""
-    path = directory / layout.FINISH_OUTCOME
-    path.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "dporun_trainer.commands.finish",
-        "--config",
-        str(config_path),
-        "--directory",
-        str(directory),
-    ]
-    tail, code = _run(command, _offline(os.environ), stop, None)
-    try:
-        return Outcome.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        if stop.is_set():
-            message = "Preempted after training; the next attempt evaluates and reports."
-            return Outcome(state=OutcomeState.PREEMPTED, message=message)
-        killed = code in {-signal.SIGKILL, 128 + signal.SIGKILL}
-        reason = Reason.HOST_OUT_OF_MEMORY if killed else Reason.TRAINER_ERROR
-        error = RunError(reason, f"evaluation ended with exit code {code} and no outcome; training is done and kept")
-        return Outcome(state=OutcomeState.FAILED, message=error.message, failure=error.failure(log_tail=tail))
-
-
-def _with_progress(outcome: Outcome, progress: ProgressFile, prepared: Prepared) -> Outcome:
-    """Add to an outcome what the run's progress knows and it does not tell."""
-    snapshot = progress.read()
-    known = {
-        "resumed_from": snapshot.resumed_from,
-        "step": snapshot.step or None,
-        "dataset": prepared.dataset,
-        "metrics": snapshot.metrics,
-        "best_checkpoint": snapshot.best_checkpoint,
-        "health": snapshot.health,
-    }
-    return outcome.model_copy(update={name: value for name, value in known.items() if getattr(outcome, name) is None})
-
-
-def _run(
+def run_process(
     command: Sequence[str], environment: Mapping[str, str], stop: threading.Event, ends: Path | None
 ) -> tuple[str, int]:
     """Run a command until it ends, passing its output and our stop on.
@@ -229,18 +144,21 @@ def _run(
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     reader = threading.Thread(target=_pass_on, args=(process, tail), daemon=True)
     reader.start()
-    told = False
+    terminated = False
     failed_at: float | None = None
     while process.poll() is None:
-        if stop.is_set() and not told:
+        if stop.is_set() and not terminated:
             log.info("asked to stop: saving")
             process.terminate()
-            told = True
+            terminated = True
         if ends is not None and failed_at is None and any(end.failure for end in ranks.read(ends)):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > _AFTER_FAILURE_SECONDS:
             os.killpg(process.pid, signal.SIGKILL)
-        stop.wait(0.2) if not stop.is_set() else time.sleep(0.2)
+        if stop.is_set():
+            time.sleep(0.2)
+        else:
+            stop.wait(0.2)
     reader.join(timeout=5)
     return "".join(tail), process.returncode
 
@@ -251,18 +169,6 @@ def _pass_on(process: subprocess.Popen[bytes], tail: deque[str]) -> None:
         tail.append(text)
         sys.stdout.write(text)
         sys.stdout.flush()
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set, while the block runs."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _free_port() -> int:

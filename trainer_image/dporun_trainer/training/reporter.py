@@ -1,4 +1,4 @@
-"""What rank 0 tells while it trains: progress.json, log_history.json and one line for each log entry."""
+"""What rank 0 reports while it trains: progress, the log history and one line for each log entry."""
 
 import logging
 import math
@@ -10,11 +10,8 @@ from transformers import TrainerCallback
 
 from dporun_api.metrics import METRICS
 from dporun_api.results import Metrics, Stage
-from dporun_trainer.diagnosis.health import diagnose
-from dporun_trainer.progress import ProgressFile, TotalWork, WorkDone, finishing_seconds, pace, percent, seconds_left
-from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.progress import TotalWork, WorkDone, finishing_seconds, pace, percent, seconds_left
 from dporun_trainer.run_folder.checkpoints import Checkpoint
-from dporun_trainer.training import bookkeeping
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
@@ -28,9 +25,10 @@ _RECENT_STEPS = 20
 class Reporter(TrainerCallback):
     """Keep progress and history up to date; on rank 0 only."""
 
-    def __init__(self, trainer: "RunTrainer", progress: ProgressFile, resumed: Checkpoint | None):
+    def __init__(self, trainer: "RunTrainer", resumed: Checkpoint | None):
         self._trainer = trainer
-        self._progress = progress
+        self._progress = trainer.run.folder.progress
+        self._recorded: int | None = None
         self._resumed = resumed
         self._step_seconds: list[float] = []
         self._evaluation_seconds: list[float] = []
@@ -55,6 +53,7 @@ class Reporter(TrainerCallback):
         """Say that training starts."""
         self._mark = time.monotonic()
         resumed = self._resumed.path.name if self._resumed else None
+        self._record(state.log_history)
         self._tell(state, stage=Stage.TRAINING, resumed_from=resumed, detail=None)
         if resumed:
             log.info("going on from %s of %d steps", resumed, state.max_steps)
@@ -84,16 +83,25 @@ class Reporter(TrainerCallback):
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Name the best checkpoint."""
-        best = checkpoints.best(checkpoints.complete(self._trainer.run.directory))
+        best = self._trainer.run.folder.checkpoints.best()
         self._tell(state, best_checkpoint=best.summary() if best else None)
         self._mark = time.monotonic()
 
     def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Tell the newest values and what they mean."""
         run = self._trainer.run
-        bookkeeping.write_history(run.directory, state.log_history)
-        self._tell(state, metrics=newest(state.log_history), health=diagnose(state.log_history, run.config))
+        self._record(state.log_history)
+        self._tell(state, metrics=newest(state.log_history), health=run.diagnose(state.log_history))
         log.info("%s", line(state.log_history[-1], run.plan.schedule.steps))
+
+    def _record(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Bring the history on disk up to date: what this attempt found there gives way to ``entries``, once."""
+        history = self._trainer.run.folder.history
+        if self._recorded is None:
+            history.replace(entries)
+        else:
+            history.append(entries[self._recorded :])
+        self._recorded = len(entries)
 
     def _tell_now_and_then(self, state: Any, **changes: Any) -> None:
         if time.monotonic() - self._told >= _EVERY_SECONDS:

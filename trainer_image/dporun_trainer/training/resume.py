@@ -1,12 +1,10 @@
 """Which checkpoint an attempt goes on from, and whether going on from it continues the same run exactly."""
 
-from pathlib import Path
-
 from dporun_api.run_config import ResumePolicy, RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.run_folder import checkpoints
-from dporun_trainer.run_folder.checkpoints import Checkpoint
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.run_folder.checkpoints import Checkpoint, differences
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.training.plan import TrainingPlan
 
@@ -31,7 +29,7 @@ def run_identity(config: RunConfig, prepared: Prepared, plan: TrainingPlan) -> d
     }
 
 
-def checkpoint_to_resume(config: RunConfig, directory: Path, identity: dict[str, object]) -> Checkpoint | None:
+def checkpoint_to_resume(config: RunConfig, folder: RunFolder, identity: dict[str, object]) -> Checkpoint | None:
     """Find the checkpoint that this attempt goes on from.
 
     Raises:
@@ -40,10 +38,10 @@ def checkpoint_to_resume(config: RunConfig, directory: Path, identity: dict[str,
     """
     if config.checkpoints.resume is ResumePolicy.NEVER:
         return None
-    newest = checkpoints.newest_complete(checkpoints.complete(directory))
+    newest = folder.checkpoints.newest()
     if newest is None:
         return None
-    differing = checkpoints.differences(newest.marker.identity, identity)
+    differing = differences(newest.marker.identity, identity)
     if differing:
         raise RunError(
             Reason.INVALID_SPEC,

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from dporun_api import run_folder as layout
 from dporun_api.pod import HEALTH_PATH, METRICS_PATH, PROGRESS_PATH
 from dporun_api.results import Progress
-from dporun_trainer.progress import ProgressFile
+from dporun_trainer.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ def serve(directory: Path, port: int, *, host: str = "", heartbeat_limit: float 
     if port == 0:
         yield 0
         return
-    progress = ProgressFile(directory / layout.PROGRESS)
+    progress = RunFolder(directory).progress
 
     class Handler(_Handler):
         def answer(self) -> tuple[HTTPStatus, str, str]:

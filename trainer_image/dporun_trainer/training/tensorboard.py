@@ -11,7 +11,6 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
 
-from dporun_api import run_folder as layout
 from dporun_api.metrics import CHARTS, METRICS
 from dporun_trainer.run_folder.checkpoints import Checkpoint
 
@@ -49,7 +48,7 @@ class Charts(TrainerCallback):
         self._trainer = trainer
         self._reporter = reporter
         self._answers: Answers | None = None
-        root = trainer.run.directory / layout.RUNS
+        root = trainer.run.folder.tensorboard
         # What an attempt wrote after the checkpoint it was resumed from never happened.
         purge = None if resumed is None else resumed.step + 1
         self._train = SummaryWriter(str(root / "train"), purge_step=purge)

@@ -6,19 +6,19 @@ What it needs of the private parts of TRL and transformers is behind FencedTrain
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from dporun_api.results import Health
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.machine import Machine
-from dporun_trainer.run_folder import checkpoints, running_totals
+from dporun_trainer.run_folder import RunFolder, checkpoints, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
 from dporun_trainer.run_folder.running_totals import RunningTotals
 from dporun_trainer.training.failures import disk_errors
@@ -33,6 +33,10 @@ class Preempted(Exception):  # noqa: N818  a signal, not an error
     """The processes agreed to stop, and whatever can be saved is saved."""
 
 
+Diagnose = Callable[[Sequence[Mapping[str, Any]]], Health]
+"""Judges how healthy a run is by its log history."""
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """What the trainer knows of the run for which it makes an attempt.
@@ -41,20 +45,22 @@ class TrainingRun:
         config: what the user asked.
         plan: what is really done.
         machine: what this process computes on.
-        directory: of the run.
+        folder: of the run.
         identity: what a checkpoint must have in common with this attempt to go on exactly.
         resumed: checkpoint that this attempt goes on from; None when it starts at the beginning.
         stop: set when this process was asked to stop.
+        diagnose: health of the run by its log history.
 
     """
 
     config: RunConfig
     plan: TrainingPlan
     machine: Machine
-    directory: Path
+    folder: RunFolder
     identity: dict[str, object]
     resumed: Checkpoint | None
     stop: threading.Event
+    diagnose: Diagnose
 
 
 class RunTrainer(FencedTrainer):
@@ -228,9 +234,9 @@ class RunTrainer(FencedTrainer):
 
         """
         step = self.state.global_step
-        path = checkpoints.folder(self.run.directory, step)
+        path = self.run.folder.checkpoints.folder(step)
         # It is there when the attempt goes on from it and only had its validation to make up for.
-        if not any(saved.step == step for saved in checkpoints.complete(self.run.directory)):
+        if not any(saved.step == step for saved in self.run.folder.checkpoints.complete()):
             with disk_errors(path):
                 save()
                 running_totals.save(path, self.accelerator.process_index, self.totals())

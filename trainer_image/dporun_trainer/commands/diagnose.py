@@ -1,5 +1,6 @@
-"""``dporun-trainer diagnose DIR``: how healthy a run of DPORun or of another program is, and what to change."""
+"""``diagnose``: print how healthy a run of DPORun or of another program is, and what to change."""
 
+import argparse
 import itertools
 import math
 import shutil
@@ -9,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dporun_api.metrics import GRADIENT_NORM, LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
+from dporun_api.pod import ExitCode
 from dporun_api.results import Health, HealthState
+from dporun_trainer.commands.shared import explained
 from dporun_trainer.diagnosis.health import examine
-from dporun_trainer.diagnosis.remedies import describe, patch
 from dporun_trainer.diagnosis.run_reader import RecordedRun, read_run
 from dporun_trainer.run_folder.curves import Curves, Series
+from dporun_trainer.suggestions import describe, patch
 
 EXIT_CODES = {
     HealthState.ON_TRACK: 0,
@@ -23,7 +26,7 @@ EXIT_CODES = {
     HealthState.UNSTABLE: 12,
     HealthState.CONFUSED: 13,
 }
-"""Exit code by state; 1 means that the folder cannot be read."""
+"""Exit code by state; 1 is a folder that cannot be read."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {HealthState.ON_TRACK: "32", HealthState.UNKNOWN: "2", HealthState.UNSTABLE: "31"}
@@ -36,30 +39,35 @@ _SPARKLINES = (
 )
 
 
-def diagnose(directory: Path, *, form: str = "text") -> int:
-    """Print the diagnosis of the run in ``directory``.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    codes = ", ".join(f"{code} {state}" for state, code in EXIT_CODES.items())
+    parser.epilog = f"Exit code: {codes}, {ExitCode.ERROR} nothing to diagnose in DIR."
+    parser.add_argument("directory", type=Path, metavar="DIR", help="output folder of the run")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="print the diagnosis as JSON")
+    form.add_argument(
+        "--patch", dest="form", action="store_const", const="patch", help="print the changes as a patch of the manifest"
+    )
+    parser.set_defaults(form="text")
 
-    Args:
-        directory: output folder of a training run.
-        form: ``text`` for people, ``json`` (``results.Health``) for programs, ``patch`` for the next manifest.
 
-    Returns:
-        The exit code: 0 when the run is on track, else see EXIT_CODES.
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit code; see EXIT_CODES."""
+    return explained(lambda: _diagnose(arguments.directory, arguments.form))
 
-    Raises:
-        RunError: the folder contains no training history, or a broken one.
 
-    """
-    run = read_run(directory)
-    curves = Curves.of(run.history)
-    health = examine(curves, run.settings)
+def _diagnose(directory: Path, form: str) -> int:
+    found = read_run(directory)
+    curves = Curves.of(found.history)
+    health = examine(curves, found.settings)
     if form == "json":
         text = health.to_json(indent=2, exclude_none=True) + "\n"
     elif form == "patch":
         text = f"# {health.state}: {directory}\n{patch(health.suggestions)}"
     else:
         width = min(shutil.get_terminal_size((100, 24)).columns, 100)
-        text = "\n".join(_lines(directory, run, curves, health, width=width, colour=sys.stdout.isatty())) + "\n"
+        text = "\n".join(_lines(directory, found, curves, health, width=width, colour=sys.stdout.isatty())) + "\n"
     sys.stdout.write(text)
     return EXIT_CODES[health.state]
 

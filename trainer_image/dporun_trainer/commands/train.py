@@ -1,0 +1,105 @@
+"""``train``: PID 1 of the training pod. It trains, then evaluates and reports, each in processes of its own."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from dporun_api.pod import NODE_INDEX_VARIABLE, STATUS_PORT
+from dporun_api.results import Outcome, OutcomeState, Stage
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.commands.shared import add_run_arguments, run_command
+from dporun_trainer.errors import RunError
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.signals import on_stop
+from dporun_trainer.training.launch import node_rank, offline, run_process, train
+from dporun_trainer.training.status_server import serve
+
+TRAIN_PROCESS = "dporun_trainer.commands.train_process"
+FINISH = "dporun_trainer.commands.finish"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_run_arguments(parser)
+    parser.add_argument("--port", type=int, default=STATUS_PORT, help="port of the status server; 0 for none")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    return run_command(
+        arguments,
+        lambda folder: folder.node_outcome(os.environ.get(NODE_INDEX_VARIABLE, "0")),
+        lambda config, folder: launch(config, arguments.config, folder, port=arguments.port),
+    )
+
+
+def launch(config: RunConfig, config_path: Path, folder: RunFolder, *, port: int) -> Outcome:
+    """Train, evaluate and report, as far as that is not done yet.
+
+    Args:
+        config: what to do.
+        config_path: file that holds it, for the processes started here.
+        folder: of the run.
+        port: of the status server, on node 0; 0 for none.
+
+    Returns:
+        How it ended: on node 0 with the results of the whole run, on other nodes with those of training.
+
+    Raises:
+        RunError: it cannot start.
+
+    """
+    prepared = folder.load_prepared()
+    node = node_rank(os.environ, config)
+    stop = threading.Event()
+    with on_stop(stop.set), serve(folder.path, port if node == 0 else 0):
+        if not folder.is_trained:
+            if node == 0:
+                folder.progress.update(stage=Stage.LOADING, detail=None)
+            outcome = train(config, arguments_of(TRAIN_PROCESS, config_path, folder), node=node, stop=stop)
+            if outcome.state is not OutcomeState.SUCCEEDED:
+                return _with_progress(outcome, folder, prepared)
+        if node > 0:
+            return Outcome(state=OutcomeState.SUCCEEDED, message="Training finished; node 0 evaluates and reports.")
+        return _with_progress(_finish(config_path, folder, stop), folder, prepared)
+
+
+def arguments_of(module: str, config_path: Path, folder: RunFolder) -> list[str]:
+    """What ``python -m`` needs to start ``module`` for a run."""
+    return [module, "--config", str(config_path), "--directory", str(folder.path)]
+
+
+def _finish(config_path: Path, folder: RunFolder, stop: threading.Event) -> Outcome:
+    """Evaluate, merge and report in a process of its own, with the whole device to itself."""
+    folder.finish_outcome.delete()
+    command = [sys.executable, "-m", *arguments_of(FINISH, config_path, folder)]
+    tail, code = run_process(command, offline(os.environ), stop, None)
+    outcome = folder.finish_outcome.read()
+    if outcome is not None:
+        return outcome
+    if stop.is_set():
+        message = "Preempted after training; the next attempt evaluates and reports."
+        return Outcome(state=OutcomeState.PREEMPTED, message=message)
+    killed = code in {-signal.SIGKILL, 128 + signal.SIGKILL}
+    reason = Reason.HOST_OUT_OF_MEMORY if killed else Reason.TRAINER_ERROR
+    error = RunError(reason, f"evaluation ended with exit code {code} and no outcome; training is done and kept")
+    return Outcome(state=OutcomeState.FAILED, message=error.message, failure=error.failure(log_tail=tail))
+
+
+def _with_progress(outcome: Outcome, folder: RunFolder, prepared: Prepared) -> Outcome:
+    """Fill in what ``outcome`` leaves open from the run's progress."""
+    snapshot = folder.progress.read()
+    known = {
+        "resumed_from": snapshot.resumed_from,
+        "step": snapshot.step or None,
+        "dataset": prepared.dataset,
+        "metrics": snapshot.metrics,
+        "best_checkpoint": snapshot.best_checkpoint,
+        "health": snapshot.health,
+    }
+    return outcome.model_copy(update={name: value for name, value in known.items() if getattr(outcome, name) is None})

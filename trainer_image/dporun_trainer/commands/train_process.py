@@ -1,0 +1,87 @@
+"""One training process: started by accelerate on each rank, it trains, saves checkpoints and reports how it ended.
+
+python -m dporun_trainer.commands.train_process --config FILE --directory DIR
+"""
+
+import argparse
+import ctypes
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+from dporun_api import logs
+from dporun_api.pod import LOG_LEVEL_VARIABLE, ExitCode
+from dporun_api.results import OutcomeState
+from dporun_api.run_config import RunConfig
+from dporun_trainer.commands.shared import add_process_arguments, read_config
+from dporun_trainer.diagnosis.health import diagnose
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.signals import on_stop
+from dporun_trainer.training import ranks
+from dporun_trainer.training.ranks import RankEnd
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Train as one rank; its end file says what accelerate's exit code cannot."""
+    stop = threading.Event()
+    with on_stop(stop.set, [signal.SIGTERM]):
+        die_with_parent()
+        parser = argparse.ArgumentParser(prog="python -m dporun_trainer.commands.train_process", description=__doc__)
+        add_process_arguments(parser)
+        arguments = parser.parse_args()
+        _configure_logging()
+        rank = int(os.environ.get("RANK", "0"))
+        end = _run(read_config(arguments.config), RunFolder(arguments.directory), stop, rank)
+        ranks.write(Path(os.environ[ranks.FOLDER_VARIABLE]), end)
+    if end.state is OutcomeState.PREEMPTED:
+        return ExitCode.PREEMPTED
+    return ExitCode.OK if end.failure is None else end.failure.exit_code or ExitCode.ERROR
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it dies; Linux only.
+
+    torchelastic gives each of its processes a session of its own, so killing the launcher's process group, as is done
+    when a process failed and the others hang, would leave those behind, holding their GPUs.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
+def _configure_logging() -> None:
+    """Log only about the run: without the libraries' deprecation warnings, and in full on rank 0 alone."""
+    main = os.environ.get("RANK", "0") == "0"
+    logs.configure(os.environ.get(LOG_LEVEL_VARIABLE, "INFO") if main else "WARNING")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    for library in ("accelerate", "deepspeed", "DeepSpeed", "transformers", "trl", "datasets", "torch", "filelock"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _run(config: RunConfig, folder: RunFolder, stop: threading.Event, rank: int) -> RankEnd:
+    # torch takes seconds to import; a signal in that time must find its handler
+    from dporun_trainer.training.attempt import Attempt  # noqa: PLC0415
+    from dporun_trainer.training.failures import explain_training  # noqa: PLC0415
+    from dporun_trainer.training.trainer import Preempted  # noqa: PLC0415
+
+    attempt = Attempt(config, folder, stop, rank, functools.partial(diagnose, config=config))
+    try:
+        attempt.run()
+    except Preempted:
+        return RankEnd(rank=rank, state=OutcomeState.PREEMPTED, at=time.time(), step=attempt.step)
+    except Exception as error:  # noqa: BLE001  the end file is where every error goes
+        checkpointing = attempt.trainer is not None and attempt.trainer.run.plan.gradient_checkpointing
+        failure = explain_training(error, config, checkpointing=checkpointing)
+        return RankEnd(rank=rank, state=OutcomeState.FAILED, at=time.time(), step=attempt.step, failure=failure)
+    return RankEnd(rank=rank, state=OutcomeState.SUCCEEDED, at=time.time(), step=attempt.step)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""What a process does when it is asked to stop."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(BaseException):
+    """The process was asked to stop; not an Exception, so that nothing on the way takes it for an error."""
+
+
+@contextmanager
+def on_stop(react: Callable[[], None], signals: Sequence[signal.Signals] = STOP_SIGNALS) -> Iterator[None]:
+    """Call ``react`` once, in the main thread, at the first of ``signals`` while the block runs."""
+    asked = threading.Event()
+
+    def handle(*_: object) -> None:
+        if not asked.is_set():
+            asked.set()
+            react()
+
+    before = {number: signal.signal(number, handle) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def raise_stopped() -> None:
+    """Unwind the main thread from wherever it is.
+
+    Raises:
+        Stopped: always.
+
+    """
+    raise Stopped

@@ -1,0 +1,71 @@
+"""One attempt of a run, in one of its training processes: load, train, leave the best adapter in ``final``."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+from dporun_api.results import Stage
+from dporun_api.run_config import RunConfig
+from dporun_trainer.progress import heartbeat
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.training import bookkeeping
+from dporun_trainer.training.build import build
+from dporun_trainer.training.reporter import Reporter
+from dporun_trainer.training.tensorboard import Charts
+from dporun_trainer.training.trainer import Diagnose, RunTrainer
+
+
+class Attempt:
+    """One attempt of a run, as one of its processes sees it."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, stop: threading.Event, rank: int, diagnose: Diagnose):
+        self._config = config
+        self._folder = folder
+        self._stop = stop
+        self._main = rank == 0
+        self._diagnose = diagnose
+        self.trainer: RunTrainer | None = None
+
+    @property
+    def step(self) -> int | None:
+        """Optimizer steps made, earlier attempts included; None before training."""
+        return None if self.trainer is None else self.trainer.state.global_step or None
+
+    def run(self, before: Callable[[RunTrainer], None] | None = None) -> None:
+        """Load, train, and leave the best adapter in ``final``.
+
+        Args:
+            before: called with the trainer when it is ready to start.
+
+        Raises:
+            Preempted: the processes were asked to stop; there is a checkpoint if there was anything to save.
+            RunError: the run cannot go on.
+
+        """
+        with self._alive(Stage.LOADING):
+            prepared = self._folder.load_prepared()
+            self.trainer = trainer = build(self._config, prepared, self._folder, self._stop, self._diagnose)
+            checkpoint = trainer.run.resumed
+            if self._main:
+                bookkeeping.begin(trainer, prepared, checkpoint)
+                reporter = Reporter(trainer, checkpoint)
+                trainer.add_callback(reporter)
+                trainer.add_callback(Charts(trainer, reporter, checkpoint))
+            if before is not None:
+                before(trainer)
+            trainer.accelerator.wait_for_everyone()
+            trainer.stop_if_asked()
+        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+        with self._alive(Stage.TRAINING):
+            if self._main:
+                bookkeeping.finish(trainer)
+            trainer.accelerator.wait_for_everyone()
+
+    @contextlib.contextmanager
+    def _alive(self, stage: Stage) -> Iterator[None]:
+        if not self._main:
+            yield
+            return
+        self._folder.progress.update(stage=stage)
+        with heartbeat(self._folder.progress):
+            yield
