@@ -1,0 +1,62 @@
+"""The house: a test stands where its module stands, modules and names are short enough to be read."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from dporun_testing.paths import ROOT, TESTS
+
+PARTS = {
+    "api": ROOT / "api/dporun_api",
+    "operator": ROOT / "operator/dporun_operator",
+    "trainer": ROOT / "trainer_image/dporun_trainer",
+    "cli": ROOT / "cli/dporun_cli",
+}
+ABOUT_MORE_THAN_ONE_MODULE = {
+    "api/test_api.py": "models of spec and status",
+    "api/test_api_is_true.py": "every word of the API, and who reads or produces it",
+    "operator/lifecycle/test_cases.py": "whole runs, as files",
+    "operator/lifecycle/test_invariants.py": "what holds for any run",
+}
+LONGEST_MODULE = 400
+LONGEST_NAME = 60
+
+
+def stands_beside(test: Path, folder: Path, package: Path) -> bool:
+    """Whether a test file is named after a module or package, in the same place in the other tree."""
+    place = package / test.relative_to(folder).parent
+    name = test.stem.removeprefix("test_")
+    return any(
+        found.name in {name, f"{name}.py"} for parent in (place, *place.glob("v1*")) for found in parent.iterdir()
+    )
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_tests_mirror_the_modules(part: str) -> None:
+    folder = TESTS / part
+    others = {
+        str(test.relative_to(TESTS))
+        for test in folder.rglob("test_*.py")
+        if not stands_beside(test, folder, PARTS[part])
+    }
+    assert others == {path for path in ABOUT_MORE_THAN_ONE_MODULE if path.startswith(f"{part}/")}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_modules_can_be_read_in_one_sitting(part: str) -> None:
+    lines = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in PARTS[part].rglob("*.py")}
+    assert {path: count for path, count in lines.items() if count > LONGEST_MODULE} == {}
+
+
+def test_names_of_tests_are_short() -> None:
+    """What more there is to say stands in the docstring."""
+    names = {
+        f"{path.relative_to(TESTS)}: {node.name}"
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and len(node.name) > LONGEST_NAME
+    }
+    assert names == set()
