@@ -72,8 +72,10 @@ def program() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             partial = path.with_suffix(".partial")
+            # Not optimised, which nothing here needs: that takes a quarter less time to build.
+            flags = ["-gcflags=all=-N -l", "-ldflags=-s -w"]
             subprocess.run(
-                [_go(), "build", "-o", str(partial), f"{_PACKAGE}/cmd/versitygw"],
+                [_go(), "build", *flags, "-o", str(partial), f"{_PACKAGE}/cmd/versitygw"],
                 cwd=module,
                 env={**os.environ, "CGO_ENABLED": "0"},
                 check=True,
