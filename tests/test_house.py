@@ -1,5 +1,6 @@
-"""The house: a test stands where its module stands, and modules are short enough to be read."""
+"""The house: a test stands where its module stands, and modules and names are short enough to be read."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ ABOUT_MORE_THAN_ONE_MODULE = {
     "operator/lifecycle/test_invariants.py": "what holds for any run",
 }
 LONGEST_MODULE = 400
+LONGEST_NAME = 60
 
 
 def stands_beside(test: Path, folder: Path, package: Path) -> bool:
@@ -45,3 +47,16 @@ def test_tests_mirror_the_modules(part: str) -> None:
 def test_modules_can_be_read_in_one_sitting(part: str) -> None:
     lines = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in PARTS[part].rglob("*.py")}
     assert {path: count for path, count in lines.items() if count > LONGEST_MODULE} == {}
+
+
+def test_names_of_tests_are_short() -> None:
+    """What more there is to say stands in the docstring."""
+    names = {
+        f"{path.relative_to(TESTS)}: {node.name}"
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and len(node.name) > LONGEST_NAME
+    }
+    assert names == set()

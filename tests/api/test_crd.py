@@ -85,7 +85,7 @@ def test_every_field_is_documented(model: type[Document]) -> None:
             assert node.get("description", "").endswith("."), path
 
 
-def test_every_value_of_the_spec_says_its_default_or_what_absence_means() -> None:
+def test_every_value_says_its_default_or_what_absence_means() -> None:
     for path, node in nodes(structural(DPORunSpec)):
         if node.get("default") is not None and "properties" not in node:
             assert re.search(r"Default: .+\.", node["description"]), path

@@ -67,7 +67,7 @@ def test_a_run_to_resume_is_looked_for_beside_this_one(tmp_path: Path) -> None:
     assert local_config(run, tmp_path, {}).checkpoints.resume_from == str(tmp_path / "first")
 
 
-def test_the_run_is_named_without_a_uid_and_remembers_its_manifest(tmp_path: Path) -> None:
+def test_the_run_has_no_uid_and_remembers_its_manifest(tmp_path: Path) -> None:
     run = manifest(tmp_path)
     config = local_config(run, tmp_path, {})
     assert config.run.directory == "local"

@@ -161,7 +161,7 @@ def test_a_folder_in_which_a_run_goes_on_is_left_alone(desk: Desk) -> None:
     assert not (directory / "run.json").exists()
 
 
-def test_a_place_that_cannot_be_written_is_told_without_a_traceback(desk: Desk) -> None:
+def test_an_unwritable_place_is_told_without_a_traceback(desk: Desk) -> None:
     nowhere = Desk(desk.folder)
     nowhere.results = desk.folder / "train.jsonl" / "results"
     result = nowhere.run()

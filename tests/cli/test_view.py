@@ -44,7 +44,8 @@ def plain() -> tuple[PlainView, io.StringIO]:
     return PlainView(Console(file=text, width=200)), text
 
 
-def test_training_is_drawn_with_position_time_left_metrics_and_health() -> None:
+def test_training_is_drawn_with_all_that_is_known_of_it() -> None:
+    """Position, time left, metrics and health."""
     view = LiveView("polite in results/polite")
     view.start("prepare")
     view.finish("prepare", ExitCode.OK, Outcome(state=OutcomeState.SUCCEEDED, message="300 rows"))

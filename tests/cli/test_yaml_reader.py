@@ -119,12 +119,14 @@ def test_what_kubectl_refuses_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: {b: 1, b: 2}\n", "[{b: 1, b: 2}]\n", "on: 1\nyes: 2\n"])
-def test_a_key_given_twice_is_refused_where_kubectl_takes_the_last(text: str) -> None:
+def test_a_key_given_twice_is_refused(text: str) -> None:
+    """kubectl takes the last one."""
     with pytest.raises(yaml.MarkedYAMLError, match="is given twice"):
         read(text)
 
 
-def test_every_field_has_its_line_merged_ones_that_of_their_source() -> None:
+def test_every_field_has_its_line() -> None:
+    """A merged one has that of its source."""
     text = "# run\nbase: &base\n  a: 1\n  b: 2\nrun:\n  <<: *base\n  b: 3\n  list:\n  - x\n  - y: 1\n    z: 2\n"
     (document,) = documents(text)
     paths: list[tuple[str | int, ...]] = [

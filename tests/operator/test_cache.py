@@ -4,7 +4,7 @@ from dporun_operator.cache import WatchCache
 from dporun_testing.builders import UID, job, pod, run_body, version
 
 
-def test_an_older_version_of_a_child_does_not_replace_a_newer_one() -> None:
+def test_an_older_version_does_not_replace_a_newer_one() -> None:
     cache = WatchCache()
     cache.put_child(version(job("train", state="complete"), 9))
     cache.put_child(version(job("train"), 8))
@@ -23,7 +23,7 @@ def test_children_keep_only_what_decisions_need() -> None:
     assert "managedFields" not in kept["metadata"]
 
 
-def test_a_successor_of_the_same_name_outlives_the_end_of_its_predecessor() -> None:
+def test_a_successor_outlives_its_predecessor_of_that_name() -> None:
     cache = WatchCache()
     old, new = version(job("train"), 1, uid="old"), version(job("train"), 5, uid="new")
     cache.put_child(old)
@@ -32,7 +32,8 @@ def test_a_successor_of_the_same_name_outlives_the_end_of_its_predecessor() -> N
     assert [child["metadata"]["uid"] for child in cache.children_of(UID, "team-a")] == ["new"]
 
 
-def test_a_relist_drops_what_went_away_unseen_and_keeps_what_came_meanwhile() -> None:
+def test_a_relist_drops_what_went_away_unseen() -> None:
+    """It keeps what came meanwhile."""
     cache = WatchCache()
     cache.put_child(version(job("train", 1), 3))
     cache.put_child(version(job("train", 2), 4))
@@ -51,7 +52,8 @@ def test_a_run_is_found_by_its_name() -> None:
     assert cache.find_run("team-b", "other") is None
 
 
-def test_a_pod_of_another_namespace_is_no_child_whatever_its_labels_say() -> None:
+def test_a_pod_of_another_namespace_is_no_child() -> None:
+    """Whatever its labels say."""
     cache = WatchCache()
     cache.put_child(version(pod("train"), 1, namespace="intruder"))
     assert cache.children_of(UID, "team-a") == []

@@ -16,7 +16,7 @@ async def silence(_namespace: str, _pod: str, _address: str | None) -> Progress 
 
 
 @pytest.mark.parametrize("deleting", [False, True])
-async def test_a_run_that_has_trained_is_left_alone_by_an_operator_that_cannot_read_it(deleting: bool) -> None:
+async def test_a_trained_run_that_cannot_be_read_is_left_alone(deleting: bool) -> None:
     body = run_body({"fromTheFuture": True}, status={"phase": "Training", "attempt": 1}, deleting=deleting)
     unconnected = Cluster(None)  # any request would raise another error
     reconcile = Reconciler(unconnected, WatchCache(), silence, SETTINGS, Metrics(dict, int))

@@ -55,7 +55,8 @@ def a_resync(cluster: Listed, cache: WatchCache, **options: Any) -> tuple[Resync
     return Resync(cluster, cache, tasks, **{"namespaces": (), "seconds": 600, **options}), tasks
 
 
-async def test_what_was_deleted_unseen_is_removed_and_what_is_new_is_found() -> None:
+async def test_a_resync_finds_what_is_new_and_what_was_deleted() -> None:
+    """Both unseen by the watches."""
     cache = WatchCache()
     cache.put_run(run_body(uid="deleted"))
     cache.put_child(version(pod("train"), 3))

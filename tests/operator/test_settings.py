@@ -73,9 +73,8 @@ def test_a_wrong_value_names_its_variable(name: str, value: str, read: Read) -> 
         read({**IMAGE, name: value})
 
 
-def test_every_wrong_variable_is_named_with_its_value_and_what_is_expected(
-    read: Read, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_wrong_variable_is_named_and_explained(read: Read, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its value and what is expected."""
     wrong = {"DPORUN_PORT": "99999", "DPORUN_TRAIN_RESOURCES": "4 cores"}
     with pytest.raises(InvalidSettingsError) as caught:
         read(wrong)

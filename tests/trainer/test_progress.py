@@ -71,7 +71,7 @@ def test_the_first_step_says_little_about_the_others() -> None:
     assert step == 2.0
 
 
-def test_a_validation_counts_what_its_pairs_cost_until_it_was_measured() -> None:
+def test_an_unmeasured_validation_counts_what_its_pairs_cost() -> None:
     guessed = seconds_left(PLAN, WorkDone(2, 0, [2.0, 2.0]))
     measured = seconds_left(PLAN, WorkDone(2, 1, [2.0, 2.0], [50.0]))
     assert guessed == pytest.approx(98 * 2 + 2 * (2 * 10 * 0.4))

@@ -80,7 +80,7 @@ def test_objects_bear_the_label_of_the_run(accepted: Accepted) -> None:
         assert found["metadata"]["labels"]["dporun.io/run-uid"] == accepted.uid, kind
 
 
-def test_everything_follows_the_run_but_for_what_its_archive_needs(accepted: Accepted) -> None:
+def test_all_but_what_the_archive_needs_follows_the_run(accepted: Accepted) -> None:
     owners = {
         kind: [owner["uid"] for owner in found["metadata"].get("ownerReferences", ())]
         for kind, found in accepted.objects.items()

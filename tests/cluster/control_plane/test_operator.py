@@ -80,9 +80,7 @@ def test_nothing_is_deleted_before_its_status_is_written(operator: OperatorProce
     wait_gone("pvc", claim, namespace)
 
 
-def test_an_operator_killed_during_deletion_goes_on_after_its_restart(
-    operator: OperatorProcess, namespace: str
-) -> None:
+def test_a_deletion_outlives_the_death_of_the_operator(operator: OperatorProcess, namespace: str) -> None:
     pod = train(namespace)
     delete(namespace)
     eventually(
@@ -103,7 +101,7 @@ def test_an_operator_killed_during_deletion_goes_on_after_its_restart(
     wait_gone("job", "demo-archive-1", namespace)
 
 
-def test_a_foreground_deletion_does_not_reap_what_the_archive_needs(operator: OperatorProcess, namespace: str) -> None:
+def test_foreground_deletion_spares_what_the_archive_needs(operator: OperatorProcess, namespace: str) -> None:
     pod = train(namespace)
     claim = f"demo-results-{get('dporun', 'demo', namespace)['metadata']['uid'][:8]}"
     delete(namespace, cascade="foreground")

@@ -29,9 +29,7 @@ def cluster() -> Iterator[DevCluster]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 1), (signal.SIGHUP, 1)])
-def test_signals_end_it_although_it_inherited_that_they_are_ignored(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
+def test_signals_end_it_although_they_were_ignored(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """Stopped while it waits for another one, before it starts anything."""
     command = [*IGNORING_SIGNALS, str(DEVCLUSTER / "devcluster"), "up"]
     environment = {**os.environ, "DPORUN_STATE": str(tmp_path / "state")}
@@ -58,7 +56,7 @@ def test_an_interrupted_start_leaves_nothing_running(cluster: DevCluster) -> Non
 
 
 @pytest.mark.cluster
-def test_nobody_reading_its_output_does_not_keep_it_from_stopping(cluster: DevCluster) -> None:
+def test_an_unread_output_does_not_keep_it_from_stopping(cluster: DevCluster) -> None:
     """Stopped early, while the API server starts."""
     with cluster.up() as up:
         wait_for_line(up, "starting kube-apiserver")

@@ -53,9 +53,7 @@ def test_start_and_stop(processes_module: ModuleType, processes: Any) -> None:
     assert not processes.stop("sleeper"), "stopping again is no error"
 
 
-def test_an_interrupt_while_a_process_starts_comes_after_it_is_noted(
-    processes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_comes_after_the_process_is_noted(processes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the process would run on: `up` stops what has been noted."""
     start = subprocess.Popen
 

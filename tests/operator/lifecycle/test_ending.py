@@ -91,9 +91,10 @@ SAVED = Outcome(state=OutcomeState.PREEMPTED).to_json()
         ({"exit_code": 66}, Reason.GPU_OUT_OF_MEMORY),
     ],
 )
-def test_a_pod_that_failed_by_itself_tells_more_than_those_stopped_for_it(
+def test_the_pod_that_failed_by_itself_tells_the_reason(
     first: dict[str, Any], second: dict[str, Any], reason: Reason
 ) -> None:
+    """It tells more than those that were stopped for it."""
     end = judge(pod("train", state="failed", **first), pod("train", state="failed", index=1, **second))
     assert end.failure is not None
     assert (end.failure.reason, end.failure.pod) == (reason, "demo-train-1-1-abcde")
@@ -107,7 +108,7 @@ def test_to_lose_contact_with_a_preempted_pod_is_a_preemption() -> None:
     assert "PreemptionByScheduler" in str(end.preempted)
 
 
-def test_to_lose_contact_without_a_trace_of_the_other_is_a_failure() -> None:
+def test_lost_contact_without_a_trace_of_the_other_fails() -> None:
     end = judge(pod("train", state="failed", exit_code=1, message=LOST_CONTACT))
     assert end.failure is not None
     assert end.failure.reason is Reason.RENDEZVOUS
@@ -129,7 +130,7 @@ def test_success() -> None:
     assert end.outcome.step == 9
 
 
-def test_every_exit_code_of_the_contract_that_is_told_has_a_reason() -> None:
+def test_every_exit_code_that_is_told_has_a_reason() -> None:
     for code in ExitCode:
         if code not in {ExitCode.OK, ExitCode.PREEMPTED}:
             end = judge(pod("train", state="failed", exit_code=code))

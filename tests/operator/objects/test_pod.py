@@ -81,7 +81,8 @@ def violations(pod: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["prepare", "train", "archive", "tensorboard"])
-def test_every_pod_is_restricted_and_holds_no_credentials_of_the_cluster(name: str) -> None:
+def test_every_pod_is_restricted_and_has_no_credentials(name: str) -> None:
+    """Those of the cluster, that is."""
     spec = pod(workloads(a_run(PLACED))[name])
     assert violations(spec) == []
     assert spec["automountServiceAccountToken"] is False
@@ -180,7 +181,8 @@ def test_claims_of_inputs_are_mounted_read_only_once() -> None:
     assert claims == [{"claimName": "models", "readOnly": True}, {"claimName": "data", "readOnly": True}]
 
 
-def test_inputs_on_the_claim_of_the_results_are_mounted_from_the_same_volume() -> None:
+def test_inputs_on_the_claim_of_the_results_are_mounted_once() -> None:
+    """From the volume that is there for the results."""
     run = a_run({"model": {"uri": "pvc://shared/base"}, "storage": {"claimName": "shared"}})
     spec = pod(workloads(run)["prepare"])
     mounts = {m["mountPath"]: m for m in spec["containers"][0]["volumeMounts"]}

@@ -111,7 +111,7 @@ def test_changed_object_is_sent_again(s3: S3Server, bucket: str, tmp_path: Path)
     assert s3.client().get_object(Bucket=bucket, Key=key)["Body"].read() == b"a" * 1000
 
 
-def test_new_files_make_a_new_manifest_and_pruned_ones_stay_archived(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+def test_new_files_join_the_manifest_pruned_ones_stay_in_it(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     config = a_run(f"s3://{bucket}/runs", include=["best", "checkpoints"])
     directory = results(tmp_path / "run")
     first = archived(config, directory)
@@ -303,9 +303,7 @@ def test_full_disk_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert left(directory) == ["checkpoint-20"]
 
 
-def test_checkpoints_that_cannot_be_deleted_do_not_undo_an_archive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_undeletable_checkpoints_do_not_undo_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 

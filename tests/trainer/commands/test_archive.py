@@ -55,7 +55,7 @@ def test_report_of_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     assert (directory / "report.html").read_bytes() == b"<html>"
 
 
-def test_report_that_cannot_be_written_is_no_reason_not_to_archive(
+def test_a_failing_report_does_not_keep_from_archiving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = results(tmp_path / "run", state=OutcomeState.FAILED, final=False)

@@ -162,7 +162,7 @@ def test_a_torn_result_is_made_anew(finished: Finished, again: Path) -> None:
     assert finish(config(), RunFolder(again)) == finished.outcome
 
 
-def test_a_pod_that_is_stopped_again_and_again_goes_on_where_it_was(
+def test_a_pod_stopped_again_and_again_goes_on_where_it_was(
     finished: Finished, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tell = finishing._Meter.__call__

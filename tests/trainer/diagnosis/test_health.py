@@ -228,14 +228,16 @@ def test_a_resumed_run_counts_what_the_later_attempt_saw() -> None:
     assert diagnose(crashed) == diagnose(attempt)
 
 
-def test_the_validation_of_the_reloaded_best_checkpoint_does_not_hide_the_last_one() -> None:
+def test_validation_of_the_reloaded_best_is_not_the_last() -> None:
+    """That of the best checkpoint, which is loaded at the end, does not hide the last one."""
     case = yaml.safe_load((CASES[0].parent / "overfitting.yaml").read_text(encoding="utf-8"))
     entries = history(case)
     entries.append({"step": 40, "epoch": 4.0, "eval_loss": 0.41})
     assert diagnose(entries, run_config(training={"epochs": 4})).state is HealthState.OVERFITTING
 
 
-def test_a_long_history_is_thinned_but_keeps_validations_and_broken_losses() -> None:
+def test_a_thinned_history_keeps_what_matters() -> None:
+    """Validations and losses that are no numbers."""
     entries: list[Entry] = [{"step": step, "loss": 0.5} for step in range(1, 20 * MAX_ENTRIES)]
     entries[777]["loss"] = "NaN"
     entries[1001] = {"step": 1002, "eval_loss": 0.6}
@@ -246,7 +248,7 @@ def test_a_long_history_is_thinned_but_keeps_validations_and_broken_losses() -> 
     assert diagnose(entries).state is HealthState.UNSTABLE
 
 
-def test_values_that_a_foreign_run_does_not_tell_are_suggested_in_words() -> None:
+def test_values_unknown_of_a_foreign_run_are_put_in_words() -> None:
     health = diagnose([{"step": step, "epoch": step / 20, "loss": 0.693} for step in range(1, 41)])
     assert health.state is HealthState.UNDERFITTING
     rate = health.suggestions[0]

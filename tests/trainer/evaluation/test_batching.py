@@ -45,7 +45,7 @@ def test_running_out_of_gpu_memory_halves_the_batch_and_goes_on() -> None:
     assert told == [(2, 10), (4, 10), (6, 10), (8, 10), (10, 10)]
 
 
-def test_one_item_that_does_not_fit_is_an_error_that_says_what_to_do() -> None:
+def test_one_item_that_does_not_fit_says_what_to_do() -> None:
     def work(_: Sequence[int]) -> list[int]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 

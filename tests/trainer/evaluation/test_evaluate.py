@@ -65,7 +65,7 @@ def policy(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return load_policy(save_random_adapter(base, tmp_path_factory.mktemp("adapter")), base=base)
 
 
-def test_metrics_are_means_over_examples_and_ties_are_counted_apart() -> None:
+def test_metrics_are_means_and_ties_are_counted_apart() -> None:
     numbers = metrics([an_example(2, -1), an_example(1, 1), an_example(-1, 0), an_example(4, 0)], pairs=5, beta=0.1)
     assert numbers.accuracy == 0.5
     assert numbers.ties == 1
@@ -95,7 +95,7 @@ samples = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
 
 @settings(max_examples=30)
 @given(samples, st.randoms(use_true_random=False))
-def test_the_interval_holds_the_mean_and_does_not_depend_on_order(values: list[float], random: Any) -> None:
+def test_the_interval_holds_the_mean_in_whatever_order(values: list[float], random: Any) -> None:
     low, high = bootstrap_interval(values)
     mean = math.fsum(values) / len(values)
     assert min(values) - 1e-9 <= low <= mean + 1e-9
@@ -105,7 +105,7 @@ def test_the_interval_holds_the_mean_and_does_not_depend_on_order(values: list[f
     assert bootstrap_interval(shuffled) == (low, high)
 
 
-def test_the_interval_is_that_of_the_normal_approximation_for_many_values() -> None:
+def test_the_interval_of_many_values_is_nearly_normal() -> None:
     values = np.random.default_rng(1).normal(3.0, 2.0, 400)
     low, high = bootstrap_interval(values)
     error = values.std() / math.sqrt(len(values))
@@ -146,7 +146,8 @@ def test_numbers_do_not_depend_on_batch_size_or_order(policy: Policy) -> None:
         assert metrics(examples, pairs=11, beta=0.1).model_dump() == pytest.approx(expected, abs=1e-5)
 
 
-def test_rewards_of_all_and_answers_of_some_are_written_side_by_side(policy: Policy, tmp_path: Path) -> None:
+def test_rewards_and_answers_are_written_side_by_side(policy: Policy, tmp_path: Path) -> None:
+    """Rewards of all pairs, answers to some."""
     told: list[tuple[str, int, int]] = []
     options = Options(max_examples=3, max_new_tokens=6)
     numbers = evaluate_into(
@@ -241,7 +242,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow(15)
-def test_the_script_shows_that_a_really_trained_adapter_is_better_than_its_base(trained: Path, tmp_path: Path) -> None:
+def test_the_script_shows_that_training_made_it_better(trained: Path, tmp_path: Path) -> None:
     """With the flags of the specification and nothing else."""
     command = [sys.executable, str(ROOT / "scripts/evaluate_model.py")]
     command += ["--model", str(trained), "--test", str(TINY / "data/val.jsonl"), "--output", str(tmp_path)]

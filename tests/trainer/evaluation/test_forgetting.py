@@ -54,21 +54,23 @@ def test_normalised_keeps_what_means_something() -> None:
     assert normalised("The  Answer: -7, naïve & Straße!") == ["the", "answer", "-7", "naïve", "strasse"]
 
 
-def test_score_is_the_share_of_right_answers_lost_when_the_base_model_knows_everything() -> None:
+def test_score_is_the_share_of_right_answers_lost() -> None:
+    """For a base model that knows everything."""
     lost = an_item(tuned="Rome.", tuned_right=False)
     assert score([an_item()] * 3 + [lost]) == pytest.approx(0.25)
     assert score([an_item()] * 4) == 0
     assert score([lost] * 4) == 1
 
 
-def test_score_of_a_base_model_that_knows_nothing_is_the_loss_of_likelihood() -> None:
+def test_score_is_the_likelihood_lost_by_an_ignorant_base() -> None:
     halved = an_item(base_right=False, tuned_right=False, base_nll=2.0, tuned_nll=2.0 + 0.6931471805599453)
     assert score([halved] * 5) == pytest.approx(0.5)
     assert score([an_item(base_right=False, tuned_right=False)]) == 0
     assert score([]) == 0
 
 
-def test_what_was_learned_makes_up_for_nothing_and_drift_alone_is_no_forgetting() -> None:
+def test_learning_makes_up_for_nothing_and_drift_is_nothing() -> None:
+    """What was learned does not make up for what was lost; drift alone is no forgetting."""
     lost = an_item(tuned_right=False)
     learned = an_item(base_right=False, tuned_right=True, base_nll=5.0, tuned_nll=0.1)
     assert score([lost, learned]) > 0.9
@@ -86,9 +88,8 @@ items = st.builds(
 
 
 @given(st.lists(items, min_size=1, max_size=8), st.data())
-def test_score_lies_between_0_and_1_and_never_falls_when_an_item_gets_worse(
-    found: list[Item], data: st.DataObject
-) -> None:
+def test_score_never_falls_when_an_item_gets_worse(found: list[Item], data: st.DataObject) -> None:
+    """It lies between 0 and 1."""
     position = data.draw(st.integers(0, len(found) - 1))
     more = data.draw(st.floats(0, 5))
     worse = list(found)
@@ -112,7 +113,8 @@ def test_a_model_that_is_its_base_has_forgotten_nothing(tmp_path: Path, template
     assert [item.base for item in found] == [item.tuned for item in found]
 
 
-def test_a_randomised_adapter_forgets_what_a_real_model_knew_and_more_of_it_the_stronger_it_is(tmp_path: Path) -> None:
+def test_a_stronger_random_adapter_forgets_more(tmp_path: Path) -> None:
+    """Of what a real model knew."""
     torch.set_num_threads(1)
     questions = load_questions(TINY / "data/general.jsonl")[:40]
     scores, drifts = [], []

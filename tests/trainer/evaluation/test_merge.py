@@ -60,7 +60,7 @@ def test_the_merged_model_gives_the_adapters_logits(base: Path, adapter: Path, o
     assert json.loads((output / "merge.json").read_text())["max_abs_difference"] == result.max_abs_difference
 
 
-def test_a_merged_model_can_be_evaluated_alone_as_it_records_its_base(base: Path, adapter: Path, output: Path) -> None:
+def test_a_merged_model_is_evaluated_with_the_base_it_records(base: Path, adapter: Path, output: Path) -> None:
     merge(adapter, output, prompts=PROMPTS)
     policy = load_policy(output)
     assert policy.reference is not None
@@ -161,7 +161,7 @@ def test_what_an_interrupted_merge_left_is_swept_away(adapter: Path, output: Pat
     assert [path.name for path in output.glob("*.safetensors")] == ["model.safetensors"]
 
 
-def test_a_volume_without_room_is_noticed_before_anything_is_written(
+def test_a_lack_of_room_is_noticed_before_anything_is_written(
     adapter: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(output.parent.parent)
@@ -185,9 +185,8 @@ def test_a_disk_that_fills_up_while_writing_leaves_nothing_half(
     assert not output.exists()
 
 
-def test_a_sampling_config_that_transformers_refuses_to_save_is_made_valid(
-    base: Path, tmp_path: Path, output: Path
-) -> None:
+def test_a_sampling_config_is_made_valid(base: Path, tmp_path: Path, output: Path) -> None:
+    """transformers refuses to save the base's own."""
     odd = Path(shutil.copytree(base, tmp_path / "odd"))
     config = json.loads((odd / "generation_config.json").read_text())
     (odd / "generation_config.json").write_text(json.dumps(config | {"temperature": 0.6, "do_sample": False}))

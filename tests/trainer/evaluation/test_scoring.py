@@ -186,7 +186,8 @@ def test_text_responses_end_with_one_eos(policy: Policy) -> None:
     assert plain.chosen.completion.count(policy.tokenizer.eos_token_id) == 1
 
 
-def test_a_prompt_whose_last_token_merges_with_the_response_begins_where_they_part(policy: Policy) -> None:
+def test_a_token_of_prompt_and_response_counts_as_response(policy: Policy) -> None:
+    """The response begins where the two tokenisations part."""
     pair = Pair("what is app", "le", "ricot")
     tokens = encode_pair(pair, policy.tokenizer, max_length=None)
     assert tokens is not None

@@ -86,7 +86,7 @@ def encoder(tiny_model: Path) -> Encoder:
     return Encoder(load_tokenizer(tiny_model))
 
 
-def test_good_rows_have_no_warnings_and_their_lengths_are_measured(encoder: Encoder, tmp_path: Path) -> None:
+def test_good_rows_have_lengths_and_no_warnings(encoder: Encoder, tmp_path: Path) -> None:
     dataset = built(tmp_path, encoder, chat_pairs(60), chat_pairs(25, seed=1))
     assert dataset.warnings == ()
     assert dataset.lint.train.conversational
@@ -129,7 +129,7 @@ def test_split_keeps_all_rows_of_a_prompt_on_one_side(encoder: Encoder, tmp_path
     assert sorted(map(json.dumps, train + held)) == sorted(map(json.dumps, rows))
 
 
-def test_split_does_not_depend_on_the_order_of_rows_but_on_the_seed(encoder: Encoder, tmp_path: Path) -> None:
+def test_split_depends_on_the_seed_and_not_on_the_order(encoder: Encoder, tmp_path: Path) -> None:
     rows = text_pairs(40)
 
     def held(name: str, rows: list[Any], seed: int) -> set[str]:

@@ -26,7 +26,7 @@ def test_one_metric_has_a_colour_for_each_split() -> None:
     ]
 
 
-def test_several_metrics_have_a_colour_each_and_training_stands_back() -> None:
+def test_each_metric_has_a_colour_and_training_stands_back() -> None:
     keys = ("rewards/chosen", "rewards/rejected", "eval_rewards/chosen", "eval_rewards/rejected")
     history = [{"step": step, **dict.fromkeys(keys, 0.5)} for step in (1, 2)]
     assert [(line.name, line.colour, line.secondary) for line in filled(REWARDS, history).lines] == [
@@ -37,7 +37,8 @@ def test_several_metrics_have_a_colour_each_and_training_stands_back() -> None:
     ]
 
 
-def test_a_long_line_is_thinned_and_smoothed_before_its_raw_values() -> None:
+def test_a_long_line_is_thinned_and_smoothed() -> None:
+    """It stands before its raw values."""
     history = [{"step": step, "loss": 0.5 + 0.1 * (-1) ** step} for step in range(1, 1 + 3 * MAX_POINTS)]
     (line,) = filled(LOSS, history).lines
     assert len(line.points) == len(line.raw) <= MAX_POINTS
@@ -68,7 +69,8 @@ def test_the_best_checkpoint_is_marked_where_the_plot_reaches_it(best: int | Non
 
 
 @pytest.mark.parametrize(("norms", "logarithmic"), [((1.0, 30.0), True), ((1.0, 15.0), False), ((0.0, 30.0), False)])
-def test_an_axis_is_logarithmic_when_positive_values_span_decades(norms: tuple[float, ...], logarithmic: bool) -> None:
+def test_an_axis_of_decades_is_logarithmic(norms: tuple[float, ...], logarithmic: bool) -> None:
+    """When all values are positive."""
     chart = next(chart for chart in CHARTS if chart.logarithmic)
     history = [{"step": step, "grad_norm": norm} for step, norm in enumerate(norms)]
     assert filled(chart, history).logarithmic is logarithmic

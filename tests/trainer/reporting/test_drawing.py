@@ -72,7 +72,8 @@ def test_noisy_values_stand_faintly_behind_their_average() -> None:
     assert not shapes(drawn, "circle")
 
 
-def test_training_lines_among_others_are_dashed_by_the_style_sheet() -> None:
+def test_training_lines_among_others_are_dashed() -> None:
+    """By the style sheet."""
     keys = ("rewards/chosen", "rewards/rejected", "eval_rewards/chosen", "eval_rewards/rejected")
     drawn = picture([{"step": step, **dict.fromkeys(keys, step)} for step in (1, 2)], chart=REWARDS)
     assert [path.get("class") for path in shapes(drawn, "path") if path.get("class") != "grid"] == [

@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_the_verdict_comes_first_with_evidence_and_the_next_action(run: Path) -> None:
+def test_verdict_evidence_and_next_action_come_first(run: Path) -> None:
     words = page(run).words
     order = [
         "Good gates passed OnTrack",
@@ -227,7 +227,7 @@ def test_the_command_writes_the_report(run: Path, tmp_path: Path, capsys: pytest
     assert "nowhere is not a folder" in capsys.readouterr().err
 
 
-def test_the_next_action_of_a_poor_result_is_a_change_of_the_manifest(tmp_path: Path) -> None:
+def test_a_poor_result_asks_for_a_change_of_the_manifest(tmp_path: Path) -> None:
     directory = finished_run(tmp_path / "overfit", source=UNHEALTHY / "overfit")
     config = yaml.safe_load((UNHEALTHY / "overfit/dporun.yaml").read_text(encoding="utf-8"))["spec"]
     evaluation = EvaluationSummary(
@@ -245,7 +245,8 @@ def test_the_next_action_of_a_poor_result_is_a_change_of_the_manifest(tmp_path: 
     assert re.search(rf"Next Change training.epochs {config['training']['epochs']} → \d+ and run again.", words)
 
 
-def test_a_small_margin_of_a_run_that_was_still_learning_asks_for_more_epochs(tmp_path: Path) -> None:
+def test_a_run_that_was_still_learning_asks_for_more_epochs(tmp_path: Path) -> None:
+    """When its margin is small."""
     directory = finished_run(tmp_path / "short")
     folder = RunFolder(directory)
     metrics = an_evaluation().model_copy(update={"reward_margin": 0.5})

@@ -32,7 +32,7 @@ def test_the_best_one_is_never_deleted(everything: list[Checkpoint], running: bo
 
 
 @given(runs)
-def test_the_newest_one_is_never_deleted_while_the_run_may_need_it(everything: list[Checkpoint]) -> None:
+def test_the_newest_is_kept_while_the_run_may_need_it(everything: list[Checkpoint]) -> None:
     gone = checkpoints.to_delete(everything, checkpoints.best(everything), running=True)
     assert checkpoints.newest_complete(everything) not in gone
 

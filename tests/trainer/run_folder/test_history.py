@@ -52,7 +52,8 @@ def test_an_attempt_that_begins_drops_what_never_happened(history: LogHistory) -
     assert history.load() == ENTRIES[:2]
 
 
-def test_the_list_of_the_first_version_is_read_until_an_attempt_replaces_it(tmp_path: Path) -> None:
+def test_the_list_of_the_first_version_is_read(tmp_path: Path) -> None:
+    """Until an attempt replaces it."""
     old = tmp_path / "log_history.json"
     old.write_text(json.dumps(ENTRIES), encoding="utf-8")
     history = LogHistory(tmp_path)

@@ -157,7 +157,8 @@ def test_the_best_checkpoint_becomes_final_and_the_others_go(full: tuple[Path, A
     assert {"adapter_config.json", "tokenizer.json"} <= {path.name for path in (directory / "final").iterdir()}
 
 
-def test_a_checkpoint_holds_what_resuming_needs_and_no_frozen_weight(full: tuple[Path, Any]) -> None:
+def test_a_checkpoint_holds_no_frozen_weight(full: tuple[Path, Any]) -> None:
+    """And all that resuming needs."""
     import torch
     from safetensors import safe_open
 
@@ -268,9 +269,8 @@ def test_lora_dropout_applies_and_the_base_has_none(model: Path, tmp_path: Path)
     assert set(seen) == {0.3}
 
 
-def test_an_earlier_adapter_is_the_start_and_the_base_stays_the_reference(
-    full: tuple[Path, Any], model: Path, tmp_path: Path
-) -> None:
+def test_an_earlier_adapter_is_the_start_not_the_reference(full: tuple[Path, Any], model: Path, tmp_path: Path) -> None:
+    """The base stays the reference."""
     adapter = full[0] / "final"
     config = a_config("second", lora=NO_DROPOUT, training={"epochs": 0.25})
     directory = training.prepare(config, tmp_path, model, adapter=adapter)

@@ -29,9 +29,10 @@ def saved(directory: Path, step: int, eval_loss: float) -> None:
         ("s3://bucket/model", "/results/run/inputs/model", None),
     ],
 )
-def test_final_is_the_best_adapter_and_names_a_base_that_can_be_found(
+def test_final_is_the_best_adapter_and_names_its_base(
     tmp_path: Path, uri: str, name: str, revision: str | None
 ) -> None:
+    """By a name under which it can be found."""
     saved(tmp_path, 9, 0.3)
     saved(tmp_path, 18, 0.5)
     best = save_final(RunFolder(tmp_path), hub_base(Model(uri=uri), revision))

@@ -12,7 +12,7 @@ from dporun_trainer.run_folder.checkpoints import Checkpoints
 from dporun_trainer.training.callbacks import Pruning
 
 
-def test_a_checkpoint_that_cannot_be_deleted_does_not_stop_training(
+def test_an_undeletable_checkpoint_does_not_stop_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """NFS keeps a file that somebody reads under another name, so that its folder is not empty."""

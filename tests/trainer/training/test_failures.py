@@ -17,7 +17,8 @@ def explained(error: Exception, config: RunConfig = EIGHT) -> tuple[Reason, int 
     return failure.reason, failure.exit_code, failure.hint or ""
 
 
-def test_gpu_out_of_memory_proposes_a_smaller_batch_of_the_same_effect() -> None:
+def test_gpu_out_of_memory_proposes_a_smaller_batch() -> None:
+    """With more accumulation, so of the same effect."""
     import torch
 
     reason, code, hint = explained(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"))

@@ -53,7 +53,7 @@ def test_the_command_names_every_flag() -> None:
     assert {flag: words_after(command, flag) for flag in flags} == flags
 
 
-def test_the_environment_keeps_the_processes_offline_and_leaves_time_to_save() -> None:
+def test_the_processes_are_offline_and_have_time_to_save() -> None:
     environment = {"PET_NNODES": "7", "HOME": "/home/trainer"}
     made = launch.training_environment(a_config(grace_period_seconds=120), environment, Path("ends"))
     assert made["HF_HUB_OFFLINE"] == made["HF_HUB_DISABLE_TELEMETRY"] == "1"

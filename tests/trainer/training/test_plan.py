@@ -85,7 +85,7 @@ def test_losses_and_weights_stay_as_asked() -> None:
 
 
 @pytest.mark.parametrize("dpo", [{"loss": ("hinge",), "label_smoothing": 0.1}, {"loss": ("exo_pair",)}])
-def test_a_loss_that_cannot_work_with_the_label_smoothing_is_refused(dpo: dict[str, Any]) -> None:
+def test_a_loss_that_does_not_fit_label_smoothing_is_refused(dpo: dict[str, Any]) -> None:
     with pytest.raises(RunError, match="labelSmoothing"):
         decide_losses(Dpo(**dpo))
 
@@ -102,7 +102,8 @@ def test_steps(rows: int, epochs: float, world: int, steps: int, per_epoch: int)
     assert (schedule.steps, schedule.steps_per_epoch) == (steps, per_epoch)
 
 
-def test_checkpoints_are_due_after_each_epoch_at_the_end_and_every_so_many_steps() -> None:
+def test_checkpoints_are_due_by_epoch_and_by_steps() -> None:
+    """And at the end."""
     assert [step for step in range(19) if Schedule(18, 9).is_due(step)] == [9, 18]
     assert [step for step in range(15) if Schedule(14, 9, every_steps=4).is_due(step)] == [4, 8, 9, 12, 14]
 
@@ -118,7 +119,7 @@ def test_the_plan_counts_the_work_of_the_whole_run() -> None:
     ("epochs", "every", "validation", "pays"),
     [(2, None, 16, True), (1, None, 16, False), (1, 2, 16, True), (1.5, None, 0, True)],
 )
-def test_reference_log_probabilities_are_precomputed_when_they_are_used_again(
+def test_references_are_precomputed_when_used_again(
     epochs: float, every: int | None, validation: int, pays: bool
 ) -> None:
     config = a_config(training={"epochs": epochs}, checkpoints={"every_steps": every})

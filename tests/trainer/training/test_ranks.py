@@ -44,7 +44,7 @@ def test_done_with_a_failing_launcher_is_no_success() -> None:
 
 
 @pytest.mark.parametrize("stopping", [True, False])
-def test_saved_and_stopped_because_this_pod_or_another_one_was_asked(stopping: bool) -> None:
+def test_saved_and_stopped_as_any_of_the_pods_was_asked(stopping: bool) -> None:
     outcome = fold(saved(0), saved(1), stopping=stopping)
     assert (outcome.state, outcome.step, exit_code(outcome)) == (OutcomeState.PREEMPTED, 7, 75)
     assert "saved at step 7" in outcome.message
@@ -67,7 +67,8 @@ def test_the_failing_process_tells_reason_and_exit_code(reason: Reason, code: in
     assert outcome.failure.log_tail == "last words"
 
 
-def test_the_first_failure_counts_and_losing_contact_is_never_the_first() -> None:
+def test_the_first_failure_counts() -> None:
+    """To lose contact is never the first."""
     outcome = fold(failed(0, Reason.RENDEZVOUS, at=1), failed(1, Reason.GPU_OUT_OF_MEMORY, at=2))
     assert outcome.failure is not None
     assert outcome.failure.reason is Reason.GPU_OUT_OF_MEMORY

@@ -42,7 +42,7 @@ def test_the_layout_shows_every_chart_of_the_specification() -> None:
     assert next(iter(LAYOUT["DPO"])) == "Loss"
 
 
-def test_a_sample_quotes_answers_so_that_markdown_in_them_is_inert() -> None:
+def test_a_sample_quotes_answers_and_their_markdown_is_inert() -> None:
     from dporun_trainer.training.tensorboard import sample
 
     text = sample("Who?", "# nobody\n<script>", "", "someone")

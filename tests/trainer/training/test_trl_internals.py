@@ -43,7 +43,7 @@ def test_upstream_is_what_the_fence_was_written_for(upstream: Upstream) -> None:
     assert found == upstream.sha256, advice
 
 
-def test_every_private_name_in_the_fence_is_listed_with_its_origin() -> None:
+def test_every_private_name_is_listed_with_its_origin() -> None:
     listed = {name for upstream in UPSTREAM for name in upstream.names}
     used = {name for _, name in private_names(ROOT / FENCE)}
     assert used == listed, "UPSTREAM and the code of trl_internals.py name other private parts"

@@ -7,8 +7,8 @@ UPSTREAM names every function of theirs that this file relies on, the line that 
 changes. A test compares the source of each with the hash kept here. When it fails after an update of a library:
 
 1. read the function again, and the code below that depends on it;
-2. run tests/trainer/training/test_train.py and test_resume.py, which compare with plain TRL and with a run that nobody
-   interrupted;
+2. run tests/trainer/training/test_attempt.py and test_resume.py, which compare with plain TRL and with a run that
+   nobody interrupted;
 3. only then renew ``line`` and ``sha256``: the test prints the new hash.
 """
 
