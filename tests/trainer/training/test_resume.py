@@ -14,7 +14,7 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import tiny_model, training
 from dporun_testing.training import a_config, attempt, stop_at_step
 from dporun_trainer.errors import RunError
-from dporun_trainer.run_folder import checkpoints
+from dporun_trainer.run_folder import RunFolder, checkpoints
 from dporun_trainer.run_folder.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
@@ -67,6 +67,21 @@ def test_resuming_is_exact(uninterrupted: Path, model: Path, tmp_path: Path, sto
     for name in ("train_loss", "eval_loss", "epoch", "num_tokens", "best_step", "total_flos"):
         assert ours[name] == theirs[name], name
     assert ours["attempts"] == len(stops) + 1
+
+
+def test_a_run_of_the_first_version_goes_on_with_its_history(uninterrupted: Path, model: Path, tmp_path: Path) -> None:
+    """Its log is one JSON list; an entry after the checkpoint never happened."""
+    config = a_config(training=EVERY_THREE)
+    directory = training.prepare(config, tmp_path, model)
+    with preempted():
+        attempt(config, directory, on_trainer=stop_at_step(4))
+    history = RunFolder(directory).history
+    entries = history.load()
+    history.path.unlink()
+    (directory / "log_history.json").write_text(json.dumps([*entries, {"step": 6, "loss": 9.0}]), encoding="utf-8")
+    attempt(config, directory)
+    assert training.history(directory) == training.history(uninterrupted)
+    assert not (directory / "log_history.json").exists()
 
 
 def test_stopped_at_the_last_step_of_half_an_epoch(model: Path, tmp_path: Path) -> None:
