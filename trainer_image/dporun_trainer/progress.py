@@ -1,4 +1,4 @@
-"""Progress of a pod: the file that tells it, and the arithmetic of percent and time left. No heavy imports."""
+"""Progress of a pod: its file, and the arithmetic of percent and time left. No heavy imports."""
 
 import contextlib
 import logging

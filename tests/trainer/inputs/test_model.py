@@ -181,7 +181,7 @@ def large_vocabulary(model: Path) -> None:
         (quantized, "is quantized"),
         (larger_than_its_weights, "some would start at random"),
         (lost_shard, "1 of 2 shards of the model are missing"),
-        (swapped_shard, "does not hold"),
+        (swapped_shard, "does not contain"),
         (broken_index, "is torn"),
         (no_tokenizer, "the tokenizer in .* cannot be loaded"),
         (no_eos, "has no EOS token"),

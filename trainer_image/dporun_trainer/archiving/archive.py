@@ -163,7 +163,7 @@ def _manifest(
     before: Manifest | None,
     best: BestCheckpoint | None,
 ) -> Manifest:
-    """Write down ``files``; the manifest of an earlier try, when it says the same."""
+    """List ``files`` in a manifest; that of an earlier try, when it lists the same."""
     ordered = tuple(files[name] for name in sorted(files))
     if before is not None and before.files == ordered:
         return before
@@ -185,7 +185,7 @@ def _manifest(
 def _commit(config: RunConfig, folder: RunFolder, store: Store, manifest: Manifest, before: Manifest | None) -> None:
     """Store the manifest, which makes the archive complete.
 
-    A copy stays here and is written first: it tells a later try that a manifest in the archive is its own.
+    A copy stays here and is written first: by it, a later try knows a manifest in the archive as its own.
     """
     try:
         folder.manifest.write(manifest)

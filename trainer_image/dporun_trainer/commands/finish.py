@@ -61,7 +61,7 @@ def finish(config: RunConfig, folder: RunFolder) -> Outcome:
         folder: of the run, with inputs/, final/ and the log history.
 
     Returns:
-        Succeeded with evaluation, health, verdict and metrics; Preempted when the process was told to stop.
+        Succeeded with evaluation, health, verdict and metrics; Preempted when the process was asked to stop.
 
     Raises:
         RunError: training has not finished, or a step failed.

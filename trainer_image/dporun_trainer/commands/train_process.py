@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Train as one rank; its end file says what accelerate's exit code cannot."""
+    """Train as one rank; its end file carries what accelerate's exit code cannot."""
     stop = threading.Event()
     with on_stop(stop.set, [signal.SIGTERM]):
         die_with_parent()

@@ -20,7 +20,7 @@ _RESPONSES = ("chosen", "rejected")
 
 
 class RowError(ValueError):
-    """A row cannot be a preference pair; the text says what is in it that must not be."""
+    """A row cannot be a preference pair; the message names what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def row_digest(pair: Pair, *, swapped: bool = False) -> bytes:
 
 @dataclass
 class Tally:
-    """Rows of which the same is to be said: how many, and the first few of them."""
+    """Rows with the same defect: how many, and the first few of them."""
 
     count: int = 0
     first: list[tuple[str, int]] = field(default_factory=list)

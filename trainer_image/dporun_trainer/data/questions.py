@@ -28,9 +28,9 @@ class Question(Document):
     match: Literal["contains", "exact"] = "contains"
     """Whether a right answer contains one of them, or is one, after normalisation."""
 
-    def is_right(self, said: str) -> bool:
-        """Whether ``said`` is a right answer: whole words count, case and punctuation do not."""
-        words = normalised(said)
+    def is_right(self, text: str) -> bool:
+        """Whether ``text`` is a right answer: whole words count, case and punctuation do not."""
+        words = normalised(text)
         for right in map(normalised, (self.answer, *self.accept)):
             if words == right or (self.match == "contains" and _contains(words, right)):
                 return True

@@ -32,7 +32,7 @@ def read_rows(path: Path, name: str | None = None) -> Iterator[Row]:
     """Read the rows of ``path`` as a stream; a row that cannot be read is a Row with an error.
 
     Args:
-        path: a file; its name tells its format (``.jsonl``, ``.json``, ``.ndjson``, each also with ``.gz``;
+        path: a file; its name decides its format (``.jsonl``, ``.json``, ``.ndjson``, each also with ``.gz``;
             ``.parquet``).
         name: of the file, for messages.
 

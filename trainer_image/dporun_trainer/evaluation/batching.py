@@ -37,7 +37,7 @@ def in_batches(
         items: what to work on.
         batch_size: items per batch, at least 1.
         length: size of an item, in tokens.
-        on_progress: told about every finished batch.
+        on_progress: called after every batch.
 
     Returns:
         One result per item, in the order of ``items``.

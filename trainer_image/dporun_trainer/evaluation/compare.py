@@ -1,8 +1,8 @@
 """Which of two answers is better, and why: by rules over their text, without a model as judge. Pure.
 
 The tuned model's own rewards would favour its own answers, and another model is not at hand in an offline pod. The
-data says what people prefer, so an answer is as good as it is near to the chosen response and far from the rejected
-one. That is coarse for one example and says something over many, as long as ties are called ties.
+data shows what people prefer, so an answer is as good as it is near to the chosen response and far from the rejected
+one. That is coarse for one example and means something over many, as long as ties count as ties.
 """
 
 import math
@@ -14,7 +14,7 @@ from enum import StrEnum
 CLEAR_DIFFERENCE = 0.05
 """Two answers whose preference differs by less than this are equally good."""
 REPETITIVE = 0.5
-"""An answer is repetitive when more than this share of it repeats what it has said before."""
+"""An answer is repetitive when more than this share of it repeats earlier text."""
 
 _WINDOW = 10
 _SHORTEST_LOOP = 60
@@ -85,7 +85,7 @@ def compare(*, base: str, tuned: str, chosen: str, rejected: str) -> Comparison:
 
 
 def fault(answer: str, chosen: str) -> str | None:
-    """Tell what is wrong with an answer whatever it says: it is empty or loops, and ``chosen`` does not."""
+    """Name the defect of an answer whatever its content: it is empty or loops, and ``chosen`` does not."""
     if not answer.strip() and chosen.strip():
         return "is empty"
     if repetition(answer) > REPETITIVE >= repetition(chosen):
@@ -94,7 +94,7 @@ def fault(answer: str, chosen: str) -> str | None:
 
 
 def repetition(text: str) -> float:
-    """Share of ``text`` that it has said before, from 0 to 1, by windows of 10 characters; 0 for short texts."""
+    """Share of ``text`` that repeats earlier text, from 0 to 1, by windows of 10 characters; 0 for short texts."""
     if len(text) < _SHORTEST_LOOP:
         return 0.0
     windows = [text[start : start + _WINDOW] for start in range(len(text) - _WINDOW + 1)]

@@ -130,7 +130,7 @@ def metrics(examples: Sequence[Example], *, pairs: int, beta: float) -> Evaluati
     """Put the numbers of ``evaluation_metrics.json`` together: means over examples, never over batches.
 
     Accuracy is the share of pairs whose chosen response has the strictly higher reward; ties are counted apart. The
-    intervals are seeded 95 % bootstrap intervals over examples. The logps accuracies say how often a model alone finds
+    intervals are seeded 95 % bootstrap intervals over examples. The logps accuracies are how often a model alone finds
     the chosen response more likely: the base's is where the run started. ``better_than_base`` means more wins than
     losses among the generated answers; ``better_p_value`` is the sign test of that.
 

@@ -24,8 +24,8 @@ class Item:
         question: as asked.
         answer: the reference answer.
         category: of the question.
-        base: what the base model says.
-        tuned: what the tuned model says.
+        base: the base model's answer.
+        tuned: the tuned model's answer.
         base_right: whether the base model is right.
         tuned_right: whether the tuned model is right.
         base_nll: negative log-likelihood of the reference answer under the base model, nats per token.
@@ -69,7 +69,7 @@ def score(items: Sequence[Item]) -> float:
 
         sum(weight * loss) / sum(weight)
 
-    A base model that answers well is judged by answers; one that answers nothing rightly by the likelihood of the
+    A base model that answers well is judged by answers; one that answers nothing correctly by the likelihood of the
     reference answers, so the score exists for weak models, too. It never falls when an answer gets worse or less
     likely; what was learned anew makes up for nothing. Drift from the base model's wording is reported and not
     counted: a tuned model is meant to speak differently, not to know less.
@@ -111,10 +111,10 @@ def measure(
         Tokens(tuple(prompt), tuple(_reference_ids(question, policy)))
         for prompt, question in zip(asked, questions, strict=True)
     ]
-    said = [Tokens(tuple(prompt), both.base.tokens) for prompt, both in zip(asked, answers, strict=True)]
+    own_answers = [Tokens(tuple(prompt), both.base.tokens) for prompt, both in zip(asked, answers, strict=True)]
     scored = logps_of_both(
         policy,
-        [*references, *said],
+        [*references, *own_answers],
         batch_size=batch_size,
         on_progress=stage(on_stage, "scoring general answers", models=4),
     )

@@ -12,7 +12,7 @@ from dporun_trainer.evaluation.policy import Policy, Sides
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said.
+    """What a model generated.
 
     Attributes:
         text: decoded, without special tokens and surrounding white space.
@@ -43,7 +43,7 @@ def answers_of_both(
         prompts: token ids, each ending where the answer begins.
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts at a time.
-        on_progress: told about answers, of both models.
+        on_progress: called with the answers of both models.
 
     Returns:
         Both answers to each prompt, in order.
@@ -108,5 +108,5 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> fr
 
 def _answer(tokens: list[int], tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> Answer:
     end = next((index for index, token in enumerate(tokens) if token in ends), None)
-    said = tuple(tokens if end is None else tokens[: end + 1])
-    return Answer(str(tokenizer.decode(said, skip_special_tokens=True)).strip(), said, finished=end is not None)
+    kept = tuple(tokens if end is None else tokens[: end + 1])
+    return Answer(str(tokenizer.decode(kept, skip_special_tokens=True)).strip(), kept, finished=end is not None)

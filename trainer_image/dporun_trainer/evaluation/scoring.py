@@ -70,9 +70,9 @@ class Reward:
 def encode_pair(pair: Pair, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None) -> EncodedPair | None:
     """Turn a preference pair into token ids as TRL's DPOTrainer does.
 
-    Text responses end with EOS, chat responses as the template says. A response begins where the tokens of prompt and
-    prompt + response part. What is longer than ``max_length`` loses its end. (trl/trainer/dpo_trainer.py,
-    ``_prepare_dataset`` and ``DataCollatorForPreference``.)
+    Text responses end with EOS, chat responses as the template ends them. A response begins where the tokens of
+    prompt and prompt + response part. What is longer than ``max_length`` loses its end.
+    (trl/trainer/dpo_trainer.py, ``_prepare_dataset`` and ``DataCollatorForPreference``.)
 
     Args:
         pair: text or messages.
@@ -118,7 +118,7 @@ def rewards(
         pairs: what to score.
         beta: the run's beta.
         batch_size: pairs at a time.
-        on_progress: told about the pairs scored; under one of the two models counts as half.
+        on_progress: called with the pairs scored; a pair scored under one of the two models counts as half.
 
     Returns:
         One Reward per pair, in order.

@@ -20,7 +20,7 @@ from dporun_trainer.inputs.lint import FEW_ROWS, Encoder, Lint
 from dporun_trainer.run_folder.prepared import LintReport
 
 _BATCH = 256
-_SAY_SECONDS = 5.0
+_REPORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def build(
     seed: int,
     train_path: Path,
     validation_path: Path,
-    say: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
     """Write the rows for training and validation as JSONL with an explicit prompt, and look at all of them.
 
@@ -76,20 +76,20 @@ def build(
         seed: of the choice of prompts.
         train_path: file to write.
         validation_path: file to write.
-        say: gets lines of progress.
+        on_progress: called with lines of progress.
 
     Raises:
         RunError: rows that cannot be used; the message names them.
 
     """
-    looked = _examine(train, Lint(train.uri, encoder, max_length), train_path, say)
+    looked = _examine(train, Lint(train.uri, encoder, max_length), train_path, on_progress)
     warnings = looked.warnings()
     if validation is None:
         _hold_out(looked.prompts, fraction, seed, train_path, validation_path, train.uri)
         report = LintReport(train=looked.facts())
         longest = looked.longest
     else:
-        other = _examine(validation, Lint(validation.uri, encoder, max_length), validation_path, say)
+        other = _examine(validation, Lint(validation.uri, encoder, max_length), validation_path, on_progress)
         _refuse_mixture(looked, other)
         leaked = looked.prompts & other.prompts
         report = LintReport(train=looked.facts(), validation=other.facts(), leaked_prompts=len(leaked))
@@ -104,15 +104,15 @@ def build(
             )
     train_rows, validation_rows = _count(train_path), _count(validation_path)
     if validation_rows < FEW_ROWS:
-        warnings.append(f"only {validation_rows} validation rows: losses and rates on them say little")
+        warnings.append(f"only {validation_rows} validation rows: losses and rates on them mean little")
     return Dataset(
         train_rows, validation_rows, _fingerprint(train_path, validation_path), report, tuple(warnings), longest
     )
 
 
-def _examine(source: Source, lint: Lint, path: Path, say: Callable[[str], None]) -> Lint:
+def _examine(source: Source, lint: Lint, path: Path, on_progress: Callable[[str], None]) -> Lint:
     """Look at every row of ``source`` and write those that can be used to ``path``."""
-    said = time.monotonic()
+    reported = time.monotonic()
     rows = itertools.chain.from_iterable(read_rows(file, name) for file, name in source.files)
     lint.files.extend(name for _, name in source.files)
     with _writer(path) as out:
@@ -125,9 +125,9 @@ def _examine(source: Source, lint: Lint, path: Path, say: Callable[[str], None])
                 except RowError as error:
                     lint.refuse(row.file, row.number, str(error))
             out.writelines(pair.line() + "\n" for pair in lint.keep(pairs))
-            if time.monotonic() - said >= _SAY_SECONDS:
-                said = time.monotonic()
-                say(f"looked at {lint.rows:,} rows of {source.uri}")
+            if time.monotonic() - reported >= _REPORT_SECONDS:
+                reported = time.monotonic()
+                on_progress(f"examined {lint.rows:,} rows of {source.uri}")
         _refuse(lint, source.uri)
     return lint
 
@@ -155,7 +155,7 @@ def _refuse(lint: Lint, uri: str) -> None:
 
 
 def _refuse_mixture(train: Lint, validation: Lint) -> None:
-    """Raise when one has text and the other messages: no loss on one says anything about the other."""
+    """Raise when one has text and the other messages: a loss on one means nothing for the other."""
     if train.conversational != validation.conversational:
         kinds = {True: "chat messages", False: "text"}
         raise RunError(
@@ -176,9 +176,9 @@ def _hold_out(prompts: set[bytes], fraction: float, seed: int, train: Path, vali
             f"{uri}: no validation rows can be held out, because all rows have the same prompt",
             hint="Name a file of validation rows in dataset.validation.",
         ) from error
-    with _writer(validation) as held, _writer(train) as rest, train.open(encoding="utf-8") as rows:
+    with _writer(validation) as validation_file, _writer(train) as train_file, train.open(encoding="utf-8") as rows:
         for line in rows:
-            (held if prompt_digest(_prompt(line)) in chosen else rest).write(line)
+            (validation_file if prompt_digest(_prompt(line)) in chosen else train_file).write(line)
 
 
 def _rows_with(prompts: set[bytes], path: Path) -> list[int]:

@@ -35,7 +35,7 @@ class Fetcher:
         """Make the base model available: (its folder, its commit on the Hub).
 
         Raises:
-            RunError: it cannot be had; says what to check.
+            RunError: it cannot be had; the error names what to check.
 
         """
         match parse(uri, claims=self.claims, reason=credentials.reason):
@@ -61,7 +61,7 @@ class Fetcher:
         ``uri`` names one file, or a folder of shards, or a split of a data set of the Hub.
 
         Raises:
-            RunError: they cannot be had; says what to check.
+            RunError: they cannot be had; the error names what to check.
 
         """
         match parse(uri, claims=self.claims, reason=credentials.reason):

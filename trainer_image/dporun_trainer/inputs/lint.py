@@ -12,7 +12,7 @@ from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder.prepared import DataFacts, Lengths
 
 FEW_ROWS = 20
-"""With fewer, a rate says little."""
+"""With fewer, a rate means little."""
 LONGER_SHARE = 0.75
 LONGER_RATIO = 1.25
 """Chosen responses that are longer in this share of rows, by this factor on average, teach length."""
@@ -108,7 +108,7 @@ class Encoder:
 
 @dataclass
 class Lint:
-    """Looks at the pairs of one source, batch by batch, and remembers what there is to say.
+    """Looks at the pairs of one source, batch by batch, and remembers what to warn of.
 
     ``errors`` holds what no run can go on with, by what is wrong; every other finding is in warnings().
     """

@@ -61,7 +61,7 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
         lora: the adapter to be trained.
 
     Raises:
-        RunError: the model cannot be trained as it is; says which file, and what to do.
+        RunError: the model cannot be trained as it is; names the file, and what to do.
 
     """
     if not folder.is_dir():
@@ -71,10 +71,10 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
     model = _empty_model(config)
     stored = {name: shape for shard in shards for name, (shape, _) in shard.tensors.items()}
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    held = sum(math.prod(shape) for shape in stored.values())
-    if held < parameters:
+    stored_numbers = sum(math.prod(shape) for shape in stored.values())
+    if stored_numbers < parameters:
         raise _invalid(
-            f"the weights in {folder} hold {held:,} numbers, but {type(model).__name__} of config.json has "
+            f"the weights in {folder} hold {stored_numbers:,} numbers, but {type(model).__name__} of config.json has "
             f"{parameters:,} parameters: some would start at random",
             "Fetch the whole model again, or correct config.json.",
         )
@@ -152,9 +152,11 @@ def read_shards(folder: Path) -> list[Shard]:
                 "Fetch the model again.",
             )
         shards = [read_header(folder / part) for part in parts]
-        held = {(name, shard.path.name) for shard in shards for name in shard.tensors}
-        if lost := [name for name, part in weight_map.items() if (name, part) not in held]:
-            raise _invalid(f"{weight_map[lost[0]]} does not hold {lost[0]}, as the index says", "Fetch it again.")
+        contained = {(name, shard.path.name) for shard in shards for name in shard.tensors}
+        if lost := [name for name, part in weight_map.items() if (name, part) not in contained]:
+            raise _invalid(
+                f"{weight_map[lost[0]]} does not contain {lost[0]}, but the index names it", "Fetch it again."
+            )
         return shards
     if WEIGHTS in names:
         return [read_header(folder / WEIGHTS)]
@@ -165,7 +167,7 @@ def read_shards(folder: Path) -> list[Shard]:
 
 
 def read_header(path: Path) -> Shard:
-    """Read the header of a safetensors file, and check that the file has the size that the header tells.
+    """Read the header of a safetensors file, and check that the file has the size that the header implies.
 
     The format: 8 bytes little-endian length, that much JSON, then the tensors without gaps
     (https://github.com/huggingface/safetensors#format).
@@ -197,7 +199,7 @@ def read_header(path: Path) -> Shard:
 def fingerprint(shards: list[Shard]) -> str:
     """SHA-256 over the tensors' names, shapes and types, and over samples of their data.
 
-    Tells apart any two models of which one was trained further, without reading all of either.
+    It differs between any two models of which one was trained further, without reading all of either.
     """
     digest = hashlib.sha256()
     for shard in shards:

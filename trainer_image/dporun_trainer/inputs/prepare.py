@@ -52,19 +52,19 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
     def show(line: str) -> None:
         folder.progress.update(stage=Stage.PREPARING, detail=shorten(line, 256))
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         log.info("%s", line)
         show(line)
 
     fetcher = Fetcher(claims, show)
-    say(f"fetching the model from {config.model.uri}")
+    report(f"fetching the model from {config.model.uri}")
     model_path, revision = fetcher.model(config.model.uri, config.model.revision, folder.input_model, MODEL)
     model = _checked(config, model_path)
-    say(f"{model.architecture} with {model.parameters:,} parameters ({model.dtype}) is fit for training")
+    report(f"{model.architecture} with {model.parameters:,} parameters ({model.dtype}) is fit for training")
     if config.checkpoints.resume_from:
         fetch_adapter(config, model, folder.input_adapter)
     general = _general(config, folder, fetcher)
-    dataset = _dataset(config, folder, fetcher, model_path, say)
+    dataset = _dataset(config, folder, fetcher, model_path, report)
     warnings = [*check_positions(model_path, model, dataset.longest), *dataset.warnings]
     for warning in warnings:
         log.warning("%s", warning)
@@ -145,7 +145,7 @@ def _general(config: RunConfig, folder: RunFolder, fetcher: Fetcher) -> Path | N
 
 
 def _dataset(
-    config: RunConfig, folder: RunFolder, fetcher: Fetcher, model_path: Path, say: Callable[[str], None]
+    config: RunConfig, folder: RunFolder, fetcher: Fetcher, model_path: Path, on_progress: Callable[[str], None]
 ) -> Dataset:
     """Fetch the preference pairs, check them, and write what training and validation get."""
     sources = {
@@ -162,7 +162,7 @@ def _dataset(
         seed=config.training.seed,
         train_path=folder.input_train,
         validation_path=folder.input_validation,
-        say=say,
+        on_progress=on_progress,
     )
 
 

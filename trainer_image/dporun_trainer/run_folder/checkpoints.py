@@ -141,7 +141,7 @@ def update_marker(checkpoint: Checkpoint, *, eval_loss: float) -> Checkpoint:
 
 
 def newest_complete(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
-    """Choose the checkpoint to go on from."""
+    """Choose the checkpoint to resume from."""
     return max(checkpoints, key=lambda checkpoint: checkpoint.step, default=None)
 
 
@@ -170,7 +170,7 @@ def to_delete(checkpoints: Sequence[Checkpoint], best: Checkpoint | None, runnin
 
 
 def differences(saved: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
-    """Tell in words where two identities differ: ``worldSize: 2 then, 1 now``."""
+    """Describe where two identities differ: ``worldSize: 2 then, 1 now``."""
     fields = [*wanted, *(name for name in saved if name not in wanted)]
     return [
         f"{name}: {saved.get(name)} then, {wanted.get(name)} now"

@@ -20,7 +20,7 @@ def save_final(folder: RunFolder, base: Mapping[str, str | None]) -> Checkpoint:
 
     Args:
         folder: of the run.
-        base: what adapter_config.json says of the base model instead of its path in this pod.
+        base: entries of adapter_config.json about the base model, which replace its path in this pod.
 
     Raises:
         RunError: there is no complete checkpoint.

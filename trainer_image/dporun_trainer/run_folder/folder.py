@@ -91,7 +91,7 @@ class RunFolder:
         return cls(part.resolve().parent)
 
     def node_outcome(self, node: str) -> JsonFile[Outcome]:
-        """How training ended on a node: node 0 tells it for the run, the others for themselves."""
+        """How training ended on a node: that of node 0 is the run's."""
         return self.outcome if node == "0" else self._outcome(f"{names.OUTCOME.stem}-{node}{names.OUTCOME.suffix}")
 
     def load_prepared(self) -> Prepared:

@@ -28,17 +28,17 @@ def select(paths: Sequence[str], include: tuple[ArchiveContent, ...], best: str 
 
     Args:
         paths: every file of the run's directory, relative to it.
-        include: the parts that are wanted.
+        include: the parts to archive.
         best: folder of the best checkpoint, to be archived instead of ``final/`` where a run ended without one.
 
     Returns:
-        The names that go to the archive: of the parts that are wanted, and the run's configuration and metrics.
+        The names of the files in those parts, and of the run's configuration and metrics.
 
     """
     if any(name.startswith(f"{names.FINAL}/") for name in paths):
         best = None
 
-    def wanted(name: str) -> bool:
+    def included(name: str) -> bool:
         top, _, rest = name.partition("/")
         if any(part.startswith(".") or part.endswith(".part") for part in PurePosixPath(name).parts):
             return False
@@ -49,4 +49,4 @@ def select(paths: Sequence[str], include: tuple[ArchiveContent, ...], best: str 
             return ArchiveContent.CHECKPOINTS in include or (ArchiveContent.BEST in include and top == best)
         return _FOLDERS.get(top) in include
 
-    return sorted(name for name in paths if wanted(name))
+    return sorted(name for name in paths if included(name))

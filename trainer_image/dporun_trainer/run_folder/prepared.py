@@ -81,7 +81,7 @@ class ModelFacts(Document):
     vocabulary: int = Field(gt=0)
     """Rows of the token embedding."""
     max_positions: int | None = None
-    """Longest sequence, in tokens, that the model was made for, where its config tells."""
+    """Longest sequence, in tokens, that the model was made for, where its config has it."""
     lora_modules: int = Field(gt=0)
     """Layers that get an adapter."""
     lora_parameters: int = Field(gt=0)

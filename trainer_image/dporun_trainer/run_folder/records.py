@@ -113,7 +113,7 @@ class TrainingRecord(Record):
 
 
 class TrainingMetrics(Record):
-    """training_metrics.json: totals over all attempts. Written last by training, it says that training is done."""
+    """training_metrics.json: totals over all attempts. Training writes it last, so it marks that training is done."""
 
     train_loss: float | None = None
     train_runtime: float | None = None

@@ -70,7 +70,7 @@ class S3Store:
     """The objects of a bucket below a prefix, as a Store (see there).
 
     Every upload carries its SHA-256, so that the server refuses what was damaged on the way, and is compared with what
-    the server then says to have (by reading it, where the server keeps no checksums).
+    the server then reports (by reading it, where the server keeps no checksums).
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class S3Store:
             self._fail(error, "read", name)
 
     def stat(self, name: str) -> StoredFile | None:
-        """Tell the size of an object; None when there is none."""
+        """Size of an object; None when there is none."""
         try:
             return StoredFile(name, self._client.head_object(**self._at(name))["ContentLength"])
         except (BotoCoreError, ClientError) as error:
@@ -203,7 +203,7 @@ class S3Store:
                     raise
             self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
         except BaseException:
-            with contextlib.suppress(BotoCoreError, ClientError):  # the first error is the one to tell
+            with contextlib.suppress(BotoCoreError, ClientError):  # the first error is the one that matters
                 self._client.abort_multipart_upload(**upload)
             raise
 
@@ -265,7 +265,7 @@ class S3Store:
 
 
 def explain(error: Exception, what: str, credentials: Credentials, endpoint: str) -> RunError:
-    """Turn an error of boto3 into one that says what to check.
+    """Turn an error of boto3 into one that names what to check.
 
     One that may pass (no answer, an overloaded server) keeps the run alive for another try, unless it is the archive
     that fails: that has a reason, and tries, of its own.
@@ -308,7 +308,7 @@ def _encode(digest: bytes) -> str:
 
 
 def _checksum(content: Content) -> str:
-    """Tell what S3 calls the SHA-256 of an object: that of the whole, or of its parts' checksums and their number."""
+    """What S3 calls the SHA-256 of an object: that of the whole, or of its parts' checksums and their number."""
     if len(content.parts) == 1:
         return _encode(content.parts[0])
     return f"{_encode(hashlib.sha256(b''.join(content.parts)).digest())}-{len(content.parts)}"

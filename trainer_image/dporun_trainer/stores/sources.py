@@ -45,7 +45,7 @@ class Credentials:
     """The environment variables that one Secret of the run provides.
 
     The pod of a run may hold the Secrets of its model, its data set and its archive, with the same keys in each; they
-    are told apart by a prefix (``envFrom[].prefix``): ``MODEL_AWS_ACCESS_KEY_ID``. Without a prefixed variable, the
+    are kept apart by a prefix (``envFrom[].prefix``): ``MODEL_AWS_ACCESS_KEY_ID``. Without a prefixed variable, the
     plain one counts, as everywhere else.
     """
 
