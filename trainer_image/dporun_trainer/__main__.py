@@ -2,12 +2,10 @@
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 from dporun_api import logs
-from dporun_api.pod import LOG_LEVEL_VARIABLE
 
 _COMMANDS = {
     "prepare": "fetch and check model and data, before a GPU is held",
@@ -26,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser(words[:1]).parse_args(words)
-    logs.configure(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
+    logs.configure()
     return int(arguments.run(arguments))
 
 

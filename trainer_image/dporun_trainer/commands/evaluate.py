@@ -2,8 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from dporun_api.pod import ExitCode
+from dporun_api.run_config import Precision
 from dporun_trainer.commands.shared import explained, positive
 from dporun_trainer.data.pairs import read_pairs
 from dporun_trainer.data.questions import load_questions
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens", type=positive(int), default=128, help="longest answer, in tokens (default: %(default)s)"
     )
     parser.add_argument("--batch-size", type=positive(int), default=8, help="pairs at a time (default: %(default)s)")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
     general = parser.add_mutually_exclusive_group()
     general.add_argument("--general", type=Path, help="general questions, JSONL (default: a built-in set of 60)")
     general.add_argument("--no-general", action="store_true", help="ask no general questions")

@@ -9,14 +9,12 @@ finishing goes on where it was.
 import argparse
 import gc
 import logging
-import os
 import sys
 import time
 from functools import cache
 from pathlib import Path
 
 from dporun_api import logs
-from dporun_api.pod import LOG_LEVEL_VARIABLE
 from dporun_api.results import EvaluationSummary, Health, Outcome, OutcomeState, Stage, Verdict
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
@@ -201,7 +199,7 @@ def main() -> int:
         parser = argparse.ArgumentParser(prog="python -m dporun_trainer.commands.finish", description=__doc__)
         add_process_arguments(parser)
         arguments = parser.parse_args()
-        logs.configure(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
+        logs.configure()
         folder = RunFolder(arguments.directory)
         return conclude(lambda: finish(read_config(arguments.config), folder), folder.finish_outcome.write)
 

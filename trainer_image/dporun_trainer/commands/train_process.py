@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 
 from dporun_api import logs
-from dporun_api.pod import LOG_LEVEL_VARIABLE, ExitCode
+from dporun_api.pod import ExitCode
 from dporun_api.results import OutcomeState
 from dporun_api.run_config import RunConfig
 from dporun_trainer.commands.shared import add_process_arguments, read_config
@@ -59,7 +59,7 @@ def die_with_parent() -> None:
 def _configure_logging() -> None:
     """Log only about the run: without the libraries' deprecation warnings, and in full on rank 0 alone."""
     main = os.environ.get("RANK", "0") == "0"
-    logs.configure(os.environ.get(LOG_LEVEL_VARIABLE, "INFO") if main else "WARNING")
+    logs.configure(None if main else "WARNING")
     warnings.filterwarnings("ignore", category=FutureWarning)
     for library in ("accelerate", "deepspeed", "DeepSpeed", "transformers", "trl", "datasets", "torch", "filelock"):
         logging.getLogger(library).setLevel(logging.ERROR)

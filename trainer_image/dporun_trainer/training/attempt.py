@@ -45,16 +45,16 @@ class Attempt:
         with self._alive(Stage.LOADING):
             prepared = self._folder.load_prepared()
             self.trainer = trainer = build(self._config, prepared, self._folder, self._stop, self._diagnose)
-            checkpoint = trainer.run.resumed
             if self._main:
-                bookkeeping.begin(trainer, prepared, checkpoint)
-                reporter = Reporter(trainer, checkpoint)
+                bookkeeping.begin(trainer, prepared)
+                reporter = Reporter(trainer)
                 trainer.add_callback(reporter)
-                trainer.add_callback(Charts(trainer, reporter, checkpoint))
+                trainer.add_callback(Charts(trainer, reporter))
             if before is not None:
                 before(trainer)
             trainer.accelerator.wait_for_everyone()
             trainer.stop_if_asked()
+        checkpoint = trainer.run.resumed
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         with self._alive(Stage.TRAINING):
             if self._main:

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
 
 
-def begin(trainer: "RunTrainer", prepared: Prepared, checkpoint: Checkpoint | None) -> None:
+def begin(trainer: "RunTrainer", prepared: Prepared) -> None:
     """Clear what earlier attempts left torn, or all of it when this one starts again, and record the configuration."""
     folder = trainer.run.folder
     folder.checkpoints.discard_torn()
-    if checkpoint is None:
+    if trainer.run.resumed is None:
         folder.checkpoints.discard_all()
         shutil.rmtree(folder.tensorboard, ignore_errors=True)
     folder.training_config.write(describe(trainer, prepared))

@@ -11,7 +11,6 @@ from transformers import TrainerCallback
 from dporun_api.metrics import METRICS
 from dporun_api.results import Metrics, Stage
 from dporun_trainer.progress import TotalWork, WorkDone, finishing_seconds, pace, percent, seconds_left
-from dporun_trainer.run_folder.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
@@ -25,14 +24,14 @@ _RECENT_STEPS = 20
 class Reporter(TrainerCallback):
     """Keep progress and history up to date; on rank 0 only."""
 
-    def __init__(self, trainer: "RunTrainer", resumed: Checkpoint | None):
+    def __init__(self, trainer: "RunTrainer"):
         self._trainer = trainer
         self._progress = trainer.run.folder.progress
         self._recorded: int | None = None
-        self._resumed = resumed
         self._step_seconds: list[float] = []
         self._evaluation_seconds: list[float] = []
-        self._mark = self._told = time.monotonic()
+        self._unit_began = time.monotonic()  # of the step or validation that is under way
+        self._updated = time.monotonic()  # the newest progress
         self._evaluated = 0
         self._seconds_per_token = 0.0
 
@@ -43,55 +42,56 @@ class Reporter(TrainerCallback):
         pairs = len(recent) * self._trainer.run.config.effective_batch_size
         return pairs / sum(recent) if recent else None
 
-    def answered(self, seconds: float, tokens: int) -> None:
-        """Take note of how long generating ``tokens`` took, to foresee how long evaluation will take."""
+    def record_answers(self, seconds: float, tokens: int) -> None:
+        """Record how long generating ``tokens`` took: evaluation after training is estimated from it."""
         if tokens:
             self._seconds_per_token = seconds / tokens
-        self._mark = time.monotonic()
+        self._unit_began = time.monotonic()
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Say that training starts."""
-        self._mark = time.monotonic()
-        resumed = self._resumed.path.name if self._resumed else None
+        """Report that training starts, and from which checkpoint."""
+        self._unit_began = time.monotonic()
+        checkpoint = self._trainer.run.resumed
+        resumed = checkpoint.path.name if checkpoint else None
         self._record(state.log_history)
-        self._tell(state, stage=Stage.TRAINING, resumed_from=resumed, detail=None)
+        self._update_progress(state, stage=Stage.TRAINING, resumed_from=resumed, detail=None)
         if resumed:
-            log.info("going on from %s of %d steps", resumed, state.max_steps)
+            log.info("resuming from %s of %d steps", resumed, state.max_steps)
 
     def on_substep_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Show that training is alive."""
-        self._tell_now_and_then(state)
+        """Report that training is alive."""
+        self._update_progress_if_due(state)
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Take note of how long a step took."""
+        """Record how long a step took."""
         now = time.monotonic()
-        self._step_seconds.append(now - self._mark)
-        self._mark = now
-        self._tell_now_and_then(state)
+        self._step_seconds.append(now - self._unit_began)
+        self._unit_began = now
+        self._update_progress_if_due(state)
 
     def on_prediction_step(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Show that validation is alive."""
+        """Report that validation is alive."""
         self._evaluated += 1
-        self._tell_now_and_then(state, detail=f"validating, batch {self._evaluated}")
+        self._update_progress_if_due(state, detail=f"validating, batch {self._evaluated}")
 
     def on_evaluate(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Take note of how long a validation took."""
+        """Record how long a validation took."""
         now = time.monotonic()
-        self._evaluation_seconds.append(now - self._mark)
-        self._mark, self._evaluated = now, 0
-        self._tell(state, detail=None)
+        self._evaluation_seconds.append(now - self._unit_began)
+        self._unit_began, self._evaluated = now, 0
+        self._update_progress(state, detail=None)
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Name the best checkpoint."""
+        """Report the best checkpoint."""
         best = self._trainer.run.folder.checkpoints.best()
-        self._tell(state, best_checkpoint=best.summary() if best else None)
-        self._mark = time.monotonic()
+        self._update_progress(state, best_checkpoint=best.summary() if best else None)
+        self._unit_began = time.monotonic()
 
     def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Tell the newest values and what they mean."""
+        """Report the newest metrics and the health that they show."""
         run = self._trainer.run
         self._record(state.log_history)
-        self._tell(state, metrics=newest(state.log_history), health=run.diagnose(state.log_history))
+        self._update_progress(state, metrics=newest(state.log_history), health=run.diagnose(state.log_history))
         log.info("%s", line(state.log_history[-1], run.plan.schedule.steps))
 
     def _record(self, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -103,15 +103,15 @@ class Reporter(TrainerCallback):
             history.append(entries[self._recorded :])
         self._recorded = len(entries)
 
-    def _tell_now_and_then(self, state: Any, **changes: Any) -> None:
-        if time.monotonic() - self._told >= _EVERY_SECONDS:
-            self._tell(state, **changes)
+    def _update_progress_if_due(self, state: Any, **changes: Any) -> None:
+        if time.monotonic() - self._updated >= _EVERY_SECONDS:
+            self._update_progress(state, **changes)
 
-    def _tell(self, state: Any, **changes: Any) -> None:
+    def _update_progress(self, state: Any, **changes: Any) -> None:
         work = self._trainer.run.plan.work
         evaluations = sum("eval_loss" in entry for entry in state.log_history)
         done = WorkDone(state.global_step, evaluations, self._step_seconds, self._evaluation_seconds)
-        self._told = time.monotonic()
+        self._updated = time.monotonic()
         self._progress.update(
             step=state.global_step,
             total_steps=work.steps,

@@ -12,7 +12,6 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
 
 from dporun_api.metrics import CHARTS, METRICS
-from dporun_trainer.run_folder.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from dporun_trainer.training.reporter import Reporter
@@ -44,11 +43,11 @@ LAYOUT = {
 class Charts(TrainerCallback):
     """Write the charts; on rank 0 only."""
 
-    def __init__(self, trainer: "RunTrainer", reporter: "Reporter", resumed: Checkpoint | None):
+    def __init__(self, trainer: "RunTrainer", reporter: "Reporter"):
         self._trainer = trainer
         self._reporter = reporter
         self._answers: Answers | None = None
-        root = trainer.run.folder.tensorboard
+        root, resumed = trainer.run.folder.tensorboard, trainer.run.resumed
         # What an attempt wrote after the checkpoint it was resumed from never happened.
         purge = None if resumed is None else resumed.step + 1
         self._train = SummaryWriter(str(root / "train"), purge_step=purge)
@@ -77,7 +76,7 @@ class Charts(TrainerCallback):
         for number, text in enumerate(self._answers.compare(), start=1):
             self._validation.add_text(f"samples/{number}", text, state.global_step)
         self._validation.flush()
-        self._reporter.answered(time.monotonic() - started, self._answers.tokens)
+        self._reporter.record_answers(time.monotonic() - started, self._answers.tokens)
 
     def on_train_end(self, *_: Any, **_named: Any) -> None:
         """Close the files."""
