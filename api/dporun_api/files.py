@@ -48,6 +48,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make the creation or renaming of files in ``folder`` durable, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)

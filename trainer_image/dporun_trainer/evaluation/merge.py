@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dporun_api.files import read_json, sha256, sync_folder, write_json
+from dporun_api.files import read_json, sha256, sync_file, sync_folder, write_json
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
@@ -113,7 +112,7 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
         write_json(partial / MERGE_RECORD, asdict(result))
         for path in partial.iterdir():
             path.chmod(0o644)
-            _sync(path)
+            sync_file(path)
         sync_folder(partial)
         shutil.rmtree(output, ignore_errors=True)
         partial.rename(output)
@@ -214,8 +213,3 @@ def _require_space(base: str | Path, folder: Path) -> None:
             f"the merged model needs {needed / 1e6:,.1f} MB and {folder} has {free / 1e6:,.1f} MB left",
             hint="Set a larger spec.storage.size; the adapter in final/ is complete and kept.",
         )
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -14,8 +14,6 @@ from dporun_trainer.stores.archive_store import open_store, read_manifest
 from dporun_trainer.stores.restore import copy_files
 from dporun_trainer.stores.sources import ARCHIVE
 
-_ADAPTER = "final/"
-
 
 def fetch_adapter(config: RunConfig, model: ModelFacts, folder: Path) -> None:
     """Fetch the adapter that ``checkpoints.resumeFrom`` names, and check that it fits this run.
@@ -38,7 +36,7 @@ def fetch_adapter(config: RunConfig, model: ModelFacts, folder: Path) -> None:
         region=place.region if place else None,
     )
     manifest = read_manifest(store, reason)
-    files = [file for file in manifest.files if file.path.startswith(_ADAPTER)]
+    files = manifest.adapter()
     if not files:
         raise RunError(reason, f"{uri} has no adapter: the run ended before it had one", hint="Name another run.")
     if manifest.model.fingerprint not in {None, model.fingerprint}:
@@ -47,8 +45,7 @@ def fetch_adapter(config: RunConfig, model: ModelFacts, folder: Path) -> None:
             f"the adapter in {uri} was trained on another base model: {_name(manifest)}",
             hint="Set model.uri (and model.revision) to that model.",
         )
-    renamed = {file.path: file.path.removeprefix(_ADAPTER) for file in files}
-    copy_files(store, files, folder, reason, renamed)
+    copy_files(store, files, folder, reason)
     require_same_shape(config.lora, read_json(folder / "adapter_config.json"), uri)
 
 

@@ -1,6 +1,5 @@
 """Checkpoints of a run: which are complete, which is best, which stay. Plain files and pure decisions, no torch."""
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from dporun_api import run_folder as names
 from dporun_api.document import Document, Finite
-from dporun_api.files import sync_folder, write_text
+from dporun_api.files import sync_file, sync_folder, write_text
 from dporun_api.results import BestCheckpoint
 
 
@@ -120,11 +119,7 @@ def mark_complete(path: Path, marker: Marker) -> Checkpoint:
     sizes = {}
     for file in sorted(path.rglob("*")):
         if file.is_file() and file.name != names.COMPLETE:
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file(file)
             sizes[file.relative_to(path).as_posix()] = file.stat().st_size
     for below in {path, *(path / name for name in sizes)}:
         sync_folder(below if below.is_dir() else below.parent)

@@ -1,11 +1,9 @@
 """``final``: the adapter of the best checkpoint, with its tokenizer; the result of a run."""
 
-import os
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
-from dporun_api.files import read_json, sync_folder, write_json
+from dporun_api.files import read_json, sync_file, sync_folder, write_json
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder.checkpoints import Checkpoint
@@ -36,18 +34,10 @@ def save_final(folder: RunFolder, base: Mapping[str, str | None]) -> Checkpoint:
     for file in best.path.iterdir():
         if file.is_file() and file.name.startswith(_RESULT_FILES):
             shutil.copy2(file, temporary / file.name)
-            _sync(temporary / file.name)
+            sync_file(temporary / file.name)
     adapter = temporary / "adapter_config.json"
     write_json(adapter, read_json(adapter) | dict(base))
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     sync_folder(folder.path)
     return best
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

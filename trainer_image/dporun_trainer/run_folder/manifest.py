@@ -52,3 +52,8 @@ class Manifest(Document):
     tools: dict[str, str] = Field(default_factory=dict)
     """Versions of the software that made the archive."""
     files: tuple[ManifestFile, ...]
+
+    def adapter(self) -> dict[str, ManifestFile]:
+        """Files of the run's adapter, by their names in its folder; none where the run ended before it had one."""
+        prefix = f"{names.FINAL}/"
+        return {file.path.removeprefix(prefix): file for file in self.files if file.path.startswith(prefix)}

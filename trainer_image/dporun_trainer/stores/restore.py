@@ -1,5 +1,6 @@
 """Bring an archived run back, and check every file against the manifest."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from dporun_api.files import sha256
@@ -29,30 +30,27 @@ def restore(
     """
     store = open_store(uri, endpoint=endpoint, region=region)
     manifest = read_manifest(store, ARCHIVE.reason)
-    files = [file for file in manifest.files if file.path.startswith(only)]
+    files = {file.path: file for file in manifest.files if file.path.startswith(only)}
     copy_files(store, files, target, ARCHIVE.reason)
     return manifest
 
 
-def copy_files(
-    store: Store, files: list[ManifestFile], target: Path, reason: Reason, names: dict[str, str] | None = None
-) -> None:
+def copy_files(store: Store, files: Mapping[str, ManifestFile], target: Path, reason: Reason) -> None:
     """Copy ``files`` of an archived run below ``target``, and check each against its checksum.
 
     Args:
         store: the archive.
-        files: of its manifest.
+        files: of its manifest, by the path that each gets below ``target``.
         target: folder to make or to complete.
         reason: of the error, should there be one.
-        names: path below ``target`` of a file, where it is not its path in the archive.
 
     Raises:
         RunError: a file is missing or damaged in the archive, or ``target`` has another file in its place.
 
     """
-    meter = Meter("restored", len(files), sum(file.bytes for file in files))
-    for file in files:
-        path = target / (names or {}).get(file.path, file.path)
+    meter = Meter("restored", len(files), sum(file.bytes for file in files.values()))
+    for name, file in files.items():
+        path = target / name
         if path.exists():
             if not path.is_file() or path.stat().st_size != file.bytes or sha256(path) != file.sha256:
                 raise RunError(
