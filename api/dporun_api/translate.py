@@ -8,7 +8,7 @@ from dporun_api.v1alpha1.spec import DPORunSpec
 
 D = TypeVar("D", bound=Document)
 
-_CLUSTER_ONLY = {"secret_ref", "service_account_name"}
+_CLUSTER_ONLY = {"secret_ref", "service_account_name", "retry_for_seconds"}
 """Fields of the API that only the operator needs."""
 
 

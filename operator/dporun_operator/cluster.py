@@ -138,14 +138,14 @@ class Cluster:
                 raise
 
     async def set_finalizers(
-        self, namespace: str, name: str, finalizers: list[str], *, resource_version: str
+        self, kind: str, namespace: str, name: str, finalizers: list[str], *, resource_version: str
     ) -> Manifest:
-        """Replace a run's finalizers, provided that nobody has changed the run meanwhile."""
+        """Replace an object's finalizers, provided that nobody has changed it meanwhile."""
         patch = [
             {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version},
             {"op": "add", "path": "/metadata/finalizers", "value": finalizers},
         ]
-        path = _path(KIND, namespace, name)
+        path = _path(kind, namespace, name)
         return await self._call(
             "PATCH", path, query={"fieldManager": names.OPERATOR}, body=patch, content_type=JSON_PATCH
         )

@@ -105,6 +105,8 @@ class Reconciler:
         plan = decide(run, await self._observe(run), self._settings, self._clock())
         await self._act(run, plan)
         resource_version = await self._write(run, await self._with_log(run, plan.status), plan.events)
+        for claim in plan.unprotect:
+            await self._unprotect(run, claim)
         for target in plan.delete:
             await self._delete(run, target, again=plan.release)
         if plan.release:
@@ -119,7 +121,7 @@ class Reconciler:
         metadata = body["metadata"]
         finalizers = [*metadata.get("finalizers", ()), names.FINALIZER]
         held = await self._cluster.set_finalizers(
-            metadata["namespace"], metadata["name"], finalizers, resource_version=metadata["resourceVersion"]
+            KIND, metadata["namespace"], metadata["name"], finalizers, resource_version=metadata["resourceVersion"]
         )
         self._cache.put_run(held)
         return held
@@ -128,7 +130,7 @@ class Reconciler:
         self, namespace: str, name: str, finalizers: tuple[str, ...], resource_version: str
     ) -> None:
         rest = [finalizer for finalizer in finalizers if finalizer != names.FINALIZER]
-        await self._cluster.set_finalizers(namespace, name, rest, resource_version=resource_version)
+        await self._cluster.set_finalizers(KIND, namespace, name, rest, resource_version=resource_version)
 
     # 2. read
 
@@ -193,6 +195,17 @@ class Reconciler:
         if found is None or kind != "PersistentVolumeClaim":
             await self._cluster.apply(manifest)
         self._applied.mark(run.uid, kind, name, action)
+
+    async def _unprotect(self, run: Run, claim: str) -> None:
+        """Take our finalizer off a claim of this run."""
+        kind = "PersistentVolumeClaim"
+        with contextlib.suppress(NameTakenError):
+            found = await self._cluster.find(kind, run.namespace, claim, run_uid=run.uid)
+            before = found["metadata"].get("finalizers", []) if found else []
+            if found and names.RESULTS_FINALIZER in before:
+                rest = [finalizer for finalizer in before if finalizer != names.RESULTS_FINALIZER]
+                version = found["metadata"]["resourceVersion"]
+                await self._cluster.set_finalizers(kind, run.namespace, claim, rest, resource_version=version)
 
     async def _delete(self, run: Run, target: Delete, *, again: bool) -> None:
         """Delete a child; an object of another owner stays, whatever its name."""

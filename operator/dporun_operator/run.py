@@ -30,6 +30,8 @@ class Run:
     resource_version: str
     finalizers: tuple[str, ...]
     deleting: bool
+    force_release: bool
+    """Whether the user asks to let the run go, whatever becomes of its results."""
     spec: DPORunSpec
     status: DPORunStatus
     manifest: Manifest
@@ -57,6 +59,7 @@ class Run:
             resource_version=metadata["resourceVersion"],
             finalizers=tuple(metadata.get("finalizers", ())),
             deleting="deletionTimestamp" in metadata,
+            force_release=metadata.get("annotations", {}).get(names.FORCE_RELEASE) == metadata["uid"],
             spec=spec,
             status=status,
             manifest=_as_written(body),

@@ -63,6 +63,7 @@ def test_the_phase_of_work_under_way() -> None:
         Reason.TRAINING: Phase.TRAINING,
         Reason.EVALUATING: Phase.EVALUATING,
         Reason.ARCHIVING: Phase.ARCHIVING,
+        Reason.ARCHIVE_RETRYING: Phase.ARCHIVING,
     }
 
 

@@ -93,4 +93,4 @@ def temporary_namespace(name: str) -> Iterator[str]:
         yield name
     finally:
         if not os.environ.get("KEEP_NAMESPACE"):
-            kubectl("delete", "namespace", name, "--wait=false")
+            kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from dporun_api.results import Outcome
+from dporun_api.pod import ExitCode
+from dporun_api.results import Outcome, OutcomeState
 from dporun_testing.kubectl import eventually, get, kubectl
 
 NODE = "played"
@@ -58,7 +59,16 @@ def run(namespace: str, job: str) -> str:
 
 def end(namespace: str, job: str, outcome: Outcome, *, exit_code: int = 0) -> None:
     """Let the pod of a Job end with an outcome as its termination message."""
-    pod = pod_of(namespace, job)
+    _end(namespace, pod_of(namespace, job), outcome, exit_code)
+
+
+def stop(namespace: str, pod: str) -> None:
+    """Let a pod that is being deleted save its checkpoint and stop, and finish its deletion."""
+    _end(namespace, pod, Outcome(state=OutcomeState.PREEMPTED), ExitCode.PREEMPTED)
+    bury(namespace, pod)
+
+
+def _end(namespace: str, pod: str, outcome: Outcome, exit_code: int) -> None:
     if not get("pod", pod, namespace)["spec"].get("nodeName"):
         schedule(namespace, pod)
     ended = {

@@ -102,6 +102,7 @@ class Reason(StrEnum):
     CONTAINER_CONFIG = "ContainerConfig", _WARNING
     RETRYING = "Retrying", _WARNING
     UNREACHABLE = "Unreachable", _WARNING
+    ARCHIVE_RETRYING = "ArchiveRetrying", Traits(event="Warning", phase=Phase.ARCHIVING)
 
     # The health of a run's curves (``results.HealthState``).
     ON_TRACK = "OnTrack"
@@ -147,6 +148,7 @@ class Reason(StrEnum):
         _failure("Set a larger runPolicy.activeDeadlineSeconds; the checkpoints are kept."),
     )
     DISK_FULL = "DiskFull", _failure("Set a larger spec.storage.size.")
+    VOLUME_LOST = "VolumeLost", _failure("Nothing of the run is left on a volume; start it again.")
     ARCHIVE_FAILED = (
         "ArchiveFailed",
         _failure(

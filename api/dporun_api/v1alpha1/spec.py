@@ -271,6 +271,8 @@ class Archive(run_config.ArchiveTarget, Immutable):
     """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
     service_account_name: Name | None = Field(None, examples=["dporun-archiver"])
     """ServiceAccount with a cloud identity (such as IRSA) that may write to the bucket."""
+    retry_for_seconds: int = Field(259200, ge=0, le=31536000, examples=[3600])
+    """Seconds for which archiving is retried before the run fails; a deleted run is retried without end."""
 
 
 class TensorBoard(Document):

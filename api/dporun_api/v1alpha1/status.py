@@ -86,6 +86,8 @@ class ArchiveStatus(Document):
     manifest_sha256: str | None = inherited(results.ArchiveResult, "manifest_sha256", default=None, max_length=64)
     files: int | None = inherited(results.ArchiveResult, "files", default=None, ge=0)
     bytes: int | None = inherited(results.ArchiveResult, "bytes", default=None, ge=0)
+    start_time: Time | None = None
+    """When archiving began."""
     attempts: int = Field(0, ge=0)
     """Times that archiving was tried."""
     message: str | None = Field(None, max_length=1024)

@@ -3,7 +3,7 @@
 from dporun_api import archive_policy
 from dporun_api.results import Failure, Outcome
 from dporun_api.run_config import ArchiveWhen
-from dporun_api.text import duration, sentence, shorten
+from dporun_api.text import duration, parse_time, sentence, shorten, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ArchiveState, ArchiveStatus, ConditionType
 from dporun_operator.lifecycle import retries, waiting
@@ -28,11 +28,11 @@ def archive(draft: Draft) -> Step:
         return Step.DONE
     reason = skip_reason(draft)
     if reason is not None:
-        if not draft.failed and run_archive_jobs(draft, tries=1, prune_only=True) is Step.WAITING:
+        if not draft.failed and run_archive_jobs(draft, patience=0, prune_only=True) is Step.WAITING:
             return Step.WAITING
         _skip(draft, reason)
         return Step.DONE
-    step = run_archive_jobs(draft, tries=run.spec.run_policy.max_retries + 1)
+    step = run_archive_jobs(draft, patience=run.spec.archive.retry_for_seconds if run.spec.archive else 0)
     if step is Step.GAVE_UP and not draft.failed:
         given_up = draft.status.archive
         message = (given_up.message if given_up else None) or "The results could not be archived."
@@ -47,12 +47,12 @@ def skip_reason(draft: Draft) -> str | None:
     )
 
 
-def run_archive_jobs(draft: Draft, *, tries: int | None, prune_only: bool = False) -> Step:
+def run_archive_jobs(draft: Draft, *, patience: float | None, prune_only: bool = False) -> Step:
     """Take the next step towards the archive: start a Job, follow it, or judge how it ended.
 
     Args:
         draft: gets the Job and the status.
-        tries: Jobs to start at most; None is without limit.
+        patience: seconds, from the first Job on, for which a failure is followed by another try; None is without end.
         prune_only: delete intermediate checkpoints, upload nothing.
 
     """
@@ -64,33 +64,33 @@ def run_archive_jobs(draft: Draft, *, tries: int | None, prune_only: bool = Fals
         return Step.WAITING
     pods = draft.observed.pods_of(Component.ARCHIVE, attempt)
     if not job.finished:
-        return _follow(draft, job, pods, tries=tries)
+        return _follow(draft, job, pods, patience=patience)
     if not retries.is_settled(draft, job, pods):
         return Step.WAITING
     end = judge_ending(job, pods, draft.run.spec)
     if end.succeeded and end.outcome and (prune_only or _conclude(draft, end.outcome, attempt)):
         return Step.DONE
     problem = _problem(end)
-    if tries is not None and attempt >= tries:
+    began = parse_time(before.start_time) or job.created_at
+    if patience is not None and draft.seconds_left(began, patience) == 0:
         _give_up(draft, attempt, problem)
         return Step.GAVE_UP
     _try_again(draft, job, attempt, problem, prune_only=prune_only)
     return Step.WAITING
 
 
-def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, tries: int | None) -> Step:
+def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | None) -> Step:
     """Say what a Job waits for; give up when that makes no sense any longer."""
-    patience = draft.settings.image_pull_seconds if tries is not None else float("inf")
-    stuck = waiting.waiting_reason(pods, now=draft.now, image_pull_seconds=patience)
-    if stuck and stuck.failure:
+    image_pull_seconds = float("inf") if patience is None else draft.settings.image_pull_seconds
+    stuck = waiting.waiting_reason(pods, now=draft.now, image_pull_seconds=image_pull_seconds)
+    failure = (stuck.failure or waiting.lost_volume(draft, stuck)) if stuck else None
+    if failure:
         draft.delete("Job", job.name)
-        _give_up(draft, job.attempt, stuck.message)
+        _give_up(draft, job.attempt, failure.message)
         return Step.GAVE_UP
     if stuck and stuck.reason is Reason.IMAGE_PULL:
         draft.requeue(waiting.IMAGE_PULL_LOOK_SECONDS)
-    archived = draft.condition(ConditionType.ARCHIVED)
-    changed = archived is not None and archived.observed_generation != draft.run.generation
-    if stuck and stuck.reason is Reason.CONTAINER_CONFIG and changed:
+    if stuck and stuck.reason is Reason.CONTAINER_CONFIG and _spec_has_changed(draft):
         draft.delete("Job", job.name)  # it may wait for a Secret of another name by now; the next Job has that
     _report(draft, job.attempt, stuck.message if stuck and stuck.reason is not Reason.PENDING else None)
     return Step.WAITING
@@ -113,9 +113,9 @@ def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
 
 
 def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only: bool) -> None:
-    wait = draft.seconds_left(job.finished_at, retries.delay(attempt))
+    wait = 0.0 if _spec_has_changed(draft) else draft.seconds_left(job.finished_at, retries.delay(attempt))
     if wait > 0:
-        _report(draft, attempt, f"{sentence(problem)} Retrying in {duration(wait)}.")
+        _report(draft, attempt, f"{sentence(problem)} Retrying in {duration(wait)}.", Reason.ARCHIVE_RETRYING)
         draft.requeue(wait)
         return
     for old in draft.observed.jobs_of(Component.ARCHIVE):
@@ -124,16 +124,26 @@ def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only
     _start(draft, attempt + 1, prune_only=prune_only, problem=problem)
 
 
+def _spec_has_changed(draft: Draft) -> bool:
+    """Whether the user has changed the run since the last report, such as the name of its Secret."""
+    archived = draft.condition(ConditionType.ARCHIVED)
+    return archived is not None and archived.observed_generation != draft.run.generation
+
+
 def _start(draft: Draft, attempt: int, *, prune_only: bool, problem: str | None = None) -> None:
     draft.create(archive_job(draft.run, draft.settings, attempt, prune_only=prune_only))
     _report(draft, attempt, problem)
 
 
-def _report(draft: Draft, attempt: int, problem: str | None) -> None:
+def _report(draft: Draft, attempt: int, problem: str | None, reason: Reason = Reason.ARCHIVING) -> None:
     problem = None if problem is None else shorten(problem, 1024)
-    draft.status.archive = ArchiveStatus(state=ArchiveState.RUNNING, attempts=attempt, message=problem)
+    before = draft.status.archive
+    began = (before.start_time if before else None) or timestamp(draft.now)
+    draft.status.archive = ArchiveStatus(
+        state=ArchiveState.RUNNING, start_time=began, attempts=attempt, message=problem
+    )
     words = problem or "Results are pruned, uploaded and verified."
-    draft.set_condition(ConditionType.ARCHIVED, False, Reason.ARCHIVING, words)
+    draft.set_condition(ConditionType.ARCHIVED, False, reason, words)
     draft.set_message(f"Archiving: {problem}" if problem else "Archiving the results")
 
 

@@ -17,7 +17,8 @@ from dporun_operator.names import Component
 
 def delete(draft: Draft) -> Step:
     """Take the next step towards the release of the run."""
-    if _stop(draft) is Step.WAITING or _archive(draft) is Step.WAITING:
+    forced = draft.run.force_release
+    if not forced and (_stop(draft) is Step.WAITING or _archive(draft) is Step.WAITING):
         return Step.WAITING
     _clean_up(draft)
     draft.set_message(messages.deleting("everything is safe"))
@@ -49,7 +50,7 @@ def _archive(draft: Draft) -> Step:
     if policy is not DeletionPolicy.ARCHIVE or draft.is_true(ConditionType.ARCHIVED) or skip_reason(draft):
         return Step.DONE
     provide_results_and_config(draft)
-    step = run_archive_jobs(draft, tries=None)
+    step = run_archive_jobs(draft, patience=None)
     if step is Step.WAITING and draft.status.archive and draft.status.archive.message:
         draft.set_message(f"{draft.status.message} {messages.how_to_force_delete(draft.run)}")
     return step
@@ -63,6 +64,7 @@ def _clean_up(draft: Draft) -> None:
     draft.delete("ConfigMap", names.config_map(run.name))
     if run.spec.storage.claim_name:
         return
+    draft.unprotect(run.claim_name)
     if reason := _why_kept(draft):
         draft.add_event(Reason.VOLUME_KEPT, f"PersistentVolumeClaim {run.claim_name} stays: {reason}.")
     else:
@@ -74,15 +76,16 @@ def _why_kept(draft: Draft) -> str | None:
 
     The last copy of a trained adapter is deleted only when someone asked for that.
     """
-    spec = draft.run.spec
-    if spec.deletion_policy is DeletionPolicy.RETAIN:
-        return "deletionPolicy is Retain"
-    if spec.deletion_policy is DeletionPolicy.DELETE:
-        return None
-    if spec.storage.when_deleted == "Retain":
-        return "storage.whenDeleted is Retain"
-    if draft.started and spec.archive is None:
-        return "no archive is set, so it holds the only copy of the results"
-    if draft.started and spec.archive and not draft.is_true(ConditionType.ARCHIVED):
-        return f"archive.when is {spec.archive.when}, so it holds the only copy of the results"
-    return None
+    spec, policy = draft.run.spec, draft.run.spec.deletion_policy
+    archived = spec.archive is not None and draft.is_true(ConditionType.ARCHIVED)
+    rules = (
+        # the first row that holds decides
+        (draft.run.force_release, f"{names.FORCE_RELEASE} lets the run go, whatever becomes of its results"),
+        (policy is DeletionPolicy.RETAIN, "deletionPolicy is Retain"),
+        (policy is DeletionPolicy.DELETE, None),
+        (spec.storage.when_deleted == "Retain", "storage.whenDeleted is Retain"),
+        (archived or not draft.started, None),
+        (spec.archive is None, "no archive is set, so it holds the only copy of the results"),
+        (True, "the run was not archived, so it holds the only copy of the results"),
+    )
+    return next(reason for holds, reason in rules if holds)

@@ -44,6 +44,7 @@ class Draft:
         self._apply: list[Manifest] = []
         self._create: list[Manifest] = []
         self._delete: list[Delete] = []
+        self._unprotect: list[str] = []
         self._events: list[Event] = []
         self._requeue: float | None = None
 
@@ -96,6 +97,10 @@ class Draft:
         """Delete an object, if it exists."""
         self._delete.append(Delete(kind, name))
 
+    def unprotect(self, claim: str) -> None:
+        """Take our finalizer off a claim."""
+        self._unprotect.append(claim)
+
     def requeue(self, seconds: float) -> None:
         """Look again after ``seconds``, or sooner if another step says so."""
         seconds = max(seconds, 1.0)
@@ -134,6 +139,7 @@ class Draft:
             apply=tuple(self._apply),
             create=tuple(self._create),
             delete=tuple(self._delete),
+            unprotect=tuple(self._unprotect),
             status=status,
             events=(*_transitions(self.run, self._conditions), *self._events),
             delete_run=self.delete_run,

@@ -2,6 +2,7 @@
 
 from dporun_api.results import Failure, Health, HealthState, Metrics, Stage
 from dporun_api.text import capitalise, duration, number, sentence
+from dporun_operator import names
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.objects.tensorboard import port_forward
 from dporun_operator.run import Run
@@ -76,6 +77,14 @@ def how_to_force_delete(run: Run) -> str:
     return (
         "To delete the run without an archive and keep its volume: "
         f"kubectl -n {run.namespace} patch dporun {run.name} --type merge -p '{patch}'"
+    )
+
+
+def how_to_force_release(run: Run) -> str:
+    """How to let go of a deleted run that cannot be archived any more, such as in a namespace that is deleted, too."""
+    return (
+        f"Its results stay on PersistentVolumeClaim {run.claim_name}. To give them up: "
+        f"kubectl -n {run.namespace} annotate dporun {run.name} {names.FORCE_RELEASE}={run.uid}"
     )
 
 

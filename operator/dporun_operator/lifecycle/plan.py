@@ -33,6 +33,8 @@ class Plan:
     create: tuple[Manifest, ...]
     """Jobs to start: made once and never changed, as a Job's template cannot be."""
     delete: tuple[Delete, ...]
+    unprotect: tuple[str, ...]
+    """Claims whose finalizer is taken off: from then on they are their owner's business."""
     status: DPORunStatus
     events: tuple[Event, ...]
     """To emit once the status is written."""

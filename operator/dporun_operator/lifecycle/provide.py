@@ -17,10 +17,12 @@ def provide(draft: Draft) -> Step:
 def provide_results_and_config(draft: Draft) -> None:
     """Have what the archive Job of a deleted run needs, too.
 
-    Where the run starts from another one that no longer exists, the ConfigMap of the time when it did stays.
+    A claim that no longer exists once training may have begun is never made again: an empty volume would pass for
+    the results. Where the run starts from another one that no longer exists, the ConfigMap of the time when it did
+    stays.
     """
     run, source_uri = draft.run, draft.observed.source_uri
-    if run.spec.storage.claim_name is None:
+    if run.spec.storage.claim_name is None and not draft.started:
         draft.apply(results_claim(run))
     source = run.spec.checkpoints.resume_from
     if not (source and source.run) or source_uri is not None:

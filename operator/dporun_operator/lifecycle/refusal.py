@@ -6,13 +6,17 @@ from dporun_api.results import Failure
 from dporun_api.text import sentence, shorten, timestamp
 from dporun_api.v1alpha1.reasons import Phase, Reason
 from dporun_api.v1alpha1.status import Condition, ConditionType, DPORunStatus
+from dporun_operator.lifecycle import messages
 from dporun_operator.lifecycle.draft import transition
 from dporun_operator.run import Run
 
 
 def refused(run: Run, message: str, now: datetime) -> DPORunStatus:
     """The run's status with the refusal in its message; it is tried again, so the run goes on by itself."""
-    words = shorten(f"The API server refuses an object of this run, retrying: {sentence(message)}", 1024)
+    words = f"The API server refuses an object of this run, retrying: {sentence(message)}"
+    if run.deleting:
+        words = f"{words} {messages.how_to_force_release(run)}"
+    words = shorten(words, 1024)
     kind = ConditionType.SCHEDULED
     condition = transition(run.condition(kind), kind, False, Reason.REFUSED, words, generation=run.generation, now=now)
     others = tuple(c for c in run.status.conditions if c.type is not kind)

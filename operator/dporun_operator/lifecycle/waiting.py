@@ -84,9 +84,9 @@ def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     stuck = waiting_reason(pods, now=draft.now, image_pull_seconds=draft.settings.image_pull_seconds)
     if stuck is None:
         return Step.DONE
-    if stuck.failure:
+    if failure := stuck.failure or lost_volume(draft, stuck):
         draft.delete("Job", job.name)
-        draft.fail(stuck.failure)
+        draft.fail(failure)
         return Step.GAVE_UP
     if stuck.reason is Reason.UNSCHEDULABLE:
         draft.set_condition(ConditionType.SCHEDULED, False, stuck.reason, stuck.message)
@@ -97,6 +97,16 @@ def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
         draft.requeue(IMAGE_PULL_LOOK_SECONDS)
     draft.set_message(stuck.message)
     return Step.WAITING
+
+
+def lost_volume(draft: Draft, stuck: Waiting) -> Failure | None:
+    """The failure of a run that has begun to train and whose volume no longer exists; None where that is not so."""
+    claim = draft.run.claim_name
+    if not draft.started or f'persistentvolumeclaim "{claim}" not found' not in stuck.message:
+        return None
+    reason = Reason.VOLUME_LOST
+    message = f"PersistentVolumeClaim {claim} was deleted, and the checkpoints with it."
+    return Failure(reason=reason, message=message, hint=reason.traits.hint)
 
 
 def mark_scheduled(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:

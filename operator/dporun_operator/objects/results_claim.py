@@ -1,5 +1,6 @@
 """The volume of a run's results."""
 
+from dporun_operator import names
 from dporun_operator.names import Component
 from dporun_operator.objects.metadata import metadata
 from dporun_operator.run import Manifest, Run
@@ -9,13 +10,15 @@ def results_claim(run: Run) -> Manifest:
     """The PersistentVolumeClaim that is made for a run which names no existing one.
 
     It has no owner: a foreground deletion of the run would delete an owned claim before the archive Job could mount
-    it. The operator deletes it itself, last.
+    it. It has a finalizer of ours: the data stays when a user or a namespace's deletion deletes the claim. The operator
+    deletes it itself, last.
     """
     storage = run.spec.storage
+    head = metadata(run, run.claim_name, Component.STORAGE, owned=False)
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": metadata(run, run.claim_name, Component.STORAGE, owned=False),
+        "metadata": {**head, "finalizers": [names.RESULTS_FINALIZER]},
         "spec": {
             "accessModes": list(storage.access_modes),
             "resources": {"requests": {"storage": storage.size}},

@@ -42,6 +42,7 @@ IMMUTABLE: dict[str, Any] = {
     "archive.when": "Passed",
     "archive.include": ["best"],
     "archive.serviceAccountName": "archiver",
+    "archive.retryForSeconds": 60,
     "runPolicy.maxRetries": 1,
     "runPolicy.activeDeadlineSeconds": 3600,
     "runPolicy.pendingDeadlineSeconds": 600,

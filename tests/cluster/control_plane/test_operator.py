@@ -80,6 +80,38 @@ def test_nothing_is_deleted_before_its_status_is_written(operator: OperatorProce
     wait_gone("pvc", claim, namespace)
 
 
+def test_a_deleted_claim_stays_until_the_archive_is_done(operator: OperatorProcess, namespace: str) -> None:
+    pod = train(namespace)
+    claim = f"demo-results-{get('dporun', 'demo', namespace)['metadata']['uid'][:8]}"
+    kubectl("delete", "pvc", claim, "-n", namespace, "--wait=false")
+    assert "dporun.io/results" in get("pvc", claim, namespace)["metadata"]["finalizers"]
+    delete(namespace)
+    eventually(lambda: "deletionTimestamp" in get("pod", pod, namespace)["metadata"], seconds=30, what="the pod stops")
+    kubelet.bury(namespace, pod)
+    kubelet.pod_of(namespace, "demo-archive-1")
+    assert exists("pvc", claim, namespace)
+    kubelet.end(namespace, "demo-archive-1", ARCHIVED)
+    wait_gone("dporun", "demo", namespace)
+    wait_gone("pvc", claim, namespace)
+    assert operator.metric('dporun_operator_reconciliations_total{result="ok"}') > 0
+
+
+def test_a_deleted_namespace_waits_for_force_release(operator: OperatorProcess, namespace: str) -> None:
+    # The namespace's controller deletes pods first, and looks again after half of their grace period.
+    pod = train(namespace, runPolicy={"gracePeriodSeconds": 30})
+    uid = get("dporun", "demo", namespace)["metadata"]["uid"]
+    claim = f"demo-results-{uid[:8]}"
+    kubectl("delete", "namespace", namespace, "--wait=false")
+    eventually(lambda: "deletionTimestamp" in get("pod", pod, namespace)["metadata"], seconds=60, what="the pod stops")
+    kubelet.stop(namespace, pod)
+    release = f"dporun.io/force-release={uid}"
+    eventually(lambda: release in status(namespace)["message"], seconds=60, what="the way out is named")
+    assert "deletionTimestamp" in get("pvc", claim, namespace)["metadata"]
+    kubectl("annotate", "dporun", "demo", "-n", namespace, release)
+    eventually(lambda: not kubectl("get", "ns", namespace, "--ignore-not-found", "-o", "name"), seconds=90, what="gone")
+    assert operator.metric('dporun_operator_reconciliations_total{result="ok"}') > 0
+
+
 def test_a_deletion_outlives_the_death_of_the_operator(operator: OperatorProcess, namespace: str) -> None:
     pod = train(namespace)
     delete(namespace)

@@ -18,7 +18,7 @@ from dporun_operator.run import Run
 from dporun_testing.builders import NOW, SETTINGS, job, merge, pod, run_body
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
-STEP = {"when", "after", "spec", "deleting", "jobs", "pods", "outcome", "progress", "then"}
+STEP = {"when", "after", "spec", "annotations", "deleting", "jobs", "pods", "outcome", "progress", "then"}
 THEN = {"create", "delete", "apply", "objects", "status", "conditions", "says", "events", "release"}
 
 
@@ -33,17 +33,16 @@ def test_story(path: Path) -> None:
         spec = merge(spec, step.get("spec", {}))
         generation += "spec" in step
         deleting = deleting or step.get("deleting", False)
+        metadata = {"deleting": deleting, "generation": generation, "annotations": step.get("annotations", {})}
         progress = Progress.model_validate(step["progress"]) if "progress" in step else None
-        run = Run.parse(run_body(spec, status=status, deleting=deleting, generation=generation))
+        run = Run.parse(run_body(spec, status=status, **metadata))
         observed = Observed.of(map(slim, children(step, now)), run, progress=progress)
         plan = decide(run, observed, SETTINGS, now)
         check(step["when"], plan, step["then"])
-        reworded = Run.parse(run_body(spec, status=reword(status), deleting=deleting, generation=generation))
+        reworded = Run.parse(run_body(spec, status=reword(status), **metadata))
         assert actions(decide(reworded, observed, SETTINGS, now)) == actions(plan), f"{step['when']}: words steer"
         status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        again = decide(
-            Run.parse(run_body(spec, status=status, deleting=deleting, generation=generation)), observed, SETTINGS, now
-        )
+        again = decide(Run.parse(run_body(spec, status=status, **metadata)), observed, SETTINGS, now)
         if not (plan.create or plan.release):
             assert again.status == plan.status, step["when"]
             repeated = [event for event in again.events if event.reason != "VolumeKept"]
@@ -57,7 +56,7 @@ def reword(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def actions(plan: Plan) -> tuple[Any, ...]:
-    return plan.apply, plan.create, plan.delete, plan.delete_run, plan.release
+    return plan.apply, plan.create, plan.delete, plan.unprotect, plan.delete_run, plan.release
 
 
 def children(step: dict[str, Any], now: Any) -> Iterator[dict[str, Any]]:
