@@ -1,5 +1,6 @@
 """What holds for every test: their order, and that they leave nothing running, however they were started."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,8 +9,20 @@ import pytest
 
 from dporun_testing.processes import nothing_left
 
+_OF_THE_SHELL = ("FORCE_COLOR", "CLICOLOR_FORCE", "RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""Variables that would change what is tested."""
+
 
 def pytest_configure() -> None:
+    """Bring the process to what tests expect, whatever it inherited."""
+    _end_on_signals()
+    for name in _OF_THE_SHELL:
+        os.environ.pop(name, None)
+    for name in ("NO_PROXY", "no_proxy"):  # servers of the tests are on this machine
+        os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), "localhost", "127.0.0.1"])
+
+
+def _end_on_signals() -> None:
     """SIGINT and SIGTERM end the tests and run their finalizers, also where a shell had SIGINT ignored (``pytest &``).
 
     Programs under test then find SIGINT as they would at a terminal.
