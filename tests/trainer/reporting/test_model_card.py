@@ -9,16 +9,16 @@ from huggingface_hub import ModelCard
 from dporun_api.run_config import Dataset, Model
 from dporun_testing.run_folders import finished_run
 from dporun_trainer.reporting.model_card import model_card
-from dporun_trainer.reporting.run_data import Record, read_record
+from dporun_trainer.reporting.run_data import RunData, read_run_data
 from dporun_trainer.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    return read_record(RunFolder(finished_run(tmp_path_factory.mktemp("runs") / "polite")))
+def record(tmp_path_factory: pytest.TempPathFactory) -> RunData:
+    return read_run_data(RunFolder(finished_run(tmp_path_factory.mktemp("runs") / "polite")))
 
 
-def from_hub(record: Record) -> Record:
+def from_hub(record: RunData) -> RunData:
     """The same run, with model and data from the Hub."""
     assert record.config is not None
     config = record.config.model_copy(
@@ -32,7 +32,7 @@ def from_hub(record: Record) -> Record:
     return dataclasses.replace(record, training=training)
 
 
-def test_the_hub_can_read_the_metadata(record: Record) -> None:
+def test_the_hub_can_read_the_metadata(record: RunData) -> None:
     card = ModelCard(model_card(from_hub(record)))
     assert card.data.base_model == "Qwen/Qwen2.5-0.5B-Instruct"
     assert card.data.library_name == "peft"
@@ -48,14 +48,14 @@ def test_the_hub_can_read_the_metadata(record: Record) -> None:
     }
 
 
-def test_a_model_from_elsewhere_is_not_taken_for_one_on_the_hub(record: Record) -> None:
+def test_a_model_from_elsewhere_is_not_taken_for_one_on_the_hub(record: RunData) -> None:
     card = ModelCard(model_card(record))
     assert card.data.base_model is None
     assert card.data.datasets is None
     assert "LoRA adapter for examples/tiny/model" in card.text
 
 
-def test_it_says_how_good_and_how_to_use_it(record: Record) -> None:
+def test_it_says_how_good_and_how_to_use_it(record: RunData) -> None:
     text = model_card(from_hub(record))
     assert "**Good** (all gates passed)" in text
     assert "| Share of pairs whose chosen response gets the higher reward | 0.92 |" in text
@@ -66,12 +66,12 @@ def test_it_says_how_good_and_how_to_use_it(record: Record) -> None:
 
 
 def test_a_run_that_was_not_evaluated_claims_nothing(tmp_path: Path) -> None:
-    card = ModelCard(model_card(read_record(RunFolder(tmp_path))))
+    card = ModelCard(model_card(read_run_data(RunFolder(tmp_path))))
     assert card.data.eval_results is None
     assert "The model was not evaluated." in card.text
 
 
-def test_words_of_the_data_are_no_markup(record: Record) -> None:
+def test_words_of_the_data_are_no_markup(record: RunData) -> None:
     assert record.prepared is not None
     dataset = record.prepared.dataset.model_copy(update={"warnings": ("row 3: <img src=x>\n# [title](http://a)",)})
     prepared = record.prepared.model_copy(update={"dataset": dataset})

@@ -233,9 +233,9 @@ def test_a_poor_result_asks_for_a_change_of_the_manifest(tmp_path: Path) -> None
     evaluation = EvaluationSummary(
         accuracy=0.5, avg_chosen_reward=0.1, avg_rejected_reward=0.2, reward_margin=-0.1, examples=60
     )
-    from dporun_trainer.reporting.run_data import read_record
+    from dporun_trainer.reporting.run_data import read_run_data
 
-    record = read_record(RunFolder(directory))
+    record = read_run_data(RunFolder(directory))
     assert record.config is not None
     verdict = judge(evaluation, record.config.evaluation.gates, record.health)
     RunFolder(directory).verdict.write(verdict)

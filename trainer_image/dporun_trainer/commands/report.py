@@ -7,7 +7,7 @@ from dporun_api.pod import ExitCode
 from dporun_trainer.commands.shared import explained
 from dporun_trainer.diagnosis.remedies import train_longer
 from dporun_trainer.reporting.report import write_report
-from dporun_trainer.reporting.run_data import read_record
+from dporun_trainer.reporting.run_data import read_run_data
 from dporun_trainer.run_folder import RunFolder
 
 
@@ -36,7 +36,7 @@ def report(folder: RunFolder) -> None:
         OSError: the report cannot be written.
 
     """
-    record = read_record(folder)
+    record = read_run_data(folder)
     longer = None
     if record.config is not None and record.metrics is not None:
         longer = train_longer(record.config, record.metrics.reward_margin, record.curves, record.best)

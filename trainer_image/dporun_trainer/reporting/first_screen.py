@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dporun_api.results import OutcomeState, Stage, Suggestion, VerdictState
 from dporun_trainer import suggestions
 from dporun_trainer.reporting.numbers import number, percent
-from dporun_trainer.reporting.run_data import Record
+from dporun_trainer.reporting.run_data import RunData
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Tile:
     detail: str = ""
 
 
-def headline(record: Record, longer: Suggestion | None = None) -> Headline:
+def headline(record: RunData, longer: Suggestion | None = None) -> Headline:
     """Summarise a run: a failure first, else the verdict, else how far it is.
 
     Args:
@@ -75,7 +75,7 @@ def headline(record: Record, longer: Suggestion | None = None) -> Headline:
             return Headline("poor", "Needs improvement", first, action)
 
 
-def tiles(record: Record) -> Iterator[Tile]:
+def tiles(record: RunData) -> Iterator[Tile]:
     """The result in a handful of numbers."""
     m = record.metrics
     if m is not None:

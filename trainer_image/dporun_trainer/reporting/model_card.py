@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import EvalResult, ModelCardData
 
 from dporun_api.run_config import RunConfig
-from dporun_trainer.reporting.run_data import Record
+from dporun_trainer.reporting.run_data import RunData
 
 _METRICS = (
     ("accuracy", "accuracy", "Share of pairs whose chosen response gets the higher reward"),
@@ -20,7 +20,7 @@ _METRICS = (
 """Key in evaluation_metrics.json, type in the card's metadata, and name for people."""
 
 
-def model_card(record: Record) -> str:
+def model_card(record: RunData) -> str:
     """Write the card: metadata, how to use the adapter, measured results, data facts, settings and limits."""
     sections = [
         f"---\n{_metadata(record).to_yaml()}\n---",
@@ -35,7 +35,7 @@ def model_card(record: Record) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _metadata(record: Record) -> ModelCardData:
+def _metadata(record: RunData) -> ModelCardData:
     config = record.config
     base = _hub_id(config.model.uri) if config else None
     datasets = sorted({name for uri in _dataset_uris(config) if (name := _hub_id(uri))}) if config else []
@@ -63,7 +63,7 @@ def _metadata(record: Record) -> ModelCardData:
     )
 
 
-def _introduction(record: Record) -> Iterator[str]:
+def _introduction(record: RunData) -> Iterator[str]:
     base = _plain(record.config.model.uri) if record.config else "its base model"
     yield f"LoRA adapter for {base}, tuned on preference pairs with direct preference optimization (DPO)."
     if record.verdict:
@@ -74,7 +74,7 @@ def _introduction(record: Record) -> Iterator[str]:
         yield from (f"- {_plain(reason)}" for reason in record.verdict.reasons)
 
 
-def _usage(record: Record) -> str:
+def _usage(record: RunData) -> str:
     base = (_hub_id(record.config.model.uri) if record.config else None) or "PATH/OF/THE/BASE/MODEL"
     return f"""The adapter is in `final/`; `merged/` is the whole model, for servers that do not load adapters.
 
@@ -88,7 +88,7 @@ tokenizer = AutoTokenizer.from_pretrained({json.dumps(base)})
 ```"""
 
 
-def _results(record: Record) -> Iterator[str]:
+def _results(record: RunData) -> Iterator[str]:
     rows = [(name, value) for key, _, name in _METRICS if (value := _measured(record, key)) is not None]
     if record.metrics is None:
         yield "The model was not evaluated."
@@ -106,12 +106,12 @@ def _results(record: Record) -> Iterator[str]:
         )
 
 
-def _measured(record: Record, key: str) -> float | None:
+def _measured(record: RunData, key: str) -> float | None:
     """Value of a metric; None where it was not measured."""
     return getattr(record.metrics, key) if record.metrics else None
 
 
-def _data(record: Record) -> Iterator[str]:
+def _data(record: RunData) -> Iterator[str]:
     if record.config:
         yield from (f"- {_plain(uri)}" for uri in _dataset_uris(record.config))
     if record.prepared:
@@ -122,7 +122,7 @@ def _data(record: Record) -> Iterator[str]:
         yield from (f"- warning: {_plain(warning)}" for warning in summary.warnings)
 
 
-def _training(record: Record) -> Iterator[str]:
+def _training(record: RunData) -> Iterator[str]:
     config = record.config
     if config is None:
         return
@@ -138,7 +138,7 @@ def _training(record: Record) -> Iterator[str]:
         yield f"- the checkpoint of step {best.step} had the lowest validation loss, {best.eval_loss:.4g}"
 
 
-def _limits(record: Record) -> Iterator[str]:
+def _limits(record: RunData) -> Iterator[str]:
     yield "- The results were measured on held-out pairs from the source of the training data; other uses are untested."
     yield "- The model learnt the preferences of the data, with its errors and biases; its safety was not evaluated."
     if _measured(record, "forgetting") is None:

@@ -12,12 +12,12 @@ from dporun_api.metrics import CHARTS
 from dporun_trainer.reporting.charts import plot
 from dporun_trainer.reporting.drawing import INK, MUTED, STYLE, draw
 from dporun_trainer.reporting.first_screen import Headline, Tile
-from dporun_trainer.reporting.run_data import Record
+from dporun_trainer.reporting.run_data import RunData
 
 _TONES = {"good": "#047857", "fair": "#b45309", "poor": "#b91c1c"}
 
 
-def write_poster(path: Path, record: Record, head: Headline, tiles: Sequence[Tile]) -> None:
+def write_poster(path: Path, record: RunData, head: Headline, tiles: Sequence[Tile]) -> None:
     """Draw the headline, the numbers and the first four charts; the same record gives the same bytes."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 7.2), dpi=120)
@@ -40,7 +40,7 @@ def write_poster(path: Path, record: Record, head: Headline, tiles: Sequence[Til
     temporary.replace(path)
 
 
-def _write_head(figure: Figure, record: Record, head: Headline, tiles: Sequence[Tile]) -> None:
+def _write_head(figure: Figure, record: RunData, head: Headline, tiles: Sequence[Tile]) -> None:
     figure.text(0.025, 0.945, head.title, fontsize=21, fontweight="bold", color=_TONES[head.tone], va="center")
     # Without parse_math, matplotlib takes $…$ in names and messages for a formula.
     figure.text(0.975, 0.945, record.name, fontsize=12, color=MUTED, va="center", ha="right", parse_math=False)

@@ -20,7 +20,7 @@ from dporun_trainer.reporting.first_screen import Headline, Tile
 from dporun_trainer.reporting.model_card import model_card
 from dporun_trainer.reporting.numbers import DASH, number, percent
 from dporun_trainer.reporting.poster import write_poster
-from dporun_trainer.reporting.run_data import Record
+from dporun_trainer.reporting.run_data import RunData
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.records import ComparedExample
 
@@ -33,7 +33,7 @@ MAX_TEXT = 4000
 """Characters of one text; comparison_results.json contains all of it."""
 
 
-def write_report(folder: RunFolder, record: Record, longer: Suggestion | None = None) -> None:
+def write_report(folder: RunFolder, record: RunData, longer: Suggestion | None = None) -> None:
     """Write report.html, report.png and README.md; the same record gives the same bytes.
 
     Args:
@@ -51,7 +51,7 @@ def write_report(folder: RunFolder, record: Record, longer: Suggestion | None = 
     write_poster(folder.report_png, record, head, tiles)
 
 
-def render(record: Record, head: Headline, tiles: Sequence[Tile]) -> str:
+def render(record: RunData, head: Headline, tiles: Sequence[Tile]) -> str:
     """Render report.html."""
     template = _environment().get_template("report.html.j2")
     best_step = record.best.step if record.best else None
@@ -133,7 +133,7 @@ def differences(base: str, tuned: str) -> tuple[Markup, Markup]:
     return left, right
 
 
-def _checkpoints(record: Record) -> Iterator[dict[str, Any]]:
+def _checkpoints(record: RunData) -> Iterator[dict[str, Any]]:
     curves = record.curves
     losses = curves.get(LOSS, Split.VALIDATION)
     for step, loss in zip(losses.steps, losses.values, strict=True):
@@ -152,7 +152,7 @@ def _at(series: Any, step: int) -> float | None:
     return dict(zip(series.steps, series.values, strict=True)).get(step)
 
 
-def _dataset_facts(record: Record) -> Iterator[tuple[str, str, str]]:
+def _dataset_facts(record: RunData) -> Iterator[tuple[str, str, str]]:
     """Rows of the table of dataset facts: name, value in training, value in validation."""
     if record.prepared is None:
         return
@@ -179,7 +179,7 @@ def _lengths(lengths: Any) -> str:
     return DASH if lengths is None else f"{lengths.p50:,}, {lengths.p90:,}, {lengths.maximum:,}"
 
 
-def _run_facts(record: Record) -> Iterator[tuple[str, str]]:
+def _run_facts(record: RunData) -> Iterator[tuple[str, str]]:
     """Name and value of what a repetition of the run must have in common with it."""
     config, prepared = record.config, record.prepared
     if config:
@@ -198,7 +198,7 @@ def _run_facts(record: Record) -> Iterator[tuple[str, str]]:
         yield "Training time", f"{runtime / 60:.1f} minutes over all attempts"
 
 
-def _manifest(record: Record) -> str | None:
+def _manifest(record: RunData) -> str | None:
     if record.config is None:
         return None
     if record.config.manifest:

@@ -1,4 +1,4 @@
-"""Everything that the files of a run's directory tell, for the report and the model card.
+"""The data of a run, collected from its files, for the report and the model card.
 
 Any file may be absent (evaluation disabled, a run that failed early) or broken; what is left is still reported.
 """
@@ -28,8 +28,8 @@ from dporun_trainer.run_folder.records import (
 
 
 @dataclass(frozen=True)
-class Record:
-    """A run, as its files tell it; what is not there is None or empty."""
+class RunData:
+    """The data of a run; what a run has no file for is None or empty."""
 
     directory: str
     """Name of the run's directory."""
@@ -77,7 +77,7 @@ class Record:
         return sorted(compared, key=lambda example: (order[example.better or ""], example.rewards.margin))
 
 
-def read_record(folder: RunFolder) -> Record:
+def read_run_data(folder: RunFolder) -> RunData:
     """Read what there is.
 
     Raises:
@@ -88,7 +88,7 @@ def read_record(folder: RunFolder) -> Record:
         raise FileNotFoundError(f"{folder.path} is not a folder")
     reader = _Reader(folder)
     outcome = reader.read(folder.outcome) or reader.read(folder.prepare_outcome)
-    return Record(
+    return RunData(
         directory=folder.path.resolve().name,
         training=reader.read(folder.training_config),
         training_metrics=reader.read(folder.training_metrics),

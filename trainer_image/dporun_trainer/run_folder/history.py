@@ -49,7 +49,7 @@ class LogHistory:
         return entries
 
     def replace(self, entries: Sequence[Entry]) -> None:
-        """Make ``entries`` the whole history, atomically. An attempt begins so: later entries never happened.
+        """Make ``entries`` the whole history, atomically: an attempt begins with those of the checkpoint it resumes.
 
         Raises:
             OSError: the disk is full; the old history stays.
