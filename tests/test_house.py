@@ -24,9 +24,11 @@ LONGEST_NAME = 60
 
 
 def stands_beside(test: Path, folder: Path, package: Path) -> bool:
-    """Whether a test file is named after a module or package, in the same place in the other tree."""
+    """Whether a test file is named after a module or package of the same place in the other tree, or that place."""
     place = package / test.relative_to(folder).parent
     name = test.stem.removeprefix("test_")
+    if place.name == name:
+        return True
     return any(
         found.name in {name, f"{name}.py"} for parent in (place, *place.glob("v1*")) for found in parent.iterdir()
     )

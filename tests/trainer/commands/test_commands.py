@@ -12,7 +12,7 @@ LIGHT = ("prepare", "train", "archive", "restore", "diagnose", "report")
 HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets")
 
 
-def test_commands_that_compute_nothing_start_without_the_training_stack() -> None:
+def test_light_commands_need_no_training_stack() -> None:
     """Importing torch takes seconds, and memory that the pods of prepare and archive do not request."""
     program = f"""if True:
         import contextlib, io, json, sys

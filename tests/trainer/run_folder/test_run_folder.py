@@ -55,7 +55,7 @@ def test_nodes_have_an_outcome_each(tmp_path: Path) -> None:
     assert [folder.node_outcome(node).path.name for node in ("0", "1")] == ["outcome.json", "outcome-1.json"]
 
 
-def test_every_record_of_the_first_version_reads_and_is_written_alike(old: RunFolder) -> None:
+def test_every_record_of_version_1_is_read_and_written_alike(old: RunFolder) -> None:
     evaluation = old.evaluation
     files = (
         old.training_config, old.training_metrics, evaluation.metrics, evaluation.comparison, evaluation.forgetting,
