@@ -182,6 +182,8 @@ class ArchiveResult(Document):
     """Files archived, the manifest not counted."""
     bytes: int = Field(ge=0)
     """Their size in all."""
+    adapter: bool | None = None
+    """Whether an adapter is among them; unknown from a trainer of before."""
 
 
 class Position(Document):

@@ -2,7 +2,7 @@
 
 from dporun_api import archive_policy
 from dporun_api.results import Failure, Outcome
-from dporun_api.run_config import ArchiveWhen
+from dporun_api.run_config import ArchiveContent, ArchiveWhen
 from dporun_api.text import duration, parse_time, sentence, shorten, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ArchiveState, ArchiveStatus, ConditionType
@@ -70,7 +70,7 @@ def run_archive_jobs(draft: Draft, *, patience: float | None, prune_only: bool =
     end = judge_ending(job, pods, draft.run.spec)
     if end.succeeded and end.outcome and (prune_only or _conclude(draft, end.outcome, attempt)):
         return Step.DONE
-    problem = _problem(end)
+    problem = _problem(draft, end)
     began = parse_time(before.start_time) or job.created_at
     if patience is not None and draft.seconds_left(began, patience) == 0:
         _give_up(draft, attempt, problem)
@@ -97,9 +97,11 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | 
 
 
 def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
-    """Record what a Job that ended well has archived; False when that is nothing, and it should be something."""
+    """Record what a Job that ended well has archived; False when something is missing that should be there."""
     archive, result = draft.run.spec.archive, outcome.archive
     if result is not None and archive is not None:
+        if _lacks_adapter(draft, outcome):
+            return False
         uri = archive_policy.location(archive, draft.run.directory)  # a pod does not say where the archive is
         values = result.model_dump(include={"manifest_sha256", "files", "bytes"})
         draft.status.archive = ArchiveStatus(state=ArchiveState.SUCCEEDED, attempts=attempt, uri=uri, **values)
@@ -157,8 +159,18 @@ def _skip(draft: Draft, reason: str) -> None:
     draft.set_condition(ConditionType.ARCHIVED, False, Reason.SKIPPED, reason)
 
 
-def _problem(end: Ending) -> str:
+def _lacks_adapter(draft: Draft, outcome: Outcome) -> bool:
+    """Whether the run has saved an adapter, its archive should have it, and does not: its volume may be another one."""
+    archive, result = draft.run.spec.archive, outcome.archive
+    saved = draft.trained or draft.status.best_checkpoint is not None
+    wanted = archive is not None and ArchiveContent.BEST in archive.include
+    return saved and wanted and result is not None and result.adapter is False
+
+
+def _problem(draft: Draft, end: Ending) -> str:
     if end.failure:
         words = f"{sentence(end.failure.message)} {end.failure.hint or ''}".strip()
         return shorten(words, 1024)
+    if end.outcome and _lacks_adapter(draft, end.outcome):
+        return "the archive has no adapter, although training saved one: the volume does not hold the run's results"
     return end.preempted or "the archive Job ended without saying what it archived"

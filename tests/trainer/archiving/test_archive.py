@@ -124,6 +124,17 @@ def test_new_files_join_the_manifest_pruned_ones_stay_in_it(s3: S3Server, bucket
     assert not any(path.startswith("checkpoint-40/") for path in paths), "a torn checkpoint is no checkpoint"
 
 
+def test_another_volume_leaves_the_archive_as_it_is(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+    config = a_run(f"s3://{bucket}/runs")
+    first = archived(config, results(tmp_path / "run"))
+    assert first.adapter
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert archived(config, empty) == first
+    s3.client().delete_object(Bucket=bucket, Key=f"runs/{config.run.directory}/final/adapter_model.safetensors")
+    assert archived(config, empty).adapter is False
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_then_whole(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     config = a_run(f"s3://{bucket}/runs")

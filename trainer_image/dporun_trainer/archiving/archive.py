@@ -6,7 +6,7 @@ import hashlib
 import logging
 import platform
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
@@ -18,7 +18,7 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.manifest import MANIFEST, ArchivedBase, Manifest, ManifestFile
-from dporun_trainer.run_folder.parts import select
+from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS, select
 from dporun_trainer.stores.archive_store import open_store
 from dporun_trainer.stores.s3 import WORKERS
 from dporun_trainer.stores.transfer import Content, Meter, Store, size
@@ -82,7 +82,8 @@ def _upload(config: RunConfig, target: ArchiveTarget, folder: RunFolder, store: 
     _send(store, folder.path, contents, report_progress)
     files = {name: ManifestFile(path=name, bytes=c.length, sha256=c.sha256) for name, c in contents.items()}
     files = _archived_before(store, stored, files) | files
-    manifest = _manifest(config, folder, files, before, best.summary() if best else None)
+    earlier = before or _parse(stored)
+    manifest = _manifest(config, folder, files, earlier, best.summary() if best else None)
     data = folder.manifest.encode(manifest).encode()
     _commit(config, folder, store, manifest, before)
     folder.progress.update(stage=Stage.DONE, detail=None)
@@ -91,6 +92,7 @@ def _upload(config: RunConfig, target: ArchiveTarget, folder: RunFolder, store: 
         manifest_sha256=hashlib.sha256(data).hexdigest(),
         files=len(files),
         bytes=sum(file.bytes for file in files.values()),
+        adapter=any(PurePosixPath(name).name == ADAPTER_WEIGHTS for name in files),
     )
 
 
@@ -205,10 +207,7 @@ def _refuse_foreign(config: RunConfig, store: Store, stored: bytes | None, befor
     """Raise when the archive's folder belongs to another run: nothing of that one may be overwritten."""
     if stored is None:
         return
-    try:
-        found = Manifest.model_validate_json(stored)
-    except ValidationError:
-        found = None
+    found = _parse(stored)
     if found is not None and (found == before or (found.run == config.run and config.run.uid is not None)):
         return
     whose = f"the run {found.run.name} ({found.run.uid or 'local'})" if found else "something else"
@@ -217,6 +216,14 @@ def _refuse_foreign(config: RunConfig, store: Store, stored: bytes | None, befor
         f"{store.uri} contains another run's {MANIFEST}, of {whose}; nothing was uploaded",
         hint="Set archive.uri to another folder, or move the older archive away.",
     )
+
+
+def _parse(stored: bytes | None) -> Manifest | None:
+    """The manifest in the archive, if there is one that can be read."""
+    try:
+        return None if stored is None else Manifest.model_validate_json(stored)
+    except ValidationError:
+        return None
 
 
 def _prune(folder: RunFolder, ended: Outcome | None) -> str:

@@ -22,6 +22,7 @@ from dporun_trainer.evaluation.policy import (
     load_model,
     load_tokenizer,
 )
+from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def adapter_sha256(adapter: Path) -> str:
         FileNotFoundError: there are none in safetensors.
 
     """
-    return sha256(adapter / "adapter_model.safetensors")
+    return sha256(adapter / ADAPTER_WEIGHTS)
 
 
 def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence[str]) -> Merge:

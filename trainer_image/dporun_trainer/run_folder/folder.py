@@ -16,6 +16,7 @@ from dporun_trainer.run_folder.checkpoints import Checkpoints
 from dporun_trainer.run_folder.files import JsonFile
 from dporun_trainer.run_folder.history import LogHistory
 from dporun_trainer.run_folder.manifest import Manifest
+from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.run_folder.records import (
     ComparisonRecord,
@@ -125,7 +126,7 @@ class RunFolder:
     @property
     def has_adapter(self) -> bool:
         """Whether there is a trained adapter."""
-        return (self.final / "adapter_model.safetensors").is_file()
+        return (self.final / ADAPTER_WEIGHTS).is_file()
 
     def runs_below(self) -> Iterator[str]:
         """Names of the folders in this one that are runs: what a person meant who named their parent."""

@@ -6,6 +6,9 @@ from pathlib import PurePosixPath
 from dporun_api import run_folder as names
 from dporun_api.run_config import ArchiveContent
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""File with the weights of an adapter, in PEFT's words."""
+
 _FOLDERS = {
     str(names.FINAL): ArchiveContent.BEST,
     str(names.MERGED): ArchiveContent.MERGED,
