@@ -1,5 +1,6 @@
 """``status.message``: one sentence that says where the run stands and what to do next."""
 
+from dporun_api.metrics import LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
 from dporun_api.results import Failure, Health, HealthState, Metrics, Stage
 from dporun_api.text import capitalise, duration, number, sentence
 from dporun_operator import names
@@ -45,11 +46,11 @@ def _doing(draft: Draft) -> list[str]:
         return ["Loading model and data"]
     parts = [f"Step {progress.step}/{progress.total_steps}"]
     if metrics.eval_loss is not None:
-        parts.append(f"validation loss {number(metrics.eval_loss)}")
+        parts.append(f"{LOSS.label_of(Split.VALIDATION)} {number(metrics.eval_loss)}")
     if metrics.reward_accuracy is not None:
-        parts.append(f"reward accuracy {metrics.reward_accuracy:.0%}")
+        parts.append(f"{REWARD_ACCURACY.label} {metrics.reward_accuracy:{REWARD_ACCURACY.format}}")
     if metrics.reward_margin is not None:
-        parts.append(f"margin {number(metrics.reward_margin)}")
+        parts.append(f"{REWARD_MARGIN.short} {number(metrics.reward_margin)}")
     if best is not None:
         parts.append(f"best {best.name}")
     if progress.eta_seconds is not None:
