@@ -10,7 +10,6 @@ from dporun_operator.lifecycle import retries, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
-from dporun_operator.lifecycle.stopping import still_running
 from dporun_operator.names import Component
 from dporun_operator.objects.archive_job import archive_job
 from dporun_operator.observed import Job, Pod
@@ -19,11 +18,6 @@ from dporun_operator.observed import Job, Pod
 def archive(draft: Draft) -> Step:
     """Prune intermediate checkpoints and archive the results, or record why they are not archived."""
     run, before = draft.run, draft.status.archive
-    if still_running(draft):
-        words = "Waiting for the training pods to stop"
-        draft.set_condition(ConditionType.ARCHIVED, False, Reason.ARCHIVING, f"{words}.")
-        draft.set_message(words)
-        return Step.WAITING
     if draft.is_true(ConditionType.ARCHIVED) or (before is not None and before.state is ArchiveState.SKIPPED):
         return Step.DONE
     reason = skip_reason(draft)

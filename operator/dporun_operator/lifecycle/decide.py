@@ -16,6 +16,7 @@ from dporun_operator.lifecycle.prepare import prepare
 from dporun_operator.lifecycle.provide import provide
 from dporun_operator.lifecycle.recall import recall
 from dporun_operator.lifecycle.step import Step
+from dporun_operator.lifecycle.stop import stop
 from dporun_operator.lifecycle.suspend import suspend
 from dporun_operator.lifecycle.tensorboard import tensorboard
 from dporun_operator.lifecycle.train import train
@@ -36,6 +37,7 @@ WORK: Steps = (
 """A run that has not failed takes these steps in this order, each time from the first."""
 
 CLOSING: Steps = (
+    stop,  # what a failed run has left running
     archive,  # prune checkpoints and upload the results
     finish,  # Succeeded or Failed, for good
 )

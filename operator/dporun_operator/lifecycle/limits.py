@@ -46,7 +46,8 @@ def _deadline(draft: Draft) -> Exceeded | None:
     limit = draft.run.spec.run_policy.active_deadline_seconds
     if limit is None:
         return None
-    left = draft.seconds_left(parse_time(draft.status.attempt_start_time), limit - (draft.status.active_seconds or 0))
+    began = parse_time(draft.status.attempt_start_time) or draft.now
+    left = draft.seconds_left(began, limit - (draft.status.active_seconds or 0))
     if left > 0:
         draft.requeue(left)
         return None

@@ -10,7 +10,7 @@ from dporun_operator.lifecycle import limits, messages, retries, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
-from dporun_operator.lifecycle.stopping import still_running
+from dporun_operator.lifecycle.stop import still_running
 from dporun_operator.names import Component
 from dporun_operator.objects.train_job import train_job
 from dporun_operator.observed import Job, Pod
@@ -105,7 +105,6 @@ def _stop_exceeding(draft: Draft, job: Job, limit: limits.Exceeded | None) -> St
     status, failure = draft.status, limit.failure
     retries_before = status.retries or 0
     if not failure.reason.traits.retried or retries_before >= draft.run.spec.run_policy.max_retries:
-        draft.delete("Job", job.name)
         draft.set_condition(ConditionType.RUNNING, False, failure.reason, failure.message)
         draft.fail(failure)
         return Step.GAVE_UP

@@ -85,7 +85,6 @@ def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     if stuck is None:
         return Step.DONE
     if failure := stuck.failure or lost_volume(draft, stuck):
-        draft.delete("Job", job.name)
         draft.fail(failure)
         return Step.GAVE_UP
     if stuck.reason is Reason.UNSCHEDULABLE:
