@@ -25,6 +25,8 @@ class Job:
     message: str
     """Why it failed, in the words of the Job controller."""
     created_at: datetime | None
+    waits_since: datetime | None
+    """When it was created or, if a queue has stopped or started it since, when it last did."""
     finished_at: datetime | None
     deleting: bool
 
@@ -37,8 +39,10 @@ class Job:
     def parse(cls, child: Mapping[str, Any]) -> Self:
         """Read a Job."""
         metadata, status = child["metadata"], child.get("status", {})
-        conditions = {entry["type"]: entry for entry in status.get("conditions", ()) if entry["status"] == "True"}
+        latest = {entry["type"]: entry for entry in status.get("conditions", ())}
+        conditions = {kind: entry for kind, entry in latest.items() if entry["status"] == "True"}
         end = conditions.get("Complete") or conditions.get("Failed") or {}
+        queued = latest.get("Suspended", {})
         return cls(
             name=metadata["name"],
             component=metadata["labels"].get(names.COMPONENT, ""),
@@ -48,6 +52,7 @@ class Job:
             failed="Failed" in conditions,
             message=end.get("message", ""),
             created_at=parse_time(metadata.get("creationTimestamp")),
+            waits_since=parse_time(queued.get("lastTransitionTime") or metadata.get("creationTimestamp")),
             finished_at=parse_time(end.get("lastTransitionTime")),
             deleting="deletionTimestamp" in metadata,
         )
@@ -199,7 +204,8 @@ def _is_child(child: Mapping[str, Any], run: Run) -> bool:
     """Whether the operator made ``child`` for ``run``, by itself or by a Job or Deployment that it made.
 
     Anyone may copy a label: a Job must have the name of its attempt and, unless it archives, the run as its owner; a
-    pod must be controlled by what has that name.
+    pod must be controlled by what has that name. A deletion that orphans (``--cascade=orphan``) takes the owner off
+    while the run still waits for its Jobs to stop.
     """
     metadata = child["metadata"]
     labels, controller = metadata["labels"], _controller(metadata)
@@ -212,7 +218,7 @@ def _is_child(child: Mapping[str, Any], run: Run) -> bool:
     name = _JOBS[component](run.name, attempt)
     if child["kind"] == "Pod":
         return controller is not None and (controller["kind"], controller["name"]) == ("Job", name)
-    owned = controller is not None and controller["uid"] == run.uid
+    owned = run.deleting if controller is None else controller["uid"] == run.uid
     return bool(metadata["name"] == name) and (owned or component == Component.ARCHIVE)
 
 

@@ -37,7 +37,7 @@ from dporun_operator.metrics import Metrics
 from dporun_operator.objects.event import event_object
 from dporun_operator.observed import Observed
 from dporun_operator.progress import Ask
-from dporun_operator.run import Manifest, Run
+from dporun_operator.run import Manifest, Run, asks_for_release
 from dporun_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Reconciler:
         await self._act(run, plan)
         resource_version = await self._write(run, await self._with_log(run, plan.status), plan.events)
         for claim in plan.unprotect:
-            await self._unprotect(run, claim)
+            await self._unprotect(run.namespace, claim, run.uid)
         for target in plan.delete:
             await self._delete(run, target, again=plan.release)
         if plan.release:
@@ -137,12 +137,16 @@ class Reconciler:
     async def _reject(self, body: Body, error: InvalidRunError) -> None:
         """Fail a run that cannot be read, or let it be deleted.
 
-        One that has trained is left as it is, for the operator that could read it: this one may just be older.
+        One that has trained is left as it is, for the operator that could read it: this one may just be older. Only its
+        user may let it go.
         """
         metadata = body["metadata"]
-        if (body.get("status") or {}).get("attempt"):
+        deleting = "deletionTimestamp" in metadata
+        if (body.get("status") or {}).get("attempt") and not (deleting and asks_for_release(metadata)):
             raise error
-        if "deletionTimestamp" in metadata:
+        if deleting:
+            claim = names.results_claim(metadata["name"], metadata["uid"])
+            await self._unprotect(metadata["namespace"], claim, metadata["uid"])
             finalizers = tuple(metadata.get("finalizers", ()))
             await self._remove_finalizer(
                 metadata["namespace"], metadata["name"], finalizers, metadata["resourceVersion"]
@@ -196,16 +200,16 @@ class Reconciler:
             await self._cluster.apply(manifest)
         self._applied.mark(run.uid, kind, name, action)
 
-    async def _unprotect(self, run: Run, claim: str) -> None:
+    async def _unprotect(self, namespace: str, claim: str, run_uid: str) -> None:
         """Take our finalizer off a claim of this run."""
         kind = "PersistentVolumeClaim"
         with contextlib.suppress(NameTakenError):
-            found = await self._cluster.find(kind, run.namespace, claim, run_uid=run.uid)
+            found = await self._cluster.find(kind, namespace, claim, run_uid=run_uid)
             before = found["metadata"].get("finalizers", []) if found else []
             if found and names.RESULTS_FINALIZER in before:
                 rest = [finalizer for finalizer in before if finalizer != names.RESULTS_FINALIZER]
                 version = found["metadata"]["resourceVersion"]
-                await self._cluster.set_finalizers(kind, run.namespace, claim, rest, resource_version=version)
+                await self._cluster.set_finalizers(kind, namespace, claim, rest, resource_version=version)
 
     async def _delete(self, run: Run, target: Delete, *, again: bool) -> None:
         """Delete a child; an object of another owner stays, whatever its name."""

@@ -59,7 +59,7 @@ class Run:
             resource_version=metadata["resourceVersion"],
             finalizers=tuple(metadata.get("finalizers", ())),
             deleting="deletionTimestamp" in metadata,
-            force_release=metadata.get("annotations", {}).get(names.FORCE_RELEASE) == metadata["uid"],
+            force_release=asks_for_release(metadata),
             spec=spec,
             status=status,
             manifest=_as_written(body),
@@ -98,6 +98,11 @@ class Run:
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition last written."""
         return next((condition for condition in self.status.conditions if condition.type is kind), None)
+
+
+def asks_for_release(metadata: Mapping[str, Any]) -> bool:
+    """Whether the user asks to let the run go: by its own UID, so that a copied manifest does not."""
+    return bool(metadata.get("annotations", {}).get(names.FORCE_RELEASE) == metadata["uid"])
 
 
 def _as_written(body: Mapping[str, Any]) -> Manifest:

@@ -97,14 +97,21 @@ def job(
     at: datetime = NOW,
     age: float = 3600,
     ago: float = 60,
+    queued: float | None = None,
     message: str = "",
 ) -> Body:
-    """A Job of ``age`` seconds: active, suspended, or complete or failed since ``ago`` seconds."""
+    """A Job of ``age`` seconds: active, suspended, or complete or failed since ``ago`` seconds.
+
+    A queue has stopped or started it ``queued`` seconds ago.
+    """
     ended = stamp(at - timedelta(seconds=ago))
     conditions = {
         "complete": [{"type": "Complete", "status": "True", "lastTransitionTime": ended}],
         "failed": [{"type": "Failed", "status": "True", "lastTransitionTime": ended, "message": message}],
     }.get(state, [])
+    if queued is not None:
+        stopped, moment = "True" if state == "suspended" else "False", stamp(at - timedelta(seconds=queued))
+        conditions.append({"type": "Suspended", "status": stopped, "lastTransitionTime": moment})
     return {
         "kind": "Job",
         "metadata": {

@@ -35,6 +35,13 @@ def test_a_job_of_another_owner_is_not_of_the_run() -> None:
     assert seen(changed(ours, ownerReferences=[{**FOREIGN, "uid": UID, "controller": False}]))[0] == []
 
 
+def test_a_deletion_that_orphans_does_not_hide_a_job() -> None:
+    orphan = changed(job("train"), ownerReferences=[])
+    stranger = changed(job("prepare"), ownerReferences=[FOREIGN])
+    observed = Observed.of(map(slim, [orphan, stranger]), a_run(deleting=True))
+    assert [found.name for found in observed.jobs] == ["demo-train-1"]
+
+
 def test_an_archive_job_has_the_name_of_its_attempt() -> None:
     assert seen(changed(job("archive", 2), name="forged"))[0] == []
     assert seen(changed(job("archive", 2), name="demo-archive-1"))[0] == []

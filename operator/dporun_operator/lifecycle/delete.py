@@ -12,6 +12,7 @@ from dporun_operator.lifecycle.archive import run_archive_jobs, skip_reason
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.provide import provide_results_and_config
 from dporun_operator.lifecycle.step import Step
+from dporun_operator.lifecycle.stop import is_awaited
 from dporun_operator.names import Component
 
 
@@ -27,7 +28,7 @@ def delete(draft: Draft) -> Step:
 
 
 def _stop(draft: Draft) -> Step:
-    """Stop everything that writes to the volume, and wait until its pods no longer exist."""
+    """Stop everything that writes to the volume, and wait until its pods no longer exist or are overdue."""
     run, observed = draft.run, draft.observed
     work = (Component.PREPARE, Component.TRAIN)
     jobs = [job for component in work for job in observed.jobs_of(component)]
@@ -35,7 +36,7 @@ def _stop(draft: Draft) -> Step:
     for job in jobs:
         draft.delete("Job", job.name)
     draft.delete("Deployment", names.tensorboard(run.name))
-    if not jobs and not pods:
+    if not jobs and not any(is_awaited(draft, pod) for pod in pods):
         return Step.DONE
     if not draft.trained:
         words = "The pods save a checkpoint and stop."

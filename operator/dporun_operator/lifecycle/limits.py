@@ -29,7 +29,7 @@ def exceeded_while_pending(draft: Draft, job: Job, waits_for: str) -> Exceeded |
     limit = draft.run.spec.run_policy.pending_deadline_seconds
     if limit is None:
         return None
-    left = draft.seconds_left(job.created_at or draft.now, limit)
+    left = draft.seconds_left(job.waits_since or draft.now, limit)
     if left > 0:
         draft.requeue(left)
         return None

@@ -26,18 +26,17 @@ def stop(draft: Draft) -> Step:
 
 
 def still_running(draft: Draft, *, before: int | None = None) -> list[Pod]:
-    """Training pods that have not stopped; only those of attempts ``before`` that one, where it is given.
+    """Training pods that have not stopped; only those of attempts ``before`` that one, where it is given."""
+    pods = draft.observed.pods_of(Component.TRAIN)
+    running = [pod for pod in pods if not pod.ended and (before is None or pod.attempt < before)]
+    return [pod for pod in running if is_awaited(draft, pod)]
 
-    Asks to look again when the first of them is overdue.
-    """
-    running = []
-    for pod in draft.observed.pods_of(Component.TRAIN):
-        if pod.ended or (before is not None and pod.attempt >= before):
-            continue
-        if pod.stops_at is not None:
-            left = draft.seconds_left(pod.stops_at, OVERDUE_SECONDS)
-            if left == 0:
-                continue
-            draft.requeue(left)
-        running.append(pod)
-    return running
+
+def is_awaited(draft: Draft, pod: Pod) -> bool:
+    """Whether ``pod`` is waited for: it is not overdue. Asks to look again when it will be."""
+    if pod.stops_at is None:
+        return True
+    left = draft.seconds_left(pod.stops_at, OVERDUE_SECONDS)
+    if left > 0:
+        draft.requeue(left)
+    return left > 0

@@ -6,6 +6,7 @@ from dporun_operator.lifecycle import messages
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.limits import end_active_time
 from dporun_operator.lifecycle.step import Step
+from dporun_operator.lifecycle.stop import is_awaited
 from dporun_operator.names import Component
 
 _WORK = (Component.PREPARE, Component.TRAIN)
@@ -24,7 +25,8 @@ def suspend(draft: Draft) -> Step:
     for job in active:
         draft.delete("Job", job.name)
     end_active_time(draft, draft.now)
-    if active or any(not pod.ended for component in _WORK for pod in draft.observed.pods_of(component)):
+    pods = [pod for component in _WORK for pod in draft.observed.pods_of(component) if not pod.ended]
+    if active or any(is_awaited(draft, pod) for pod in pods):
         draft.set_condition(ConditionType.SUSPENDED, False, Reason.SUSPENDING, "The pods save a checkpoint and stop.")
         draft.set_message("Suspending: the pods save a checkpoint and stop")
         return Step.WAITING

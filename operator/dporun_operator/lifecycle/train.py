@@ -78,6 +78,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
         draft.set_condition(ConditionType.SCHEDULED, False, Reason.QUEUED, words)
         draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING)
         draft.set_message(words)
+        limits.end_active_time(draft, draft.now)  # the queue may have taken its nodes back
         return _stop_exceeding(draft, job, limits.exceeded_while_pending(draft, job, words))
     step = waiting.explain(draft, job, pods)
     if step is Step.WAITING and not draft.is_true(ConditionType.SCHEDULED):
