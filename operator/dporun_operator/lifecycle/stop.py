@@ -12,12 +12,15 @@ OVERDUE_SECONDS = 60.0
 
 
 def stop(draft: Draft) -> Step:
-    """Stop what a failed run has left running, and wait until its training pods have stopped."""
+    """Stop what a failed run has left running, and wait until nothing trains or will.
+
+    A training Job without a pod may get one later: its queue may start it when the run has finished.
+    """
     jobs = [job for component in (Component.PREPARE, Component.TRAIN) for job in draft.observed.jobs_of(component)]
-    for job in jobs:
-        if not job.finished:
-            draft.delete("Job", job.name)
-    if not still_running(draft):
+    active = [job for job in jobs if not job.finished]
+    for job in active:
+        draft.delete("Job", job.name)
+    if not any(job.component == Component.TRAIN for job in active) and not still_running(draft):
         return Step.DONE
     words = "Waiting for the training pods to stop"
     draft.set_condition(ConditionType.ARCHIVED, False, Reason.ARCHIVING, f"{words}.")
