@@ -1,4 +1,4 @@
-"""The limits of ``runPolicy``: an attempt makes no progress, has run for too long, or waits for too long."""
+"""When an attempt is stopped: it makes no progress, has run or waited for too long, or has lost its node."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,6 +8,7 @@ from dporun_api.text import duration, parse_time, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.stop import is_awaited
 from dporun_operator.observed import Job, Pod
 
 
@@ -74,6 +75,18 @@ def _stall(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Exceeded | None:
     words = f"Attempt {job.attempt} has made no progress for {duration((draft.now - heartbeat).total_seconds())}."
     draft.set_condition(ConditionType.PROGRESS_STALLED, True, Reason.STALLED, words)
     return Exceeded(Reason.STALLED, words)
+
+
+def lost(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Exceeded | None:
+    """Judge an attempt by its pods that are being deleted: one that does not stop in time is on a dead node.
+
+    The Job would wait for it until the node is deleted: with a podFailurePolicy, a pod counts only once it has ended.
+    """
+    pod = next((pod for pod in pods if not pod.ended and not is_awaited(draft, pod)), None)
+    if pod is None:
+        return None
+    words = f"Pod {pod.name} of attempt {job.attempt} was deleted and does not stop; its node does not answer."
+    return Exceeded(Reason.NODE_LOST, words)
 
 
 def begin_active_time(draft: Draft, pods: tuple[Pod, ...]) -> None:

@@ -72,6 +72,8 @@ def _start(draft: Draft, attempt: int) -> None:
 
 def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     """Say how an attempt is doing."""
+    if lost := limits.lost(draft, job, pods):
+        return _stop_exceeding(draft, job, lost)
     if job.suspended:
         queue = draft.run.spec.scheduling.queue_name
         words = f"Waiting in queue {queue} for its quota" if queue else "The Job is suspended"
