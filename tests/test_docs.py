@@ -11,6 +11,7 @@ PAGES = sorted(
     path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"))
     if "node_modules" not in path.parts
 )  # fmt: skip
+PACKAGES = ("api/dporun_api", "api/dporun_api/v1alpha1", "operator/dporun_operator", "trainer_image/dporun_trainer")
 ROOMS = ("api/", "charts/", "cli/", "crds/", "docs/", "examples/", "hack/", "operator/", "tests/", "trainer_image/")
 
 
@@ -26,3 +27,26 @@ def test_every_path_exists(page: Path) -> None:
     words = re.findall(r"`([\w./-]+)`", page.read_text(encoding="utf-8"))
     paths = [word for word in words if word.startswith(ROOMS)]
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def glossary() -> list[str]:
+    """What the last column of the glossary's tables names, files of a run apart."""
+    rows = re.findall(r"^\|.*\|(.*)\|$", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    words = [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
+    return [word for word in words if not word.endswith(".json")]
+
+
+@pytest.mark.parametrize("word", glossary())
+def test_the_glossary_names_what_exists(word: str) -> None:
+    """A folder, a module, or a name that a module defines."""
+    packages = [ROOT / package for package in PACKAGES]
+    if "/" in word or word.endswith(".py"):
+        assert any((package / word).exists() for package in packages)
+        return
+    *module, name = word.split(".")
+    sources = [
+        place for package in packages for place in (package / f"{'/'.join(module or [name])}.py",) if place.is_file()
+    ]
+    assert any(
+        not module or re.search(rf"^(class |    )?{name}\b", source.read_text(), re.MULTILINE) for source in sources
+    )

@@ -129,7 +129,7 @@ class Draft:
         self.set_condition(ConditionType.SUCCEEDED, False, failure.reason, failure.message)
 
     def plan(self) -> Plan:
-        """Finish the draft."""
+        """Derive what conditions and numbers imply (phase, columns, Events) and put everything into a plan."""
         status = self.status
         status.observed_generation = self.run.generation
         status.conditions = tuple(self._conditions[kind] for kind in ConditionType if kind in self._conditions)

@@ -9,7 +9,7 @@ from dporun_operator.lifecycle.step import Step
 
 
 def finish(draft: Draft) -> Step:
-    """Close the run."""
+    """Close the run: from here on it is Finished, and no step of WORK or CLOSING is taken again."""
     draft.status.completion_time = timestamp(draft.now)
     if draft.failed:
         if not draft.trained:

@@ -8,14 +8,14 @@ from dporun_operator.objects.train_service import train_service
 
 
 def provide(draft: Draft) -> Step:
-    """Have them all."""
+    """Apply all of them, at every reconciliation: what somebody deleted comes back."""
     provide_results_and_config(draft)
     draft.apply(train_service(draft.run))
     return Step.DONE
 
 
 def provide_results_and_config(draft: Draft) -> None:
-    """Have what the archive Job of a deleted run needs, too.
+    """Apply the volume and the configuration, which the archive Job of a deleted run needs, too.
 
     A claim that no longer exists once training may have begun is never made again: an empty volume would pass for
     the results. Where the run starts from another one that no longer exists, the ConfigMap of the time when it did

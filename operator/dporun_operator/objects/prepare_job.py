@@ -13,7 +13,7 @@ RETRIES = 3
 
 
 def prepare_job(run: Run, settings: Settings) -> Manifest:
-    """Build the Job."""
+    """Build the Job; Kubernetes itself repeats it."""
     spec = run.spec
     adapter_secret = spec.archive.secret_ref if spec.checkpoints.resume_from and spec.archive else None
     container = pod.container(

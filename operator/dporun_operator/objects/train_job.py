@@ -16,7 +16,7 @@ from dporun_operator.run import Manifest, Run
 from dporun_operator.settings import Requirements, Settings
 
 _SHARED_MEMORY_VOLUME = "shm"
-_TOLD = tuple(code for code in ExitCode if code not in {ExitCode.OK, ExitCode.ERROR})
+_EXPLAINED = tuple(code for code in ExitCode if code not in {ExitCode.OK, ExitCode.ERROR})
 
 
 def train_job(run: Run, settings: Settings, attempt: int) -> Manifest:
@@ -56,7 +56,7 @@ def train_job(run: Run, settings: Settings, attempt: int) -> Manifest:
         "completions": nodes,
         "parallelism": nodes,
         "backoffLimit": 0,
-        "podFailurePolicy": {"rules": [fail_on(_TOLD), on_disruption("FailJob")]},
+        "podFailurePolicy": {"rules": [fail_on(_EXPLAINED), on_disruption("FailJob")]},
         "template": template,
     }
     name, queue = names.train_job(run.name, attempt), spec.scheduling.queue_name

@@ -125,8 +125,8 @@ def test_a_deletion_outlives_the_death_of_the_operator(operator: OperatorProcess
     kubelet.pod_of(namespace, "demo-archive-1")
     operator.kill()
     kubelet.end(namespace, "demo-archive-1", ARCHIVED)
-    wait_gone_job = get("job", "demo-archive-1", namespace)
-    assert "ownerReferences" not in wait_gone_job["metadata"]
+    ended = get("job", "demo-archive-1", namespace)
+    assert "ownerReferences" not in ended["metadata"]
     assert exists("dporun", "demo", namespace)
     operator.start()
     wait_gone("dporun", "demo", namespace)
