@@ -10,6 +10,7 @@ from dporun_operator.lifecycle import retries, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
+from dporun_operator.lifecycle.stop import lost_pod
 from dporun_operator.names import Component
 from dporun_operator.objects.archive_job import archive_job
 from dporun_operator.observed import Job, Pod
@@ -58,7 +59,7 @@ def run_archive_jobs(draft: Draft, *, patience: float | None, prune_only: bool =
         return Step.WAITING
     pods = draft.observed.pods_of(Component.ARCHIVE, attempt)
     if not job.finished:
-        return _follow(draft, job, pods, patience=patience)
+        return _follow(draft, job, pods, patience=patience, prune_only=prune_only)
     if not retries.is_settled(draft, job, pods):
         return Step.WAITING
     end = judge_ending(job, pods, draft.run.spec)
@@ -73,8 +74,13 @@ def run_archive_jobs(draft: Draft, *, patience: float | None, prune_only: bool =
     return Step.WAITING
 
 
-def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | None) -> Step:
-    """Say what a Job waits for; give up when that makes no sense any longer."""
+def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | None, prune_only: bool) -> Step:
+    """Say what a Job waits for; start another one, or give up, when that makes no sense any longer."""
+    if lost := lost_pod(draft, pods):
+        draft.delete("Job", job.name)
+        problem = f"Pod {lost.name} was deleted and does not stop; its node does not answer."
+        _start(draft, job.attempt + 1, prune_only=prune_only, problem=problem)
+        return Step.WAITING
     image_pull_seconds = float("inf") if patience is None else draft.settings.image_pull_seconds
     stuck = waiting.waiting_reason(pods, now=draft.now, image_pull_seconds=image_pull_seconds)
     failure = (stuck.failure or waiting.lost_volume(draft, stuck)) if stuck else None

@@ -8,7 +8,7 @@ from dporun_api.text import duration, parse_time, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle.draft import Draft
-from dporun_operator.lifecycle.stop import is_awaited
+from dporun_operator.lifecycle.stop import lost_pod
 from dporun_operator.observed import Job, Pod
 
 
@@ -82,7 +82,7 @@ def lost(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Exceeded | None:
 
     The Job would wait for it until the node is deleted: with a podFailurePolicy, a pod counts only once it has ended.
     """
-    pod = next((pod for pod in pods if not pod.ended and not is_awaited(draft, pod)), None)
+    pod = lost_pod(draft, pods)
     if pod is None:
         return None
     words = f"Pod {pod.name} of attempt {job.attempt} was deleted and does not stop; its node does not answer."

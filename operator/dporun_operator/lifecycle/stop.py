@@ -1,5 +1,7 @@
 """What a run that ends must wait for: that nothing writes to its volume any more."""
 
+from collections.abc import Iterable
+
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle.draft import Draft
@@ -43,3 +45,8 @@ def is_awaited(draft: Draft, pod: Pod) -> bool:
     if left > 0:
         draft.requeue(left)
     return left > 0
+
+
+def lost_pod(draft: Draft, pods: Iterable[Pod]) -> Pod | None:
+    """The first of ``pods`` that is on a node that does not answer."""
+    return next((pod for pod in pods if not pod.ended and not is_awaited(draft, pod)), None)
