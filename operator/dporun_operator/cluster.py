@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -16,8 +16,7 @@ from kubernetes.aio import client, config
 from dporun_api.v1alpha1 import API_VERSION, KIND, PLURAL
 from dporun_operator import names
 from dporun_operator.errors import ApiError, InvalidSettingsError, NameTakenError
-
-Manifest = dict[str, Any]
+from dporun_operator.run import Manifest
 
 TIMEOUT_SECONDS: Final = 30.0
 APPLY_PATCH: Final = "application/apply-patch+yaml"

@@ -28,7 +28,6 @@ class Job:
     waits_since: datetime | None
     """When it was created or, if a queue has stopped or started it since, when it last did."""
     finished_at: datetime | None
-    deleting: bool
 
     @property
     def finished(self) -> bool:
@@ -54,7 +53,6 @@ class Job:
             created_at=parse_time(metadata.get("creationTimestamp")),
             waits_since=parse_time(queued.get("lastTransitionTime") or metadata.get("creationTimestamp")),
             finished_at=parse_time(end.get("lastTransitionTime")),
-            deleting="deletionTimestamp" in metadata,
         )
 
 

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Self
 
 from pydantic import ValidationError
 
 from dporun_api.run_config import Identity
-from dporun_api.text import parse_time
 from dporun_api.v1alpha1 import API_VERSION, KIND
 from dporun_api.v1alpha1.spec import DPORunSpec
 from dporun_api.v1alpha1.status import Condition, ConditionType, DPORunStatus
@@ -89,11 +87,6 @@ class Run:
     def claim_name(self) -> str:
         """PersistentVolumeClaim of the results."""
         return self.spec.storage.claim_name or names.results_claim(self.name, self.uid)
-
-    @property
-    def completion_time(self) -> datetime | None:
-        """When the run finished."""
-        return parse_time(self.status.completion_time)
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """The condition last written."""
