@@ -1,4 +1,4 @@
-"""RunError: what a person needs, within the lengths of the contract."""
+"""RunError: what a person needs, within the lengths that Failure allows."""
 
 from dporun_api.pod import ExitCode
 from dporun_api.text import shorten

@@ -30,7 +30,7 @@ class RunError(Exception):
         return self.reason.traits.exit_code
 
     def failure(self, *, log_tail: str | None = None) -> Failure:
-        """Express this error as part of an Outcome, cut to the lengths that the contract allows."""
+        """Express this error as part of an Outcome, cut to the lengths that Failure allows."""
         return Failure(
             reason=self.reason,
             message=shorten(self.message, 1024),
