@@ -17,6 +17,7 @@ class Job:
     """A Job of the run."""
 
     name: str
+    uid: str
     component: str
     attempt: int
     suspended: bool
@@ -44,6 +45,7 @@ class Job:
         queued = latest.get("Suspended", {})
         return cls(
             name=metadata["name"],
+            uid=metadata["uid"],
             component=metadata["labels"].get(names.COMPONENT, ""),
             attempt=_attempt(metadata["labels"]),
             suspended=bool(child.get("spec", {}).get("suspend")),
@@ -93,6 +95,8 @@ class Pod:
     """A pod of the run."""
 
     name: str
+    controller: str | None
+    """UID of the Job or ReplicaSet that made it."""
     component: str
     attempt: int
     index: int
@@ -131,6 +135,7 @@ class Pod:
         waits = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
         return cls(
             name=metadata["name"],
+            controller=(_controller(metadata) or {}).get("uid"),
             component=metadata["labels"].get(names.COMPONENT, ""),
             attempt=_attempt(metadata["labels"]),
             index=_number(metadata["labels"].get(names.COMPLETION_INDEX), 0),

@@ -99,6 +99,7 @@ def job(
     ago: float = 60,
     queued: float | None = None,
     message: str = "",
+    job_uid: str | None = None,
 ) -> Body:
     """A Job of ``age`` seconds: active, suspended, or complete or failed since ``ago`` seconds.
 
@@ -117,7 +118,7 @@ def job(
         "metadata": {
             "name": job_name(component, attempt),
             "namespace": "team-a",
-            "uid": f"job-{component}-{attempt}",
+            "uid": job_uid or f"job-{component}-{attempt}",
             "resourceVersion": "1",
             "creationTimestamp": stamp(at - timedelta(seconds=age)),
             "labels": _labels(component, attempt),
@@ -144,6 +145,7 @@ def pod(
     pod_reason: str | None = None,
     pod_message: str | None = None,
     tensorboard: bool = False,
+    job_uid: str | None = None,
 ) -> Body:
     """A Pod: unschedulable, waiting (for ``reason``), running, succeeded or failed (with a termination message)."""
     born = stamp(at - timedelta(seconds=age))
@@ -166,7 +168,7 @@ def pod(
         }
     if disruption:
         conditions.append({"type": "DisruptionTarget", "status": "True", "reason": disruption})
-    controller = _owner("Job", job_name(component, attempt), f"job-{component}-{attempt}")
+    controller = _owner("Job", job_name(component, attempt), job_uid or f"job-{component}-{attempt}")
     if component == "tensorboard":
         controller = _owner("ReplicaSet", "demo-tensorboard-7d9f", "replica-set")
     sidecar = {"name": "tensorboard", "ready": tensorboard, "state": {"running": {"startedAt": born}}}

@@ -9,6 +9,7 @@ from dporun_operator.lifecycle import retries, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import judge_ending
 from dporun_operator.lifecycle.step import Step
+from dporun_operator.lifecycle.stop import lost_pod
 from dporun_operator.names import Component
 from dporun_operator.objects.prepare_job import prepare_job
 from dporun_operator.observed import Job, Pod
@@ -24,7 +25,8 @@ def prepare(draft: Draft) -> Step:
     if job is None:
         draft.create(prepare_job(draft.run, draft.settings))
         return Step.WAITING
-    pods = tuple(sorted(draft.observed.pods_of(Component.PREPARE), key=_created_at))[-1:]
+    ours = [pod for pod in draft.observed.pods_of(Component.PREPARE) if pod.controller == job.uid]
+    pods = tuple(sorted(ours, key=_created_at))[-1:]
     if not job.finished:
         return _follow(draft, job, pods)
     if not retries.is_settled(draft, job, pods):
@@ -33,7 +35,11 @@ def prepare(draft: Draft) -> Step:
 
 
 def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
-    """Say what the pod waits for; give up where waiting makes no sense any longer."""
+    """Say what the pod waits for; start again, or give up, where waiting makes no sense any longer."""
+    if lost := lost_pod(draft, pods):
+        draft.delete("Job", job.name)
+        draft.set_message(f"Pod {lost.name} was deleted and does not stop; its node does not answer. Preparing again")
+        return Step.WAITING
     match waiting.explain(draft, job, pods):
         case Step.GAVE_UP:
             return _give_up(draft)
