@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from dporun_api import logs
+from dporun_api.pod import ExitCode
+from dporun_trainer.signals import Stopped, on_stop, raise_stopped
 
 _COMMANDS = {
     "prepare": "fetch and check model and data, before a GPU is held",
@@ -21,11 +23,19 @@ _COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code.
+
+    A signal to stop is heeded from the first moment on: PID 1 of a container would not even notice one without a
+    handler, and its pod would be waited for until its grace period is over.
+    """
     words = sys.argv[1:] if argv is None else list(argv)
-    arguments = _parser(words[:1]).parse_args(words)
-    logs.configure()
-    return int(arguments.run(arguments))
+    try:
+        with on_stop(raise_stopped):
+            arguments = _parser(words[:1]).parse_args(words)
+            logs.configure()
+            return int(arguments.run(arguments))
+    except Stopped:
+        return ExitCode.PREEMPTED
 
 
 def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:

@@ -177,7 +177,7 @@ def test_a_killed_process_ends_the_run_and_loses_nothing(model: Path, tmp_path: 
         then=lambda _: os.kill(workers(directory)[1], signal.SIGKILL),
     )
     assert outcome.failure is not None
-    assert outcome.failure.reason is Reason.HOST_OUT_OF_MEMORY
+    assert outcome.failure.reason is Reason.TRAINER_ERROR
     assert outcome.failure.rank == 1
     assert "SIGKILL" in outcome.failure.message
     assert Checkpoints(directory).complete()

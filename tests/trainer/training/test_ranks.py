@@ -31,8 +31,16 @@ def failed(rank: int, reason: Reason, at: float = 9) -> RankEnd:
     return RankEnd(rank=rank, state=OutcomeState.FAILED, at=at, failure=failure)
 
 
-def fold(*ends: RankEnd, stopping: bool = False, log_tail: str = "last words", exit_code: int = 1) -> Outcome:
-    return ranks.fold(ends, [0, 1], stopping=stopping, log_tail=log_tail, exit_code=exit_code)
+def fold(
+    *ends: RankEnd,
+    stopping: bool = False,
+    log_tail: str = "last words",
+    exit_code: int = 1,
+    memory_ran_out: bool = False,
+) -> Outcome:
+    return ranks.fold(
+        ends, [0, 1], stopping=stopping, log_tail=log_tail, exit_code=exit_code, memory_ran_out=memory_ran_out
+    )
 
 
 def test_all_done() -> None:
@@ -80,7 +88,7 @@ def test_the_first_failure_counts() -> None:
 @pytest.mark.parametrize(
     ("log_tail", "reason"),
     [
-        (KILLED, Reason.HOST_OUT_OF_MEMORY),
+        (KILLED, Reason.TRAINER_ERROR),
         (SEGFAULT, Reason.TRAINER_ERROR),
         (NOBODY_THERE, Reason.RENDEZVOUS),
         ("", Reason.TRAINER_ERROR),
@@ -92,6 +100,15 @@ def test_a_process_that_died_without_a_word(log_tail: str, reason: Reason) -> No
     assert outcome.failure.reason is reason
     if reason is not Reason.RENDEZVOUS:
         assert "training process 1" in outcome.failure.message
+
+
+def test_only_the_kernel_says_that_memory_ran_out() -> None:
+    outcome = fold(failed(0, Reason.RENDEZVOUS), log_tail=KILLED, memory_ran_out=True)
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.rank) == (Reason.HOST_OUT_OF_MEMORY, 1)
+    killed = fold(failed(0, Reason.RENDEZVOUS), log_tail=KILLED).failure
+    assert killed is not None
+    assert "training process 1 was killed by SIGKILL" in killed.message
 
 
 def test_contact_lost_with_another_pod() -> None:

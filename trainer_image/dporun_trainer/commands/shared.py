@@ -8,13 +8,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dporun_api.pod import CONFIG_PATH, RESULTS_MOUNT, ExitCode
-from dporun_api.results import Outcome
+from dporun_api.results import Outcome, OutcomeState
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import conclude, exit_code, explain, failed, publish
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.files import JsonFile
+from dporun_trainer.signals import Stopped
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +64,13 @@ def run_command(
         publish(outcome, outcome_of(RunFolder(arguments.root)).write)
         return exit_code(outcome)
     folder = RunFolder(arguments.root / config.run.directory)
-    return conclude(lambda: command(config, folder), outcome_of(folder).write)
+    try:
+        return conclude(lambda: command(config, folder), outcome_of(folder).write)
+    except Stopped:
+        message = "Stopped before it was done; the next try begins where this one was."
+        outcome = Outcome(state=OutcomeState.PREEMPTED, message=message)
+        publish(outcome, outcome_of(folder).write)
+        return exit_code(outcome)
 
 
 def explained(command: Callable[[], int]) -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -11,6 +10,7 @@ from dporun_api.pod import NODE_INDEX_VARIABLE, STATUS_PORT
 from dporun_api.results import Outcome, OutcomeState, Stage
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.cgroup import oom_kills
 from dporun_trainer.commands.shared import add_run_arguments, run_command
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
@@ -77,6 +77,7 @@ def arguments_of(module: str, config_path: Path, folder: RunFolder) -> list[str]
 def _finish(config_path: Path, folder: RunFolder, stop: threading.Event) -> Outcome:
     """Evaluate, merge and report in a process of its own, with the whole device to itself."""
     folder.finish_outcome.delete()
+    before = oom_kills()
     command = [sys.executable, "-m", *arguments_of(FINISH, config_path, folder)]
     tail, code = run_process(command, offline(os.environ), stop, None)
     outcome = folder.finish_outcome.read()
@@ -85,8 +86,7 @@ def _finish(config_path: Path, folder: RunFolder, stop: threading.Event) -> Outc
     if stop.is_set():
         message = "Preempted after training; the next attempt evaluates and reports."
         return Outcome(state=OutcomeState.PREEMPTED, message=message)
-    killed = code in {-signal.SIGKILL, 128 + signal.SIGKILL}
-    reason = Reason.HOST_OUT_OF_MEMORY if killed else Reason.TRAINER_ERROR
+    reason = Reason.HOST_OUT_OF_MEMORY if oom_kills() > before else Reason.TRAINER_ERROR
     error = RunError(reason, f"evaluation ended with exit code {code} and no outcome; training is done and kept")
     return Outcome(state=OutcomeState.FAILED, message=error.message, failure=error.failure(log_tail=tail))
 

@@ -18,6 +18,7 @@ from dporun_api.pod import MAIN_ADDRESS_VARIABLE, NODE_INDEX_VARIABLE, RENDEZVOU
 from dporun_api.results import Outcome
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.cgroup import oom_kills
 from dporun_trainer.errors import RunError
 from dporun_trainer.training import ranks
 
@@ -124,9 +125,17 @@ def train(config: RunConfig, arguments: Sequence[str], *, node: int, stop: threa
     with tempfile.TemporaryDirectory(prefix="dporun-ranks-") as name:
         ends = Path(name)
         command = accelerate_command(config, arguments, node=node, address=address, port=port)
+        oom_kills_before = oom_kills()
         tail, code = run_process(command, training_environment(config, os.environ, ends), stop, ends)
         own = range(node * per_node, (node + 1) * per_node)
-        return ranks.fold(ranks.read(ends), own, stopping=stop.is_set(), log_tail=tail, exit_code=code)
+        return ranks.fold(
+            ranks.read(ends),
+            own,
+            stopping=stop.is_set(),
+            log_tail=tail,
+            exit_code=code,
+            memory_ran_out=oom_kills() > oom_kills_before,
+        )
 
 
 def run_process(

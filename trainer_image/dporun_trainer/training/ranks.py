@@ -1,6 +1,7 @@
 """How a pod's training processes ended: each leaves a file, as accelerate turns every exit code into 1. No torch."""
 
 import re
+import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,6 @@ FOLDER_VARIABLE = "DPORUN_RANKS"
 """Environment variable that names the folder of these files."""
 
 _KILLED = re.compile(r"Signal (\d+) \(\w+\) received by PID (\d+)")
-_SIGKILL = 9
 
 
 class RankEnd(Document):
@@ -46,7 +46,15 @@ def read(folder: Path) -> list[RankEnd]:
     return ends
 
 
-def fold(ends: Iterable[RankEnd], ranks: Sequence[int], *, stopping: bool, log_tail: str, exit_code: int) -> Outcome:
+def fold(
+    ends: Iterable[RankEnd],
+    ranks: Sequence[int],
+    *,
+    stopping: bool,
+    log_tail: str,
+    exit_code: int,
+    memory_ran_out: bool,
+) -> Outcome:
     """Conclude from the processes of one pod how its training ended.
 
     Args:
@@ -55,6 +63,7 @@ def fold(ends: Iterable[RankEnd], ranks: Sequence[int], *, stopping: bool, log_t
         stopping: whether the pod was asked to stop.
         log_tail: last lines of the output of all of them.
         exit_code: of the process that started them.
+        memory_ran_out: whether the kernel ended a process of this pod for that while they ran.
 
     Returns:
         Failed with the first process that failed by itself, which losing contact with another one is not;
@@ -76,7 +85,7 @@ def fold(ends: Iterable[RankEnd], ranks: Sequence[int], *, stopping: bool, log_t
         saved = f"saved at step {step}" if step else "stopped before there was anything new to save"
         return Outcome(state=OutcomeState.PREEMPTED, message=f"Preempted: {saved}.", step=step)
     if silent:
-        return _outcome(_died(silent, log_tail, exit_code), log_tail)
+        return _outcome(_died(silent, log_tail, exit_code, memory_ran_out=memory_ran_out), log_tail)
     if failures:
         return _failed(failures[0], log_tail)
     if exit_code != 0:
@@ -97,19 +106,21 @@ def _outcome(error: RunError, log_tail: str) -> Outcome:
     return Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
 
 
-def _died(silent: Sequence[int], log_tail: str, exit_code: int) -> RunError:
+def _died(silent: Sequence[int], log_tail: str, exit_code: int, *, memory_ran_out: bool) -> RunError:
     ranks = ", ".join(map(str, silent))
-    signals = {int(number) for number, _ in _KILLED.findall(log_tail)}
-    if _SIGKILL in signals or exit_code in {-_SIGKILL, 128 + _SIGKILL}:
+    if memory_ran_out:
         return RunError(
             Reason.HOST_OUT_OF_MEMORY,
-            f"training process {ranks} was killed (SIGKILL), as the kernel does when memory runs out",
+            f"the kernel ended training process {ranks} because the pod's memory ran out",
             hint="Raise resources.limits.memory, or lower training.perDeviceBatchSize.",
             rank=silent[0],
         )
-    if signals:
-        names = ", ".join(map(str, sorted(signals)))
-        message = f"training process {ranks} was killed by signal {names}"
+    numbers = {int(number) for number, _ in _KILLED.findall(log_tail)}
+    if exit_code in {-signal.SIGKILL, 128 + signal.SIGKILL}:
+        numbers.add(signal.SIGKILL)
+    if numbers:
+        names = ", ".join(signal.Signals(number).name for number in sorted(numbers))
+        message = f"training process {ranks} was killed by {names}"
         return RunError(Reason.TRAINER_ERROR, message, rank=silent[0])
     message = f"training process {ranks} ended without reporting an error (its launcher's exit code: {exit_code})"
     if re.search(r"RendezvousConnectionError|RendezvousTimeoutError|DistNetworkError|DistStoreError", log_tail):
