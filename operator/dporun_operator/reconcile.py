@@ -32,7 +32,7 @@ from dporun_operator.cluster import Cluster
 from dporun_operator.errors import ApiError, InvalidRunError, NameTakenError, OperatorError
 from dporun_operator.lifecycle import refusal
 from dporun_operator.lifecycle.decide import decide
-from dporun_operator.lifecycle.plan import Delete, Event, Plan
+from dporun_operator.lifecycle.plan import Delete, Event, Plan, Unprotect
 from dporun_operator.metrics import Metrics
 from dporun_operator.objects.event import event_object
 from dporun_operator.observed import Observed
@@ -146,7 +146,7 @@ class Reconciler:
             raise error
         if deleting:
             claim = names.results_claim(metadata["name"], metadata["uid"])
-            await self._unprotect(metadata["namespace"], claim, metadata["uid"])
+            await self._unprotect(metadata["namespace"], Unprotect(claim, even_if_deleted=True), metadata["uid"])
             finalizers = tuple(metadata.get("finalizers", ()))
             await self._remove_finalizer(
                 metadata["namespace"], metadata["name"], finalizers, metadata["resourceVersion"]
@@ -200,16 +200,19 @@ class Reconciler:
             await self._cluster.apply(manifest)
         self._applied.mark(run.uid, kind, name, action)
 
-    async def _unprotect(self, namespace: str, claim: str, run_uid: str) -> None:
+    async def _unprotect(self, namespace: str, target: Unprotect, run_uid: str) -> None:
         """Take our finalizer off a claim of this run."""
         kind = "PersistentVolumeClaim"
-        with contextlib.suppress(NameTakenError):
-            found = await self._cluster.find(kind, namespace, claim, run_uid=run_uid)
-            before = found["metadata"].get("finalizers", []) if found else []
-            if found and names.RESULTS_FINALIZER in before:
-                rest = [finalizer for finalizer in before if finalizer != names.RESULTS_FINALIZER]
-                version = found["metadata"]["resourceVersion"]
-                await self._cluster.set_finalizers(kind, namespace, claim, rest, resource_version=version)
+        try:
+            found = await self._cluster.find(kind, namespace, target.claim, run_uid=run_uid)
+        except NameTakenError:
+            return
+        metadata = found["metadata"] if found else {}
+        before = metadata.get("finalizers", [])
+        if names.RESULTS_FINALIZER in before and (target.even_if_deleted or "deletionTimestamp" not in metadata):
+            rest = [finalizer for finalizer in before if finalizer != names.RESULTS_FINALIZER]
+            version = metadata["resourceVersion"]
+            await self._cluster.set_finalizers(kind, namespace, target.claim, rest, resource_version=version)
 
     async def _delete(self, run: Run, target: Delete, *, again: bool) -> None:
         """Delete a child; an object of another owner stays, whatever its name."""

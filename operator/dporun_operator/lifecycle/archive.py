@@ -92,7 +92,13 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | 
         draft.requeue(waiting.IMAGE_PULL_LOOK_SECONDS)
     if stuck and stuck.reason is Reason.CONTAINER_CONFIG and _spec_has_changed(draft):
         draft.delete("Job", job.name)  # it may wait for a Secret of another name by now; the next Job has that
-    _report(draft, job.attempt, stuck.message if stuck and stuck.reason is not Reason.PENDING else None)
+    waits_for = stuck.message if stuck and stuck.reason is not Reason.PENDING else None
+    began = parse_time(draft.status.archive.start_time if draft.status.archive else None)
+    if waits_for and patience and began and draft.seconds_left(began, patience) == 0:
+        draft.delete("Job", job.name)
+        _give_up(draft, job.attempt, waits_for)
+        return Step.GAVE_UP
+    _report(draft, job.attempt, waits_for)
     return Step.WAITING
 
 
@@ -117,7 +123,7 @@ def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
 def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only: bool) -> None:
     wait = 0.0 if _spec_has_changed(draft) else draft.seconds_left(job.finished_at, retries.delay(attempt))
     if wait > 0:
-        _report(draft, attempt, f"{sentence(problem)} Retrying in {duration(wait)}.", Reason.ARCHIVE_RETRYING)
+        _report(draft, attempt, f"{sentence(problem)} Retrying in {duration(wait)}.", retrying=True)
         draft.requeue(wait)
         return
     for old in draft.observed.jobs_of(Component.ARCHIVE):
@@ -137,7 +143,7 @@ def _start(draft: Draft, attempt: int, *, prune_only: bool, problem: str | None 
     _report(draft, attempt, problem)
 
 
-def _report(draft: Draft, attempt: int, problem: str | None, reason: Reason = Reason.ARCHIVING) -> None:
+def _report(draft: Draft, attempt: int, problem: str | None, *, retrying: bool = False) -> None:
     problem = None if problem is None else shorten(problem, 1024)
     before = draft.status.archive
     began = (before.start_time if before else None) or timestamp(draft.now)
@@ -145,6 +151,7 @@ def _report(draft: Draft, attempt: int, problem: str | None, reason: Reason = Re
         state=ArchiveState.RUNNING, start_time=began, attempts=attempt, message=problem
     )
     words = problem or "Results are pruned, uploaded and verified."
+    reason = Reason.ARCHIVE_RETRYING if retrying or attempt > 1 else Reason.ARCHIVING
     draft.set_condition(ConditionType.ARCHIVED, False, reason, words)
     draft.set_message(f"Archiving: {problem}" if problem else "Archiving the results")
 

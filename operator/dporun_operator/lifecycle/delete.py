@@ -65,8 +65,9 @@ def _clean_up(draft: Draft) -> None:
     draft.delete("ConfigMap", names.config_map(run.name))
     if run.spec.storage.claim_name:
         return
-    draft.unprotect(run.claim_name)
-    if reason := _why_kept(draft):
+    reason = _why_kept(draft)
+    draft.unprotect(run.claim_name, even_if_deleted=reason is None or run.force_release)
+    if reason:
         draft.add_event(Reason.VOLUME_KEPT, f"PersistentVolumeClaim {run.claim_name} stays: {reason}.")
     else:
         draft.delete("PersistentVolumeClaim", run.claim_name)

@@ -9,7 +9,7 @@ from dporun_api.text import sentence, shorten, timestamp
 from dporun_api.v1alpha1.reasons import Reason, traits_of
 from dporun_api.v1alpha1.status import Condition, ConditionType
 from dporun_operator.lifecycle import summary
-from dporun_operator.lifecycle.plan import Delete, Event, Plan
+from dporun_operator.lifecycle.plan import Delete, Event, Plan, Unprotect
 from dporun_operator.observed import Observed
 from dporun_operator.run import Manifest, Run
 from dporun_operator.settings import Settings
@@ -44,7 +44,7 @@ class Draft:
         self._apply: list[Manifest] = []
         self._create: list[Manifest] = []
         self._delete: list[Delete] = []
-        self._unprotect: list[str] = []
+        self._unprotect: list[Unprotect] = []
         self._events: list[Event] = []
         self._requeue: float | None = None
 
@@ -95,11 +95,13 @@ class Draft:
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object, if it exists."""
-        self._delete.append(Delete(kind, name))
+        target = Delete(kind, name)
+        if target not in self._delete:
+            self._delete.append(target)
 
-    def unprotect(self, claim: str) -> None:
+    def unprotect(self, claim: str, *, even_if_deleted: bool) -> None:
         """Take our finalizer off a claim."""
-        self._unprotect.append(claim)
+        self._unprotect.append(Unprotect(claim, even_if_deleted))
 
     def requeue(self, seconds: float) -> None:
         """Look again after ``seconds``, or sooner if another step says so."""

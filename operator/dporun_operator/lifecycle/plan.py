@@ -16,6 +16,15 @@ class Delete:
 
 
 @dataclass(frozen=True)
+class Unprotect:
+    """A claim to take our finalizer off: from then on it is its user's business."""
+
+    claim: str
+    even_if_deleted: bool
+    """Whether to do so although somebody has deleted the claim, so that its data goes with the finalizer."""
+
+
+@dataclass(frozen=True)
 class Event:
     """Something to report as a Kubernetes Event about the run."""
 
@@ -33,8 +42,7 @@ class Plan:
     create: tuple[Manifest, ...]
     """Jobs to start: made once and never changed, as a Job's template cannot be."""
     delete: tuple[Delete, ...]
-    unprotect: tuple[str, ...]
-    """Claims whose finalizer is taken off: from then on they are their owner's business."""
+    unprotect: tuple[Unprotect, ...]
     status: DPORunStatus
     events: tuple[Event, ...]
     """To emit once the status is written."""

@@ -8,6 +8,7 @@ from dporun_api.results import Failure
 from dporun_api.text import sentence, shorten
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
+from dporun_operator import names
 from dporun_operator.lifecycle import messages
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.step import Step
@@ -99,13 +100,21 @@ def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
 
 
 def lost_volume(draft: Draft, stuck: Waiting) -> Failure | None:
-    """The failure of a run that has begun to train and whose volume no longer exists; None where that is not so."""
+    """The failure of a run that has begun to train and whose volume no pod can use any more; None where one can.
+
+    The scheduler says so: it gives no node to a pod whose claim does not exist or is being deleted.
+    """
     claim = draft.run.claim_name
-    if not draft.started or f'persistentvolumeclaim "{claim}" not found' not in stuck.message:
+    if not draft.started:
         return None
-    reason = Reason.VOLUME_LOST
-    message = f"PersistentVolumeClaim {claim} was deleted, and the checkpoints with it."
-    return Failure(reason=reason, message=message, hint=reason.traits.hint)
+    if f'persistentvolumeclaim "{claim}" not found' in stuck.message:
+        message, hint = f"PersistentVolumeClaim {claim} was deleted, and the checkpoints with it.", None
+    elif f'persistentvolumeclaim "{claim}" is being deleted' in stuck.message:
+        message = f"PersistentVolumeClaim {claim} was deleted: no pod can use it any more."
+        hint = f"Its data stays until its finalizer {names.RESULTS_FINALIZER} is taken off: save it from the volume."
+    else:
+        return None
+    return Failure(reason=Reason.VOLUME_LOST, message=message, hint=hint or Reason.VOLUME_LOST.traits.hint)
 
 
 def mark_scheduled(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:

@@ -96,6 +96,21 @@ def test_a_deleted_claim_stays_until_the_archive_is_done(operator: OperatorProce
     assert operator.metric('dporun_operator_reconciliations_total{result="ok"}') > 0
 
 
+def test_a_kept_claim_that_was_deleted_keeps_its_data(operator: OperatorProcess, namespace: str) -> None:
+    pod = train(namespace)
+    claim = f"demo-results-{get('dporun', 'demo', namespace)['metadata']['uid'][:8]}"
+    kubectl("delete", "pvc", claim, "-n", namespace, "--wait=false")
+    retain = json.dumps({"spec": {"deletionPolicy": "Retain"}})
+    kubectl("patch", "dporun", "demo", "-n", namespace, "--type=merge", "-p", retain)
+    delete(namespace)
+    eventually(lambda: "deletionTimestamp" in get("pod", pod, namespace)["metadata"], seconds=30, what="the pod stops")
+    kubelet.bury(namespace, pod)
+    wait_gone("dporun", "demo", namespace)
+    assert "dporun.io/results" in get("pvc", claim, namespace)["metadata"]["finalizers"]
+    assert operator.metric('dporun_operator_reconciliations_total{result="ok"}') > 0
+    kubectl("patch", "pvc", claim, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+
 def test_a_deleted_namespace_waits_for_force_release(operator: OperatorProcess, namespace: str) -> None:
     # The namespace's controller deletes pods first, and looks again after half of their grace period.
     pod = train(namespace, runPolicy={"gracePeriodSeconds": 30})
