@@ -62,3 +62,33 @@ def test_names_of_tests_are_short() -> None:
         and len(node.name) > LONGEST_NAME
     }
     assert names == set()
+
+
+def test_objects_are_complete_once_they_are_built() -> None:
+    """What a class of the operator has, its constructor gives it; nobody asks whether it is there yet."""
+    found = set()
+    for path in PARTS["operator"].rglob("*.py"):
+        module = ast.parse(path.read_text())
+        for kind in (node for node in ast.walk(module) if isinstance(node, ast.ClassDef)):
+            functions = [node for node in kind.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+            built = {name for function in functions if function.name == "__init__" for name in assigned(function)}
+            later = {name for function in functions for name in assigned(function)}
+            found |= {f"{path.name}: {kind.name}.{name}" for name in later - built}
+        found |= {
+            f"{path.name}: hasattr"
+            for node in ast.walk(module)
+            if isinstance(node, ast.Name) and node.id in {"hasattr", "getattr", "setattr"}
+        }
+    assert found == set()
+
+
+def assigned(function: ast.AST) -> set[str]:
+    """Attributes of self that a function assigns."""
+    return {
+        node.attr
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
