@@ -91,7 +91,10 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | 
     if stuck and stuck.reason is Reason.IMAGE_PULL:
         draft.requeue(waiting.IMAGE_PULL_LOOK_SECONDS)
     if stuck and stuck.reason is Reason.CONTAINER_CONFIG and _spec_has_changed(draft):
-        draft.delete("Job", job.name)  # it may wait for a Secret of another name by now; the next Job has that
+        # It may wait for a Secret of another name by now; the next Job has that. Nothing is reported before then, so
+        # that the change still counts if this deletion is lost.
+        draft.delete("Job", job.name)
+        return Step.WAITING
     waits_for = stuck.message if stuck and stuck.reason is not Reason.PENDING else None
     began = parse_time(draft.status.archive.start_time if draft.status.archive else None)
     if waits_for and patience and began and draft.seconds_left(began, patience) == 0:
