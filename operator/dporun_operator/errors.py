@@ -44,6 +44,11 @@ class ApiError(OperatorError):
         """The same request would be refused again until a person changes something: quota, policy or schema."""
         return self.status in {400, 403, 422}
 
+    @property
+    def namespace_terminates(self) -> bool:
+        """The namespace is being deleted: nothing can be created in it any more."""
+        return self.status == 403 and "because it is being terminated" in self.message
+
 
 class NameTakenError(OperatorError):
     """An object of another owner has the name that a child of this run needs."""

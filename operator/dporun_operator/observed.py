@@ -162,6 +162,8 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     progress: Progress | None = None
     """What the first training pod said last."""
+    namespace_terminates: bool = False
+    """Whether the run's namespace is being deleted, so that nothing can be created in it any more."""
     source_uri: str | None = None
     """Archive of the run that ``checkpoints.resumeFrom.run`` names, once it has one."""
 
@@ -172,6 +174,7 @@ class Observed:
         run: Run,
         *,
         progress: Progress | None = None,
+        namespace_terminates: bool = False,
         source_uri: str | None = None,
     ) -> Self:
         """Read the children of a run, in the order of their attempts; what only bears its label is none of them."""
@@ -182,6 +185,7 @@ class Observed:
             jobs=tuple(sorted(jobs, key=lambda job: (job.component, job.attempt))),
             pods=tuple(sorted(pods, key=lambda pod: (pod.component, pod.attempt, pod.index, pod.name))),
             progress=progress,
+            namespace_terminates=namespace_terminates,
             source_uri=source_uri,
         )
 

@@ -73,6 +73,7 @@ class Reconciler:
         self._metrics = metrics
         self._clock = clock
         self._turn = asyncio.Semaphore(CONCURRENCY)
+        self._terminating: set[str] = set()
         self._applied = AppliedCache(lifetime=settings.resync_seconds, clock=time.monotonic)
 
     async def __call__(self, body: Body) -> float | None:
@@ -160,7 +161,12 @@ class Reconciler:
 
     async def _observe(self, run: Run) -> Observed:
         children = self._cache.children_of(run.uid, run.namespace)
-        observed = Observed.of(children, run, source_uri=self._source_uri(run))
+        observed = Observed.of(
+            children,
+            run,
+            namespace_terminates=run.namespace in self._terminating,
+            source_uri=self._source_uri(run),
+        )
         pod = observed.training_pod()
         if pod is None or run.deleting:
             return observed
@@ -184,8 +190,11 @@ class Reconciler:
                 await self._apply(run, manifest)
             for job in plan.create:
                 self._cache.put_child(await self._cluster.create(job))
+                self._terminating.discard(run.namespace)
                 self._applied.clear(run.uid, "Job", job["metadata"]["name"])
         except (ApiError, NameTakenError) as error:
+            if isinstance(error, ApiError) and error.namespace_terminates:
+                self._terminating.add(run.namespace)
             if refused := _refusal(error):
                 await self._write(run, refusal.refused(run, refused, self._clock()), ())
             raise

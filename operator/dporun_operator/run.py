@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 
 from pydantic import ValidationError
 
 from dporun_api.run_config import Identity
+from dporun_api.text import parse_time
 from dporun_api.v1alpha1 import API_VERSION, KIND
 from dporun_api.v1alpha1.spec import DPORunSpec
 from dporun_api.v1alpha1.status import Condition, ConditionType, DPORunStatus
@@ -27,7 +29,8 @@ class Run:
     generation: int
     resource_version: str
     finalizers: tuple[str, ...]
-    deleting: bool
+    deletion_time: datetime | None
+    """When the run was deleted, if it was."""
     force_release: bool
     """Whether the user asks to let the run go, whatever becomes of its results."""
     spec: DPORunSpec
@@ -56,12 +59,17 @@ class Run:
             generation=metadata.get("generation", 1),
             resource_version=metadata["resourceVersion"],
             finalizers=tuple(metadata.get("finalizers", ())),
-            deleting="deletionTimestamp" in metadata,
+            deletion_time=parse_time(metadata.get("deletionTimestamp")),
             force_release=asks_for_release(metadata),
             spec=spec,
             status=status,
             manifest=_as_written(body),
         )
+
+    @property
+    def deleting(self) -> bool:
+        """Whether the run has been deleted, and waits for its finalizers."""
+        return self.deletion_time is not None
 
     @property
     def metadata(self) -> Manifest:

@@ -44,6 +44,7 @@ def run_body(
     namespace: str = "team-a",
     status: Mapping[str, Any] | None = None,
     deleting: bool = False,
+    deleted_at: datetime = NOW,
     **metadata: Any,
 ) -> Body:
     """A DPORun with the least that the API demands, and ``spec`` merged in."""
@@ -59,7 +60,7 @@ def run_body(
             "resourceVersion": "100",
             "finalizers": ["dporun.io/archive"],
             "creationTimestamp": stamp(NOW),
-            **({"deletionTimestamp": stamp(NOW)} if deleting else {}),
+            **({"deletionTimestamp": stamp(deleted_at)} if deleting else {}),
             **metadata,
         },
         "spec": merge(least, spec or {}),

@@ -88,6 +88,8 @@ class ArchiveStatus(Document):
     bytes: int | None = inherited(results.ArchiveResult, "bytes", default=None, ge=0)
     start_time: Time | None = None
     """When archiving began."""
+    verified_time: Time | None = None
+    """When every file of the archive was last compared with its manifest."""
     attempts: int = Field(0, ge=0)
     """Times that archiving was tried."""
     message: str | None = Field(None, max_length=1024)

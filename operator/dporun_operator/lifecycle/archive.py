@@ -74,6 +74,22 @@ def run_archive_jobs(draft: Draft, *, patience: float | None, prune_only: bool =
     return Step.WAITING
 
 
+def is_verified(draft: Draft) -> bool:
+    """Whether the archive has been compared with its manifest since the run was deleted.
+
+    Both times are known to the second; in the same second the comparison may have been the earlier one.
+    """
+    archive, deleted = draft.status.archive, draft.run.deletion_time
+    verified = parse_time(archive.verified_time) if archive else None
+    return verified is not None and deleted is not None and verified > deleted
+
+
+def verify_again(draft: Draft) -> None:
+    """Have another Job compare every file with the manifest, and upload again what differs."""
+    attempts = draft.status.archive.attempts if draft.status.archive else 0
+    _start(draft, attempts + 1, prune_only=False)
+
+
 def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | None, prune_only: bool) -> Step:
     """Say what a Job waits for; start another one, or give up, when that makes no sense any longer."""
     if lost := lost_pod(draft, pods):
@@ -113,7 +129,9 @@ def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
             return False
         uri = archive_policy.location(archive, draft.run.directory)  # a pod does not say where the archive is
         values = result.model_dump(include={"manifest_sha256", "files", "bytes"})
-        draft.status.archive = ArchiveStatus(state=ArchiveState.SUCCEEDED, attempts=attempt, uri=uri, **values)
+        draft.status.archive = ArchiveStatus(
+            state=ArchiveState.SUCCEEDED, attempts=attempt, uri=uri, verified_time=timestamp(draft.now), **values
+        )
         words = f"{result.files} files are in {uri}."
         draft.set_condition(ConditionType.ARCHIVED, True, Reason.ARCHIVED, words)
         return True
@@ -148,13 +166,18 @@ def _start(draft: Draft, attempt: int, *, prune_only: bool, problem: str | None 
 
 def _report(draft: Draft, attempt: int, problem: str | None, *, retrying: bool = False) -> None:
     problem = None if problem is None else shorten(problem, 1024)
-    before = draft.status.archive
-    began = (before.start_time if before else None) or timestamp(draft.now)
-    draft.status.archive = ArchiveStatus(
-        state=ArchiveState.RUNNING, start_time=began, attempts=attempt, message=problem
+    before = draft.status.archive or ArchiveStatus(state=ArchiveState.PENDING)
+    draft.status.archive = before.model_copy(
+        update={
+            "state": ArchiveState.RUNNING,
+            "start_time": before.start_time or timestamp(draft.now),
+            "attempts": attempt,
+            "message": problem,
+        }
     )
     words = problem or "Results are pruned, uploaded and verified."
-    reason = Reason.ARCHIVE_RETRYING if retrying or attempt > 1 else Reason.ARCHIVING
+    first = attempt == 1 or before.verified_time is not None
+    reason = Reason.ARCHIVE_RETRYING if retrying or not first else Reason.ARCHIVING
     draft.set_condition(ConditionType.ARCHIVED, False, reason, words)
     draft.set_message(f"Archiving: {problem}" if problem else "Archiving the results")
 

@@ -8,7 +8,7 @@ from dporun_api.v1alpha1.spec import DeletionPolicy
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator import names
 from dporun_operator.lifecycle import messages
-from dporun_operator.lifecycle.archive import run_archive_jobs, skip_reason
+from dporun_operator.lifecycle.archive import is_verified, run_archive_jobs, skip_reason, verify_again
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.provide import provide_results_and_config
 from dporun_operator.lifecycle.step import Step
@@ -47,9 +47,15 @@ def _stop(draft: Draft) -> Step:
 
 def _archive(draft: Draft) -> Step:
     """Archive what is to be archived and is not yet, for as long as that takes."""
-    policy = draft.run.spec.deletion_policy
-    if policy is not DeletionPolicy.ARCHIVE or draft.is_true(ConditionType.ARCHIVED) or skip_reason(draft):
+    if draft.run.spec.deletion_policy is not DeletionPolicy.ARCHIVE or skip_reason(draft):
         return Step.DONE
+    if draft.is_true(ConditionType.ARCHIVED):
+        # Months may have passed. Where nothing can be created any more, the word of then has to do.
+        if is_verified(draft) or draft.observed.namespace_terminates:
+            return Step.DONE
+        provide_results_and_config(draft)
+        verify_again(draft)
+        return Step.WAITING
     provide_results_and_config(draft)
     step = run_archive_jobs(draft, patience=None)
     if step is Step.WAITING and draft.status.archive and draft.status.archive.message:

@@ -245,6 +245,9 @@ def test_a_finished_run_is_counted_as_succeeded(runs_that_succeeded: float) -> N
 def left(runs_that_succeeded: float, accepted: Accepted, namespace: str) -> list[str]:  # noqa: ARG001  comes before
     """What is left of the run when it and its volume are gone."""
     delete(namespace)
+    kubelet.pod_of(namespace, "demo-archive-2")
+    assert exists("pvc", accepted.claim, namespace), "the archive is verified first"
+    kubelet.end(namespace, "demo-archive-2", ARCHIVED)
     wait_gone("dporun", "demo", namespace)
     wait_gone("pvc", accepted.claim, namespace)
     objects = [("configmap", "demo-config"), ("job", "demo-train-1")]

@@ -111,6 +111,15 @@ def test_a_kept_claim_that_was_deleted_keeps_its_data(operator: OperatorProcess,
     kubectl("patch", "pvc", claim, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
 
 
+def test_a_deleted_namespace_lets_an_archived_run_go(operator: OperatorProcess, namespace: str) -> None:
+    finish(namespace)
+    kubectl("delete", "namespace", namespace, "--wait=false")
+    eventually(
+        lambda: not kubectl("get", "ns", namespace, "--ignore-not-found", "-o", "name"), seconds=120, what="gone"
+    )
+    assert operator.metric('dporun_operator_reconciliations_total{result="ok"}') > 0
+
+
 def test_a_deleted_namespace_waits_for_force_release(operator: OperatorProcess, namespace: str) -> None:
     # The namespace's controller deletes pods first, and looks again after half of their grace period.
     pod = train(namespace, runPolicy={"gracePeriodSeconds": 30})
@@ -184,7 +193,9 @@ def test_an_archive_that_fails_holds_the_deleted_run(operator: OperatorProcess, 
 def test_a_run_created_again_under_its_old_name_starts_afresh(namespace: str) -> None:
     finish(namespace)
     first = get("dporun", "demo", namespace)["metadata"]["uid"]
-    kubectl("delete", "dporun", "demo", "-n", namespace, "--timeout=30s")
+    delete(namespace)
+    kubelet.end(namespace, "demo-archive-2", ARCHIVED)
+    wait_gone("dporun", "demo", namespace)
     apply(manifest(), namespace)
     eventually(
         lambda: status(namespace).get("phase") == "Preparing" and kubelet.pods(namespace, "demo-prepare"),

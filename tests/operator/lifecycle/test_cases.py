@@ -18,25 +18,44 @@ from dporun_operator.run import Run
 from dporun_testing.builders import NOW, SETTINGS, job, merge, pod, run_body
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
-STEP = {"when", "after", "spec", "annotations", "deleting", "jobs", "pods", "outcome", "progress", "then"}
+STEP = {
+    "when",
+    "after",
+    "spec",
+    "annotations",
+    "deleting",
+    "namespace_terminates",
+    "jobs",
+    "pods",
+    "outcome",
+    "progress",
+    "then",
+}
 THEN = {"create", "delete", "apply", "objects", "status", "conditions", "says", "events", "release"}
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_story(path: Path) -> None:
     story = yaml.safe_load(path.read_text(encoding="utf-8"))
-    spec, status, now, deleting, generation = story.get("spec", {}), {}, NOW, False, 1
+    spec, status, now, deleting, deleted_at, generation = story.get("spec", {}), {}, NOW, False, NOW, 1
     for step in story["steps"]:
         assert set(step) <= STEP, f"unknown words in {step['when']}"
         assert set(step["then"]) <= THEN, f"unknown words in {step['when']}"
         now += timedelta(seconds=step.get("after", 10))
         spec = merge(spec, step.get("spec", {}))
         generation += "spec" in step
-        deleting = deleting or step.get("deleting", False)
-        metadata = {"deleting": deleting, "generation": generation, "annotations": step.get("annotations", {})}
+        if step.get("deleting", False) and not deleting:
+            deleting, deleted_at = True, now
+        metadata = {
+            "deleting": deleting,
+            "deleted_at": deleted_at,
+            "generation": generation,
+            "annotations": step.get("annotations", {}),
+        }
         progress = Progress.model_validate(step["progress"]) if "progress" in step else None
         run = Run.parse(run_body(spec, status=status, **metadata))
-        observed = Observed.of(map(slim, children(step, now)), run, progress=progress)
+        terminates = step.get("namespace_terminates", False)
+        observed = Observed.of(map(slim, children(step, now)), run, progress=progress, namespace_terminates=terminates)
         plan = decide(run, observed, SETTINGS, now)
         check(step["when"], plan, step["then"])
         reworded = Run.parse(run_body(spec, status=reword(status), **metadata))
