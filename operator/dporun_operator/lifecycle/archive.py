@@ -66,12 +66,18 @@ def run_archive_jobs(draft: Draft, *, patience: float | None, prune_only: bool =
     if end.succeeded and end.outcome and (prune_only or _conclude(draft, end.outcome, attempt)):
         return Step.DONE
     problem = _problem(draft, end)
-    began = parse_time(before.start_time) or job.created_at
-    if patience is not None and draft.seconds_left(began, patience) == 0:
+    if _is_over(draft, job, patience):
         _give_up(draft, attempt, problem)
         return Step.GAVE_UP
     _try_again(draft, job, attempt, problem, prune_only=prune_only)
     return Step.WAITING
+
+
+def _is_over(draft: Draft, job: Job, patience: float | None) -> bool:
+    """Whether archiving has been tried for as long as ``patience``."""
+    archive = draft.status.archive
+    began = parse_time(archive.start_time if archive else None) or job.created_at
+    return patience is not None and draft.seconds_left(began, patience) == 0
 
 
 def is_verified(draft: Draft) -> bool:
@@ -112,8 +118,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | 
         draft.delete("Job", job.name)
         return Step.WAITING
     waits_for = stuck.message if stuck and stuck.reason is not Reason.PENDING else None
-    began = parse_time(draft.status.archive.start_time if draft.status.archive else None)
-    if waits_for and patience and began and draft.seconds_left(began, patience) == 0:
+    if waits_for and patience and _is_over(draft, job, patience):
         draft.delete("Job", job.name)
         _give_up(draft, job.attempt, waits_for)
         return Step.GAVE_UP

@@ -46,17 +46,17 @@ def _stop(draft: Draft) -> Step:
 
 
 def _archive(draft: Draft) -> Step:
-    """Archive what is to be archived and is not yet, for as long as that takes."""
+    """Archive what is to be archived, and verify what was archived before, for as long as that takes."""
     if draft.run.spec.deletion_policy is not DeletionPolicy.ARCHIVE or skip_reason(draft):
         return Step.DONE
-    if draft.is_true(ConditionType.ARCHIVED):
-        # Months may have passed. Where nothing can be created any more, the word of then has to do.
-        if is_verified(draft) or draft.observed.namespace_terminates:
-            return Step.DONE
-        provide_results_and_config(draft)
+    archived = draft.is_true(ConditionType.ARCHIVED)
+    # Months may have passed. Where nothing can be created any more, the word of then has to do.
+    if archived and (is_verified(draft) or draft.observed.namespace_terminates):
+        return Step.DONE
+    provide_results_and_config(draft)
+    if archived:
         verify_again(draft)
         return Step.WAITING
-    provide_results_and_config(draft)
     step = run_archive_jobs(draft, patience=None)
     if step is Step.WAITING and draft.status.archive and draft.status.archive.message:
         draft.set_message(f"{draft.status.message} {messages.how_to_force_delete(draft.run)}")

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from dporun_api.results import Health, HealthState, Outcome, Progress, Stage
+from dporun_api.results import Failure, Health, HealthState, Outcome, Progress, Stage
 from dporun_api.text import duration, sentence, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType, ProgressStatus
@@ -106,15 +106,19 @@ def _stop_exceeding(draft: Draft, job: Job, limit: limits.Exceeded | None) -> St
         return Step.WAITING
     limits.end_active_time(draft, draft.now)
     status, failure = draft.status, limit.failure
-    retries_before = status.retries or 0
-    if not failure.reason.traits.retried or retries_before >= draft.run.spec.run_policy.max_retries:
+    if not _may_be_retried(draft, failure):
         draft.set_condition(ConditionType.RUNNING, False, failure.reason, failure.message)
         draft.fail(failure)
         return Step.GAVE_UP
-    status.failure, status.retries, status.attempt = failure, retries_before + 1, job.attempt + 1
+    status.failure, status.retries, status.attempt = failure, (status.retries or 0) + 1, job.attempt + 1
     draft.set_condition(ConditionType.RUNNING, False, Reason.RETRYING, failure.message)
     _stop_earlier_attempts(draft, status.attempt)
     return Step.WAITING
+
+
+def _may_be_retried(draft: Draft, failure: Failure) -> bool:
+    """Whether the same may succeed when tried again, and the run allows another try."""
+    return failure.reason.traits.retried and (draft.status.retries or 0) < draft.run.spec.run_policy.max_retries
 
 
 def _record_progress(draft: Draft, progress: Progress) -> None:
@@ -194,7 +198,7 @@ def _try_again(draft: Draft, job: Job, end: Ending, attempt: int) -> Step:
     failures, preemptions = status.retries or 0, status.preemptions or 0
     draft.set_condition(ConditionType.EVALUATED, False, Reason.PENDING)
     if end.failure:
-        if not end.failure.reason.traits.retried or failures >= draft.run.spec.run_policy.max_retries:
+        if not _may_be_retried(draft, end.failure):
             draft.fail(end.failure)
             return Step.GAVE_UP
         status.failure = end.failure
