@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,9 @@ from dporun_trainer.progress import ProgressFile
 from dporun_trainer.run_folder import running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoints
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("single_process")]
 
 NO_DROPOUT = {"dropout": 0.0}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model.save_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _single_process() -> Iterator[None]:
-    with training.single_process():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 from dporun_api.results import Outcome, OutcomeState
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_testing import tiny_model, training
+from dporun_testing import training
 from dporun_testing.processes import running
 from dporun_testing.training import a_config
 from dporun_trainer.commands.train import TRAIN_PROCESS, arguments_of
@@ -90,11 +90,6 @@ def test_a_training_process_dies_with_its_launcher() -> None:
             os.kill(pid, signal.SIGKILL)
         os.close(watched)
     assert not outlived
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model.save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 def run(

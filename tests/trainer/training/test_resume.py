@@ -11,24 +11,13 @@ from typing import Any
 import pytest
 
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_testing import tiny_model, training
+from dporun_testing import training
 from dporun_testing.training import a_config, attempt, stop_at_step
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder, checkpoints
 from dporun_trainer.run_folder.checkpoints import Checkpoints
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model.save_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _single_process() -> Iterator[None]:
-    with training.single_process():
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("single_process")]
 
 
 @pytest.fixture(scope="module")
