@@ -1,5 +1,6 @@
 """The documentation names what exists."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -50,3 +51,37 @@ def test_the_glossary_names_what_exists(word: str) -> None:
     assert any(
         not module or re.search(rf"^(class |    )?{name}\b", source.read_text(), re.MULTILINE) for source in sources
     )
+
+
+def faults() -> list[tuple[str, list[str]]]:
+    """Number of each fault of docs/reliability.md, and what its last column names."""
+    rows = re.findall(r"^\| ([A-Z]\d+) \|.*\|(.*)\|$", (ROOT / "docs/reliability.md").read_text("utf-8"), re.MULTILINE)
+    return [(number, re.findall(r"`([^`]+)`", tests)) for number, tests in rows]
+
+
+@pytest.mark.parametrize(("number", "tests"), faults(), ids=[number for number, _ in faults()])
+def test_every_fault_has_tests_that_exist(number: str, tests: list[str]) -> None:
+    assert tests, f"{number} names no test"
+    assert [test for test in tests if not is_a_test(test)] == []
+
+
+def is_a_test(name: str) -> bool:
+    """Whether pytest would collect it: a story of a run's life, or a function of a test module."""
+    module, _, function = name.partition("::")
+    path = ROOT / module
+    if not path.is_file() or not module.startswith("tests/"):
+        return False
+    if path.suffix == ".yaml":
+        return path.parent == ROOT / "tests/operator/lifecycle/cases" and not function
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = {node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, kinds)}
+    return path.name.startswith("test_") and function.startswith("test_") and function in functions
+
+
+def test_faults_are_numbered_without_gaps() -> None:
+    numbers = [number for number, _ in faults()]
+    by_letter: dict[str, list[str]] = {}
+    for number in numbers:
+        by_letter.setdefault(number[0], []).append(number)
+    counted = [f"{letter}{index}" for letter, those in by_letter.items() for index in range(1, len(those) + 1)]
+    assert numbers == counted
