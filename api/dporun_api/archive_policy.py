@@ -20,9 +20,9 @@ def skip_reason(archive: ArchiveTarget | None, *, started: bool, succeeded: bool
 
     """
     if archive is None:
-        return "spec.archive is not set: the results stay on the volume"
+        return "spec.archive is not set, so the results stay on the volume"
     if not started:
-        return "training never started: there is nothing to archive"
+        return "training never started, so there is nothing to archive"
     if archive.when is not ArchiveWhen.FINISHED and not succeeded:
         return f"archive.when is {archive.when}, and the run did not succeed"
     if archive.when is ArchiveWhen.PASSED and passed is False:

@@ -3,7 +3,7 @@
 from dporun_api import archive_policy
 from dporun_api.results import Failure, Outcome
 from dporun_api.run_config import ArchiveContent, ArchiveWhen
-from dporun_api.text import duration, parse_time, sentence, shorten, timestamp
+from dporun_api.text import capitalise, duration, parse_time, sentence, shorten, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ArchiveState, ArchiveStatus, ConditionType
 from dporun_operator.lifecycle import retries, waiting
@@ -25,7 +25,7 @@ def archive(draft: Draft) -> Step:
     if reason is not None:
         if not draft.failed and run_archive_jobs(draft, patience=0, prune_only=True) is Step.WAITING:
             return Step.WAITING
-        _skip(draft, reason)
+        _skip(draft, f"not archived: {reason}")
         return Step.DONE
     step = run_archive_jobs(draft, patience=run.spec.archive.retry_for_seconds if run.spec.archive else 0)
     if step is Step.GAVE_UP and not draft.failed:
@@ -160,8 +160,7 @@ def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only
 
 def _spec_has_changed(draft: Draft) -> bool:
     """Whether the user has changed the run since the last report, such as the name of its Secret."""
-    archived = draft.condition(ConditionType.ARCHIVED)
-    return archived is not None and archived.observed_generation != draft.run.generation
+    return draft.condition(ConditionType.ARCHIVED).observed_generation != draft.run.generation
 
 
 def _start(draft: Draft, attempt: int, *, prune_only: bool, problem: str | None = None) -> None:
@@ -192,9 +191,9 @@ def _give_up(draft: Draft, attempt: int, problem: str) -> None:
     draft.set_condition(ConditionType.ARCHIVED, False, Reason.ARCHIVE_FAILED, problem)
 
 
-def _skip(draft: Draft, reason: str) -> None:
-    draft.status.archive = ArchiveStatus(state=ArchiveState.SKIPPED, message=reason)
-    draft.set_condition(ConditionType.ARCHIVED, False, Reason.SKIPPED, reason)
+def _skip(draft: Draft, words: str) -> None:
+    draft.status.archive = ArchiveStatus(state=ArchiveState.SKIPPED, message=words)
+    draft.set_condition(ConditionType.ARCHIVED, False, Reason.SKIPPED, sentence(capitalise(words)))
 
 
 def _lacks_adapter(draft: Draft, outcome: Outcome) -> bool:
@@ -210,5 +209,5 @@ def _problem(draft: Draft, end: Ending) -> str:
         words = f"{sentence(end.failure.message)} {end.failure.hint or ''}".strip()
         return shorten(words, 1024)
     if end.outcome and _lacks_adapter(draft, end.outcome):
-        return "the archive has no adapter, although training saved one: the volume does not hold the run's results"
-    return end.preempted or "the archive Job ended without saying what it archived"
+        return "The archive has no adapter, although training saved one: the volume does not hold the run's results"
+    return end.preempted or "The archive Job ended without saying what it archived"

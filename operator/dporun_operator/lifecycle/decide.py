@@ -6,7 +6,6 @@ from datetime import datetime
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle.accept import accept
 from dporun_operator.lifecycle.archive import archive
-from dporun_operator.lifecycle.begin import begin
 from dporun_operator.lifecycle.delete import delete
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.expire import expire
@@ -27,7 +26,6 @@ from dporun_operator.settings import Settings
 Steps = tuple[Callable[[Draft], Step], ...]
 
 WORK: Steps = (
-    begin,  # every condition has a value
     accept,  # refuse what the schema of the API cannot refuse
     provide,  # the volume, the configuration and the Service that the pods need
     suspend,  # stop what runs, if asked to

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Literal
 
 from dporun_api.results import Failure
-from dporun_api.text import sentence, shorten, timestamp
+from dporun_api.text import sentence, shorten
 from dporun_api.v1alpha1.reasons import Reason, traits_of
 from dporun_api.v1alpha1.status import Condition, ConditionType
 from dporun_operator.lifecycle import summary
+from dporun_operator.lifecycle.conditions import INITIAL, complete, transition
 from dporun_operator.lifecycle.plan import Delete, Event, Plan, Unprotect
 from dporun_operator.observed import Observed
 from dporun_operator.run import Manifest, Run
 from dporun_operator.settings import Settings
-
-_TEXT: dict[bool | None, Literal["True", "False", "Unknown"]] = {True: "True", False: "False", None: "Unknown"}
 
 
 class Draft:
@@ -40,7 +38,9 @@ class Draft:
         self.status = run.status.model_copy()
         self.delete_run = False
         self.release = False
-        self._conditions = {condition.type: condition for condition in run.status.conditions}
+        known = {condition.type: condition for condition in run.status.conditions}
+        every = complete(known, generation=run.generation, now=now)
+        self._conditions = {condition.type: condition for condition in every}
         self._apply: list[Manifest] = []
         self._create: list[Manifest] = []
         self._delete: list[Delete] = []
@@ -50,9 +50,9 @@ class Draft:
 
     # What is known so far.
 
-    def condition(self, kind: ConditionType) -> Condition | None:
+    def condition(self, kind: ConditionType) -> Condition:
         """The newest state of a condition."""
-        return self._conditions.get(kind)
+        return self._conditions[kind]
 
     def is_true(self, kind: ConditionType) -> bool:
         """Whether a condition is True."""
@@ -114,12 +114,15 @@ class Draft:
         """Say in one sentence where the run stands and what to do next."""
         self.status.message = shorten(sentence(message), 2048)
 
-    def set_condition(self, kind: ConditionType, value: bool | None, reason: Reason, message: str = "") -> None:
+    def set_condition(self, kind: ConditionType, value: bool | None, reason: Reason, message: str) -> None:
         """Set a condition; None is Unknown. An Event reports every change of its status or reason."""
-        before = self._conditions.get(kind)
         self._conditions[kind] = transition(
-            before, kind, value, reason, message, generation=self.run.generation, now=self.now
+            self._conditions[kind], kind, value, reason, message, generation=self.run.generation, now=self.now
         )
+
+    def reset_condition(self, kind: ConditionType) -> None:
+        """Set a condition as it is before anything is known."""
+        self.set_condition(kind, *INITIAL[kind])
 
     def add_event(self, reason: Reason, message: str) -> None:
         """Report something that is no change of a condition."""
@@ -134,7 +137,7 @@ class Draft:
         """Derive what conditions and numbers imply (phase, columns, Events) and put everything into a plan."""
         status = self.status
         status.observed_generation = self.run.generation
-        status.conditions = tuple(self._conditions[kind] for kind in ConditionType if kind in self._conditions)
+        status.conditions = tuple(self._conditions[kind] for kind in ConditionType)
         status.phase = summary.phase(self._conditions, deleting=self.run.deleting)
         status.summary = summary.columns(self.run.spec, status)
         return Plan(
@@ -150,44 +153,18 @@ class Draft:
         )
 
     def _has_status(self, kind: ConditionType, status: str) -> bool:
-        condition = self._conditions.get(kind)
-        return condition is not None and condition.status == status
-
-
-def transition(
-    before: Condition | None,
-    kind: ConditionType,
-    value: bool | None,
-    reason: Reason,
-    message: str,
-    *,
-    generation: int,
-    now: datetime,
-) -> Condition:
-    """A condition's new state; its transition time is that of the last change of its status."""
-    status = _TEXT[value]
-    since = before.last_transition_time if before and before.status == status else timestamp(now)
-    return Condition(
-        type=kind,
-        status=status,
-        reason=reason.value,
-        message=shorten(message, 1024),
-        last_transition_time=since,
-        observed_generation=generation,
-    )
+        return self._conditions[kind].status == status
 
 
 def _transitions(run: Run, conditions: Mapping[ConditionType, Condition]) -> list[Event]:
     """An Event for every condition whose status or reason has changed; of one reason only one."""
     before = {condition.type: (condition.status, condition.reason) for condition in run.status.conditions}
     changed = [
-        condition
-        for kind in ConditionType
-        if (condition := conditions.get(kind)) is not None and (condition.status, condition.reason) != before.get(kind)
+        condition for kind, condition in conditions.items() if (condition.status, condition.reason) != before.get(kind)
     ]
     by_reason = {condition.reason: condition for condition in reversed(changed)}
     return [
-        Event(type, reason, condition.message or f"{condition.type} is {condition.status}")
+        Event(type, reason, condition.message)
         for reason, condition in reversed(by_reason.items())
         if (type := traits_of(reason).event) is not None  # noqa: A001  the field's name
     ]

@@ -12,9 +12,9 @@ def finish(draft: Draft) -> Step:
     """Close the run: from here on it is Finished, and no step of WORK or CLOSING is taken again."""
     draft.status.completion_time = timestamp(draft.now)
     if draft.failed:
-        if not draft.trained:
-            draft.set_condition(ConditionType.RUNNING, False, Reason.FAILED)
         words = messages.failed(draft.status.failure)
+        if not draft.trained:
+            draft.set_condition(ConditionType.RUNNING, False, Reason.FAILED, words)
         draft.set_condition(ConditionType.FINISHED, True, Reason.FAILED, words)
     else:
         words = messages.succeeded(draft)

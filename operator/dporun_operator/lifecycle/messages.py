@@ -1,7 +1,7 @@
 """``status.message``: one sentence that says where the run stands and what to do next."""
 
 from dporun_api.metrics import LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
-from dporun_api.results import Failure, Health, HealthState, Metrics, Stage
+from dporun_api.results import Failure, Health, HealthState, Metrics, Progress, Stage, Suggestion
 from dporun_api.text import capitalise, duration, number, sentence
 from dporun_operator import names
 from dporun_operator.lifecycle.draft import Draft
@@ -40,8 +40,7 @@ def _doing(draft: Draft) -> list[str]:
     status, reported = draft.status, draft.observed.progress
     progress, metrics, best = status.progress, status.metrics or Metrics(), status.best_checkpoint
     if reported is not None and reported.stage in {Stage.EVALUATING, Stage.REPORTING, Stage.DONE}:
-        doing = "Writing the report" if reported.stage is Stage.REPORTING else "Comparing base and tuned model"
-        return [f"{doing} ({reported.detail})" if reported.detail else doing]
+        return [evaluating(reported)]
     if progress is None or not progress.total_steps:
         return ["Loading model and data"]
     parts = [f"Step {progress.step}/{progress.total_steps}"]
@@ -58,12 +57,26 @@ def _doing(draft: Draft) -> list[str]:
     return parts
 
 
+def evaluating(reported: Progress) -> str:
+    """The training pod has trained, and is at what comes after."""
+    doing = "Writing the report" if reported.stage is Stage.REPORTING else "Comparing base and tuned model"
+    return f"{doing} ({reported.detail})" if reported.detail else doing
+
+
 def _health_problem(health: Health | None) -> str | None:
     """What is wrong with the run's curves and what to change; None when nothing is."""
     if health is None or health.state in {HealthState.ON_TRACK, HealthState.UNKNOWN}:
         return None
-    change = next((f"; next time set {s.path} to {s.proposed}" for s in health.suggestions[:1]), "")
-    return f"{health.state}: {health.evidence[0] if health.evidence else 'see status.health'}{change}."
+    evidence = health.evidence[0] if health.evidence else "see status.health"
+    changes = [_change(suggestion) for suggestion in health.suggestions[:1]]
+    return " ".join([sentence(f"{health.state}: {evidence}"), *changes])
+
+
+def _change(suggestion: Suggestion) -> str:
+    """What to do the next time; one about the data, or whose present value is unknown, names no new value."""
+    if suggestion.proposed is None:
+        return sentence(suggestion.reason)
+    return f"Next time set {suggestion.path} to {suggestion.proposed}."
 
 
 def suspended(run: Run) -> str:

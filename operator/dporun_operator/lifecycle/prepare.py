@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from dporun_api.results import Failure
+from dporun_api.text import sentence
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle import retries, waiting
@@ -45,7 +46,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
             return _give_up(draft)
         case Step.DONE:
             waiting.mark_scheduled(draft, job, pods)
-            draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING)
+            draft.reset_condition(ConditionType.RUNNING)
     return Step.WAITING
 
 
@@ -54,7 +55,8 @@ def _conclude(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     if end.outcome and end.outcome.dataset:
         draft.status.dataset = end.outcome.dataset
     if end.succeeded:
-        draft.set_condition(ConditionType.PREPARED, True, Reason.PREPARED, end.outcome.message if end.outcome else "")
+        words = (end.outcome.message if end.outcome else "") or "Model and data are ready"
+        draft.set_condition(ConditionType.PREPARED, True, Reason.PREPARED, sentence(words))
         return Step.DONE
     draft.fail(end.failure or Failure(reason=Reason.NODE_LOST, message=f"Prepare ended early: {end.preempted}."))
     return _give_up(draft)

@@ -3,12 +3,13 @@
 What is seen beats what was written: the children say which attempt is under way.
 """
 
+from dporun_api.text import timestamp
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.names import Component
 
 
 def recall(draft: Draft) -> None:
-    """Make the status agree with the training Jobs and pods that exist.
+    """Make the status agree with the Jobs and pods that exist.
 
     How the attempts before ended is not known any more; those that were no preemption count as retries, so that a
     limit is reached too early rather than never.
@@ -21,3 +22,6 @@ def recall(draft: Draft) -> None:
         status.attempt = newest
         status.preemptions = status.preemptions or 0
         status.retries = max(status.retries or 0, newest - 1 - status.preemptions)
+    created = [pod.created_at for pod in observed.pods if pod.created_at]
+    if status.start_time is None and created:
+        status.start_time = timestamp(min(created))

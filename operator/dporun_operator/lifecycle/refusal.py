@@ -7,7 +7,7 @@ from dporun_api.text import sentence, shorten, timestamp
 from dporun_api.v1alpha1.reasons import Phase, Reason
 from dporun_api.v1alpha1.status import Condition, ConditionType, DPORunStatus
 from dporun_operator.lifecycle import messages
-from dporun_operator.lifecycle.draft import transition
+from dporun_operator.lifecycle.conditions import complete, transition
 from dporun_operator.run import Run
 
 
@@ -19,12 +19,12 @@ def refused(run: Run, message: str, now: datetime) -> DPORunStatus:
     words = shorten(words, 1024)
     kind = ConditionType.SCHEDULED
     condition = transition(run.condition(kind), kind, False, Reason.REFUSED, words, generation=run.generation, now=now)
-    others = tuple(c for c in run.status.conditions if c.type is not kind)
+    known = {**{c.type: c for c in run.status.conditions}, kind: condition}
     return run.status.model_copy(
         update={
             "phase": Phase.DELETING if run.deleting else run.status.phase or Phase.PENDING,
             "message": words,
-            "conditions": (*others, condition),
+            "conditions": complete(known, generation=run.generation, now=now),
             "observed_generation": run.generation,
         }
     )
@@ -37,15 +37,14 @@ def unreadable(message: str, generation: int, now: datetime) -> DPORunStatus:
     def condition(kind: ConditionType, value: bool) -> Condition:
         return transition(None, kind, value, Reason.INVALID_SPEC, words, generation=generation, now=now)
 
+    judged = {ConditionType.ACCEPTED: False, ConditionType.SUCCEEDED: False, ConditionType.FINISHED: True}
+    known = {kind: condition(kind, value) for kind, value in judged.items()}
+
     return DPORunStatus(
         observed_generation=generation,
         phase=Phase.FAILED,
         message=words,
-        conditions=(
-            condition(ConditionType.ACCEPTED, False),
-            condition(ConditionType.SUCCEEDED, False),
-            condition(ConditionType.FINISHED, True),
-        ),
+        conditions=complete(known, generation=generation, now=now),
         completion_time=timestamp(now),
         failure=Failure(reason=Reason.INVALID_SPEC, message=words),
     )

@@ -30,9 +30,10 @@ def suspend(draft: Draft) -> Step:
         draft.set_condition(ConditionType.SUSPENDED, False, Reason.SUSPENDING, "The pods save a checkpoint and stop.")
         draft.set_message("Suspending: the pods save a checkpoint and stop")
         return Step.WAITING
-    draft.set_condition(ConditionType.SUSPENDED, True, Reason.SUSPENDED, "The run holds no node.")
-    draft.set_condition(ConditionType.RUNNING, False, Reason.SUSPENDED)
-    draft.set_condition(ConditionType.SCHEDULED, False, Reason.SUSPENDED)
+    words = "The run is suspended and holds no node."
+    draft.set_condition(ConditionType.SUSPENDED, True, Reason.SUSPENDED, words)
+    draft.set_condition(ConditionType.RUNNING, False, Reason.SUSPENDED, words)
+    draft.set_condition(ConditionType.SCHEDULED, False, Reason.SUSPENDED, words)
     draft.set_message(messages.suspended(draft.run))
     return Step.WAITING
 
@@ -40,4 +41,4 @@ def suspend(draft: Draft) -> Step:
 def _resume(draft: Draft) -> None:
     draft.set_condition(ConditionType.SUSPENDED, False, Reason.RESUMED, "The run goes on.")
     for kind in (ConditionType.RUNNING, ConditionType.SCHEDULED, ConditionType.EVALUATED):
-        draft.set_condition(kind, False, Reason.PENDING)
+        draft.reset_condition(kind)

@@ -37,10 +37,11 @@ def _serve(draft: Draft, *, finished: bool) -> None:
     component = Component.TENSORBOARD if finished else Component.TRAIN
     pods = [pod for pod in draft.observed.pods_of(component) if pod.index == 0 and not pod.ended]
     if any(pod.tensorboard.ready for pod in pods):
-        draft.set_condition(ConditionType.TENSORBOARD_READY, True, Reason.TENSORBOARD_READY, command)
+        draft.set_condition(
+            ConditionType.TENSORBOARD_READY, True, Reason.TENSORBOARD_READY, f"To see the curves: {command}"
+        )
     else:
-        words = "No pod serves TensorBoard at the moment."
-        draft.set_condition(ConditionType.TENSORBOARD_READY, False, Reason.PENDING, words)
+        draft.reset_condition(ConditionType.TENSORBOARD_READY)
 
 
 def _stop(draft: Draft) -> None:

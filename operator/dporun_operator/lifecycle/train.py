@@ -65,8 +65,8 @@ def _start(draft: Draft, attempt: int) -> None:
     status.attempt = attempt
     status.retries = status.retries or 0
     status.preemptions = status.preemptions or 0
-    draft.set_condition(ConditionType.SCHEDULED, False, Reason.PENDING)
-    draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING)
+    draft.reset_condition(ConditionType.SCHEDULED)
+    draft.reset_condition(ConditionType.RUNNING)
     draft.set_message(messages.starting(draft.run, attempt, status.failure))
 
 
@@ -78,7 +78,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
         queue = draft.run.spec.scheduling.queue_name
         words = f"Waiting in queue {queue} for its quota" if queue else "The Job is suspended"
         draft.set_condition(ConditionType.SCHEDULED, False, Reason.QUEUED, words)
-        draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING)
+        draft.reset_condition(ConditionType.RUNNING)
         draft.set_message(words)
         limits.end_active_time(draft, draft.now)  # the queue may have taken its nodes back
         return _stop_exceeding(draft, job, limits.exceeded_while_pending(draft, job, words))
@@ -130,8 +130,8 @@ def _record_progress(draft: Draft, progress: Progress) -> None:
     status.resumed_from = progress.resumed_from or status.resumed_from
     _record_health(draft, progress.health)
     if progress.stage in {Stage.EVALUATING, Stage.REPORTING}:
-        doing = progress.detail or "Base and tuned are compared."
-        draft.set_condition(ConditionType.EVALUATED, False, Reason.EVALUATING, doing)
+        doing = messages.evaluating(progress)
+        draft.set_condition(ConditionType.EVALUATED, False, Reason.EVALUATING, sentence(doing))
 
 
 def _progress_status(progress: Progress, before: ProgressStatus | None, now: datetime) -> ProgressStatus:
@@ -157,8 +157,9 @@ def _record_health(draft: Draft, health: Health | None) -> None:
     if health is None:
         return
     draft.status.health = health
+    words = " ".join(sentence(piece) for piece in health.evidence[:2]) or "The curves do not tell yet."
     known = None if health.state is HealthState.UNKNOWN else health.state is HealthState.ON_TRACK
-    draft.set_condition(ConditionType.HEALTHY, known, Reason(health.state), " ".join(health.evidence[:2]))
+    draft.set_condition(ConditionType.HEALTHY, known, Reason(health.state), words)
 
 
 def _record(draft: Draft, outcome: Outcome) -> None:
@@ -182,21 +183,25 @@ def _complete(draft: Draft, outcome: Outcome | None) -> None:
     done = {"percent": 100.0, "step": steps, "total_steps": steps, "eta_seconds": None}
     status.progress = progress.model_copy(update=done)
     draft.set_condition(ConditionType.SCHEDULED, True, Reason.SCHEDULED, "Every pod of the run has a node.")
-    draft.set_condition(ConditionType.RUNNING, False, Reason.COMPLETED, outcome.message if outcome else "")
+    words = (outcome.message if outcome else "") or "Training is done"
+    draft.set_condition(ConditionType.RUNNING, False, Reason.COMPLETED, sentence(words))
     if status.verdict is not None:
         words = f"{status.verdict.state}: {' '.join(status.verdict.reasons[:3])}"
         draft.set_condition(ConditionType.EVALUATED, True, Reason.EVALUATED, words)
     elif status.evaluation is not None:
-        draft.set_condition(ConditionType.EVALUATED, True, Reason.EVALUATED)
+        words = "The result was compared with the base model."
+        draft.set_condition(ConditionType.EVALUATED, True, Reason.EVALUATED, words)
     else:
-        draft.set_condition(ConditionType.EVALUATED, False, Reason.SKIPPED, "evaluation.enabled is false")
+        draft.set_condition(
+            ConditionType.EVALUATED, False, Reason.SKIPPED, "The result was not evaluated: evaluation.enabled is false."
+        )
 
 
 def _try_again(draft: Draft, job: Job, end: Ending, attempt: int) -> Step:
     """Begin the next attempt when its time has come; give up where it makes no sense."""
     status = draft.status
     failures, preemptions = status.retries or 0, status.preemptions or 0
-    draft.set_condition(ConditionType.EVALUATED, False, Reason.PENDING)
+    draft.reset_condition(ConditionType.EVALUATED)
     if end.failure:
         if not _may_be_retried(draft, end.failure):
             draft.fail(end.failure)

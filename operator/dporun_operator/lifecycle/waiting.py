@@ -122,4 +122,4 @@ def mark_scheduled(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
     if job.component == Component.TRAIN and all(pod.scheduled for pod in pods):
         draft.set_condition(ConditionType.SCHEDULED, True, Reason.SCHEDULED, "Every pod of the run has a node.")
     else:
-        draft.set_condition(ConditionType.SCHEDULED, False, Reason.PENDING)
+        draft.reset_condition(ConditionType.SCHEDULED)

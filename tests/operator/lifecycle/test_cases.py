@@ -1,6 +1,7 @@
 """The stories in `cases`."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from dporun_api.results import Outcome, Progress
+from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.cache import slim
 from dporun_operator.lifecycle.decide import decide
 from dporun_operator.lifecycle.plan import Plan
@@ -31,6 +33,10 @@ STEP = {
     "progress",
     "then",
 }
+SENTENCE = re.compile(r"(?:[A-Z0-9]|\S+[./]\S)\S*(?: \S+)*", re.DOTALL)
+"""It begins with a capital letter, or with the name of a file or field."""
+UNFINISHED = re.compile(r"\b(None|Reason|null)\b| is (True|False|Unknown)$|\.\.|: ?$|  ")
+"""Words of a program that were meant for people, or pieces that were joined badly."""
 THEN = {"create", "delete", "apply", "objects", "status", "conditions", "says", "events", "release"}
 
 
@@ -58,6 +64,7 @@ def test_story(path: Path) -> None:
         observed = Observed.of(map(slim, children(step, now)), run, progress=progress, namespace_terminates=terminates)
         plan = decide(run, observed, SETTINGS, now)
         check(step["when"], plan, step["then"])
+        check_words(step["when"], plan)
         reworded = Run.parse(run_body(spec, status=reword(status), **metadata))
         assert actions(decide(reworded, observed, SETTINGS, now)) == actions(plan), f"{step['when']}: words steer"
         status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -109,6 +116,16 @@ def check(when: str, plan: Plan, then: dict[str, Any]) -> None:
     assert then.get("says", "") in status.get("message", ""), when
     told = [event.reason for event in plan.events]
     assert set(then.get("events", [])) <= set(told), f"{when}: told of {told}"
+
+
+def check_words(when: str, plan: Plan) -> None:
+    """Whatever is said is said to people, in sentences, and every condition exists and has something to say."""
+    said = [event.message for event in plan.events]
+    said += [plan.status.message, *(condition.message for condition in plan.status.conditions)]
+    assert [c.type for c in plan.status.conditions] == list(ConditionType), when
+    for words in said:
+        assert SENTENCE.fullmatch(words or ""), f"{when}: {words!r} is no sentence"
+        assert not UNFINISHED.search(words or ""), f"{when}: {words!r}"
 
 
 def contains(whole: Any, part: Any, where: str) -> None:
