@@ -93,11 +93,11 @@ class WatchCache:
 
 def slim(child: Body) -> dict[str, Any]:
     """Keep only what ``Observed`` reads: thousands of Jobs and Pods stay in memory."""
-    metadata = child["metadata"]
+    metadata, spec = child["metadata"], child.get("spec", {})
     return {
         "kind": child.get("kind"),
         "metadata": {key: metadata[key] for key in _KEPT_METADATA if key in metadata},
-        "spec": {"suspend": child.get("spec", {}).get("suspend", False)},
+        "spec": {key: spec[key] for key in ("suspend", "parallelism") if key in spec},
         "status": child.get("status", {}),
     }
 

@@ -149,9 +149,12 @@ class Cluster:
             "PATCH", path, query={"fieldManager": names.OPERATOR}, body=patch, content_type=JSON_PATCH
         )
 
-    async def list(self, kind: str, *, namespace: str | None, label: str | None = None) -> list[Manifest]:
+    async def list(
+        self, kind: str, *, namespace: str | None, label: str | None = None, field: str | None = None
+    ) -> list[Manifest]:
         """List a kind in one namespace, or in all when None; asks for one page after the other."""
-        query = {"limit": "500", **({"labelSelector": label} if label else {})}
+        selectors = {"labelSelector": label, "fieldSelector": field}
+        query = {"limit": "500", **{name: selector for name, selector in selectors.items() if selector}}
         found: list[Manifest] = []
         while True:
             page = await self._call("GET", _path(kind, namespace), query=query)

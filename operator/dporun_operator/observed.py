@@ -1,7 +1,8 @@
 """Observed: the Jobs and Pods of one run, reduced to what decisions need."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
@@ -10,6 +11,9 @@ from dporun_api.text import parse_time
 from dporun_operator import names
 from dporun_operator.names import Component
 from dporun_operator.run import Run
+
+NO_POD_SECONDS = 5.0
+"""A Job gets its pods at once, unless something refuses them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,8 @@ class Job:
     component: str
     attempt: int
     suspended: bool
+    parallelism: int
+    """How many pods it has at a time."""
     succeeded: bool
     failed: bool
     message: str
@@ -38,7 +44,7 @@ class Job:
     @classmethod
     def parse(cls, child: Mapping[str, Any]) -> Self:
         """Read a Job."""
-        metadata, status = child["metadata"], child.get("status", {})
+        metadata, spec, status = child["metadata"], child.get("spec", {}), child.get("status", {})
         latest = {entry["type"]: entry for entry in status.get("conditions", ())}
         conditions = {kind: entry for kind, entry in latest.items() if entry["status"] == "True"}
         end = conditions.get("Complete") or conditions.get("Failed") or {}
@@ -48,7 +54,8 @@ class Job:
             uid=metadata["uid"],
             component=metadata["labels"].get(names.COMPONENT, ""),
             attempt=_attempt(metadata["labels"]),
-            suspended=bool(child.get("spec", {}).get("suspend")),
+            suspended=bool(spec.get("suspend")),
+            parallelism=spec.get("parallelism", 1),
             succeeded="Complete" in conditions,
             failed="Failed" in conditions,
             message=end.get("message", ""),
@@ -162,6 +169,8 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     progress: Progress | None = None
     """What the first training pod said last."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Why the API server refuses pods of a Job that lacks them, by name of the Job."""
     namespace_terminates: bool = False
     """Whether the run's namespace is being deleted, so that nothing can be created in it any more."""
     source_uri: str | None = None
@@ -200,6 +209,13 @@ class Observed:
     def pods_of(self, component: Component, attempt: int | None = None) -> tuple[Pod, ...]:
         """Pods of one component, of one attempt or of all."""
         return tuple(pod for pod in self.pods if pod.component == component and attempt in {None, pod.attempt})
+
+    def jobs_without_pods(self, now: datetime) -> tuple[Job, ...]:
+        """Jobs that should have pods, and have lacked some for so long that something is wrong."""
+        pods = Counter((pod.component, pod.attempt) for pod in self.pods)
+        idle = [job for job in self.jobs if not (job.finished or job.suspended)]
+        late = [job for job in idle if job.waits_since and (now - job.waits_since).total_seconds() >= NO_POD_SECONDS]
+        return tuple(job for job in late if pods[job.component, job.attempt] < job.parallelism)
 
     def training_pod(self) -> Pod | None:
         """The pod that serves progress: the newest of completion index 0 that runs."""

@@ -4,7 +4,8 @@ One call is one look at one run:
 
 1. hold     put our finalizer on, before anything exists that would have to be cleaned up
 2. read     parse the resource; one that cannot be read fails, or is left to the operator that could read it
-3. observe  its Jobs and Pods as the watches saw them last, and the progress that its training pod reports
+3. observe  its Jobs and Pods as the watches saw them last, the progress that its training pod reports, and why a Job
+            gets no pod
 4. decide   what to do and what to report (``lifecycle``: pure)
 5. act      apply and create its children
 6. write    the status, in one patch and only when it has changed; then the Events about it
@@ -36,6 +37,7 @@ from dporun_operator.lifecycle.plan import Delete, Event, Plan, Unprotect
 from dporun_operator.metrics import Metrics
 from dporun_operator.objects.event import event_object
 from dporun_operator.observed import Observed
+from dporun_operator.pod_refusals import PodRefusals
 from dporun_operator.progress import Ask
 from dporun_operator.run import Manifest, Run, asks_for_release
 from dporun_operator.settings import Settings
@@ -69,6 +71,7 @@ class Reconciler:
         self._cluster = cluster
         self._cache = cache
         self._ask = ask
+        self._refusals = PodRefusals(cluster)
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
@@ -91,6 +94,7 @@ class Reconciler:
     def forget(self, uid: str) -> None:
         """Drop what is kept about a run that no longer exists."""
         self._applied.forget(uid)
+        self._refusals.forget(uid)
 
     async def _reconcile(self, body: Body) -> float | None:
         held = names.FINALIZER in body["metadata"].get("finalizers", ())
@@ -167,10 +171,11 @@ class Reconciler:
             namespace_terminates=run.namespace in self._terminating,
             source_uri=self._source_uri(run),
         )
+        now = self._clock()
+        refused = await self._refusals(run.uid, run.namespace, observed.jobs_without_pods(now), now)
         pod = observed.training_pod()
-        if pod is None or run.deleting:
-            return observed
-        return replace(observed, progress=await self._ask(run.namespace, pod.name, pod.ip))
+        progress = None if pod is None or run.deleting else await self._ask(run.namespace, pod.name, pod.ip)
+        return replace(observed, refused=refused, progress=progress)
 
     def _source_uri(self, run: Run) -> str | None:
         """Archive of the run to start from, once it has one."""

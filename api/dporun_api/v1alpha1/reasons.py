@@ -98,7 +98,7 @@ class Reason(StrEnum):
     VOLUME_KEPT = "VolumeKept", _WARNING
 
     # Trouble that may pass by itself.
-    REFUSED = "Refused"
+    REFUSED = "Refused", _WARNING
     CONTAINER_CONFIG = "ContainerConfig", _WARNING
     RETRYING = "Retrying", _WARNING
     UNREACHABLE = "Unreachable", _WARNING

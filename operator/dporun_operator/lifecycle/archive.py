@@ -117,7 +117,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | 
         # that the change still counts if this deletion is lost.
         draft.delete("Job", job.name)
         return Step.WAITING
-    waits_for = stuck.message if stuck and stuck.reason is not Reason.PENDING else None
+    waits_for = stuck.message if stuck and stuck.reason is not Reason.PENDING else waiting.pods_refused(draft, job)
     if waits_for and patience and _is_over(draft, job, patience):
         draft.delete("Job", job.name)
         _give_up(draft, job.attempt, waits_for)

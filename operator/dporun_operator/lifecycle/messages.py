@@ -6,6 +6,7 @@ from dporun_api.text import capitalise, duration, number, sentence
 from dporun_operator import names
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.objects.tensorboard import port_forward
+from dporun_operator.observed import Pod
 from dporun_operator.run import Run
 
 
@@ -18,8 +19,24 @@ def starting(run: Run, attempt: int, failure: Failure | None) -> str:
 
 
 def no_pods(run: Run, job: str) -> str:
-    """A Job has no pods yet: only its own Events tell of a quota or a policy that refuses them."""
-    return f"Job {job} has no pods yet; if it gets none, see why: kubectl -n {run.namespace} describe job {job}"
+    """A Job has no pods although nothing is known to refuse them."""
+    return f"Job {job} has no pods yet; to see why: kubectl -n {run.namespace} describe job {job}"
+
+
+def pods_gone(attempt: int) -> str:
+    """The pods of an attempt that ran no longer exist, and its Job does not say yet what that means."""
+    return f"The pods of attempt {attempt} were deleted or evicted. The next attempt starts once its Job has ended."
+
+
+def pods_ended(attempt: int) -> str:
+    """The pods of an attempt have ended, or its Job has; the other is awaited, to judge by both."""
+    return f"Attempt {attempt} has ended. What its pods and its Job say of that is awaited, for half a minute at most."
+
+
+def pod_stops(pod: Pod, attempt: int) -> str:
+    """A pod that trains is being stopped by something else than the operator."""
+    by = f" ({pod.disruption})" if pod.disruption else ""
+    return f"Pod {pod.name} is being stopped{by} and saves a checkpoint. Attempt {attempt + 1} goes on from there."
 
 
 def training(draft: Draft, attempt: int) -> str:

@@ -33,6 +33,7 @@ def train(draft: Draft) -> Step:
     if not job.finished:
         return _follow(draft, job, pods)
     if not retries.is_settled(draft, job, pods):
+        _await_ending(draft, job, pods)
         return Step.WAITING
     end = judge_ending(job, pods, draft.run.spec)
     limits.end_active_time(draft, job.finished_at)
@@ -89,6 +90,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
         return step
     waiting.mark_scheduled(draft, job, pods)
     if not any(pod.main.running for pod in pods):
+        _await_ending(draft, job, pods)
         return Step.WAITING
     draft.set_condition(ConditionType.RUNNING, True, Reason.TRAINING, f"Attempt {job.attempt} runs.")
     draft.status.failure = None
@@ -96,8 +98,19 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     draft.requeue(draft.settings.progress_seconds)
     if draft.observed.progress is not None:
         _record_progress(draft, draft.observed.progress)
-    draft.set_message(messages.training(draft, job.attempt))
+    stopped = next((pod for pod in pods if pod.stops_at and not pod.ended), None)
+    words = messages.pod_stops(stopped, job.attempt) if stopped else messages.training(draft, job.attempt)
+    draft.set_message(words)
     return _stop_exceeding(draft, job, limits.exceeded_while_running(draft, job, pods))
+
+
+def _await_ending(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
+    """Say that an attempt has ended, while it is not known how: its pods are gone, or the Job has not followed yet."""
+    if any(pod.main.running for pod in pods):
+        return
+    words = messages.pods_ended(job.attempt)
+    draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING, words)
+    draft.set_message(words)
 
 
 def _stop_exceeding(draft: Draft, job: Job, limit: limits.Exceeded | None) -> Step:

@@ -13,13 +13,16 @@ from dporun_operator.lifecycle import messages
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.step import Step
 from dporun_operator.names import Component
-from dporun_operator.observed import Container, Job, Pod
+from dporun_operator.observed import NO_POD_SECONDS, Container, Job, Pod
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
 
 IMAGE_PULL_LOOK_SECONDS = 60.0
 """How often to look at an image that cannot be pulled: no event says that it still cannot."""
+
+NO_POD_LOOK_SECONDS = 60.0
+"""How often to ask why a Job gets no pod: only its Events tell, and they are not watched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +82,12 @@ def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
         DONE when they do not wait, GAVE_UP when the run has failed because they waited for too long.
 
     """
+    if refused := pods_refused(draft, job):
+        draft.set_condition(ConditionType.SCHEDULED, False, Reason.REFUSED, refused)
+        draft.set_message(refused)
+        return Step.WAITING
     if not pods:
-        draft.set_message(messages.no_pods(draft.run, job.name))
+        _explain_absence(draft, job)
         return Step.WAITING
     stuck = waiting_reason(pods, now=draft.now, image_pull_seconds=draft.settings.image_pull_seconds)
     if stuck is None:
@@ -97,6 +104,28 @@ def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
         draft.requeue(IMAGE_PULL_LOOK_SECONDS)
     draft.set_message(stuck.message)
     return Step.WAITING
+
+
+def pods_refused(draft: Draft, job: Job) -> str | None:
+    """Why the API server refuses the pods of ``job``; None where it does not. Asks to look again while some lack."""
+    words = draft.observed.refused.get(job.name)
+    if job in draft.observed.jobs_without_pods(draft.now):
+        draft.requeue(NO_POD_LOOK_SECONDS)
+    if words is None:
+        return None
+    return f"The API server refuses pods of Job {job.name}: {sentence(words)} They are made once it allows them."
+
+
+def _explain_absence(draft: Draft, job: Job) -> None:
+    """Say why there is no pod: it has been there and is gone, or it should have come by now."""
+    if job.component == Component.TRAIN and draft.is_true(ConditionType.SCHEDULED):
+        words = messages.pods_gone(job.attempt)
+        draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING, words)
+        draft.set_message(words)
+    elif job in draft.observed.jobs_without_pods(draft.now):
+        draft.set_message(messages.no_pods(draft.run, job.name))
+    else:
+        draft.requeue(NO_POD_SECONDS)
 
 
 def lost_volume(draft: Draft, stuck: Waiting) -> Failure | None:

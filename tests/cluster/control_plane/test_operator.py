@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from dporun_api.v1alpha1.status import ConditionType
 from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl, wait_condition
 from dporun_testing.operator_process import OperatorProcess
@@ -209,18 +210,23 @@ def test_a_run_created_again_under_its_old_name_starts_afresh(namespace: str) ->
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_refused_object_is_told_and_tried_again(namespace: str) -> None:
+@pytest.mark.parametrize("refused", ["count/jobs.batch", "pods"])
+def test_what_a_quota_refuses_is_told_and_tried_again(namespace: str, refused: str) -> None:
+    """Jobs are refused to the operator, pods to the Job controller, whose Events tell."""
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
-        "metadata": {"name": "no-jobs"},
-        "spec": {"hard": {"count/jobs.batch": "0"}},
+        "metadata": {"name": "nothing"},
+        "spec": {"hard": {refused: "0"}},
     }
     apply(quota, namespace)
-    eventually(lambda: get("quota", "no-jobs", namespace).get("status", {}).get("hard"), seconds=30, what="the quota")
+    eventually(lambda: get("quota", "nothing", namespace).get("status", {}).get("hard"), seconds=30, what="the quota")
     apply(manifest(), namespace)
     eventually(lambda: "exceeded quota" in status(namespace).get("message", ""), seconds=30, what="the refusal is told")
-    kubectl("delete", "quota", "no-jobs", "-n", namespace)
+    told = {c["type"]: c for c in status(namespace)["conditions"]}
+    assert len(told) == len(ConditionType)
+    assert (told["Scheduled"]["status"], told["Scheduled"]["reason"]) == ("False", "Refused")
+    kubectl("delete", "quota", "nothing", "-n", namespace)
     kubelet.pod_of(namespace, "demo-prepare")
     eventually(lambda: "quota" not in status(namespace)["message"], seconds=30, what="the refusal is forgotten")
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ STEP = {
     "pods",
     "outcome",
     "progress",
+    "refused",
     "then",
 }
 SENTENCE = re.compile(r"(?:[A-Z0-9]|\S+[./]\S)\S*(?: \S+)*", re.DOTALL)
@@ -61,7 +63,10 @@ def test_story(path: Path) -> None:
         progress = Progress.model_validate(step["progress"]) if "progress" in step else None
         run = Run.parse(run_body(spec, status=status, **metadata))
         terminates = step.get("namespace_terminates", False)
-        observed = Observed.of(map(slim, children(step, now)), run, progress=progress, namespace_terminates=terminates)
+        observed = replace(
+            Observed.of(map(slim, children(step, now)), run, progress=progress, namespace_terminates=terminates),
+            refused=step.get("refused", {}),
+        )
         plan = decide(run, observed, SETTINGS, now)
         check(step["when"], plan, step["then"])
         check_words(step["when"], plan)
