@@ -29,6 +29,7 @@ def arguments(
     root: PurePath | None = None,
     port: int | None = None,
     prune_only: bool = False,
+    manifest_sha256: str | None = None,
 ) -> list[str]:
     """Arguments of PROGRAM; inside a pod of the operator none but the command is needed.
 
@@ -38,9 +39,10 @@ def arguments(
         root: folder of all runs; RESULTS_MOUNT when absent.
         port: of the status server of ``train``, 0 for none; STATUS_PORT when absent.
         prune_only: makes ``archive`` delete intermediate checkpoints and upload nothing.
+        manifest_sha256: of the manifest that a run was archived with; makes ``archive`` verify that archive.
 
     """
-    options = {"--config": config, "--root": root, "--port": port}
+    options = {"--config": config, "--root": root, "--port": port, "--manifest-sha256": manifest_sha256}
     words = [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
     return [command.value, *words, *(["--prune-only"] if prune_only else [])]
 

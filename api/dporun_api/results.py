@@ -184,6 +184,8 @@ class ArchiveResult(Document):
     """Their size in all."""
     adapter: bool | None = None
     """Whether an adapter is among them; unknown from a trainer of before."""
+    mended: int = Field(0, ge=0)
+    """Files, the manifest included, that had been changed or deleted since they were archived and were stored again."""
 
 
 class Position(Document):

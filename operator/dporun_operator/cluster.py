@@ -80,10 +80,10 @@ class Cluster:
         return await self._call("PATCH", path, query=query, body=manifest, content_type=APPLY_PATCH)
 
     async def create(self, manifest: Manifest) -> Manifest:
-        """Create ``manifest`` and return it; one that this run has created before is returned as it is.
+        """Create ``manifest`` and return it; one that this run owns already is returned as it is.
 
         Raises:
-            NameTakenError: an object of that name belongs to another owner, or is still being deleted.
+            NameTakenError: an object of that name belongs to another owner or to none, or is still being deleted.
 
         """
         kind, metadata = manifest["kind"], manifest["metadata"]
@@ -98,6 +98,8 @@ class Cluster:
             )
             if found is None:
                 raise
+        if "ownerReferences" not in metadata:
+            raise NameTakenError(f"{kind} {metadata['name']} exists already; it is replaced")
         if "deletionTimestamp" in found["metadata"]:
             raise NameTakenError(f"{kind} {metadata['name']} is still being deleted")
         return found

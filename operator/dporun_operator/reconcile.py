@@ -32,6 +32,7 @@ from dporun_operator.cache import Body, WatchCache
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import ApiError, InvalidRunError, NameTakenError, OperatorError
 from dporun_operator.lifecycle import refusal
+from dporun_operator.lifecycle.archive import remember_job
 from dporun_operator.lifecycle.decide import decide
 from dporun_operator.lifecycle.plan import Delete, Event, Plan, Unprotect
 from dporun_operator.metrics import Metrics
@@ -108,8 +109,8 @@ class Reconciler:
             await self._reject(body, error)
             return None
         plan = decide(run, await self._observe(run), self._settings, self._clock())
-        await self._act(run, plan)
-        resource_version = await self._write(run, await self._with_log(run, plan.status), plan.events)
+        status = await self._act(run, plan)
+        resource_version = await self._write(run, await self._with_log(run, status), plan.events)
         for claim in plan.unprotect:
             await self._unprotect(run.namespace, claim, run.uid)
         for target in plan.delete:
@@ -188,13 +189,21 @@ class Reconciler:
 
     # 5. act
 
-    async def _act(self, run: Run, plan: Plan) -> None:
-        """Carry out the plan; what the API server refuses (quota, policy, a name taken) is reported on the run."""
+    async def _act(self, run: Run, plan: Plan) -> DPORunStatus:
+        """Carry out the plan; what the API server refuses (quota, policy, a name taken) is reported on the run.
+
+        Returns:
+            The status to write, which knows the Jobs that have been made.
+
+        """
+        status = plan.status
         try:
             for manifest in plan.apply:
                 await self._apply(run, manifest)
             for job in plan.create:
-                self._cache.put_child(await self._cluster.create(job))
+                created = await self._cluster.create(job)
+                self._cache.put_child(created)
+                status = remember_job(status, created)
                 self._terminating.discard(run.namespace)
                 self._applied.clear(run.uid, "Job", job["metadata"]["name"])
         except (ApiError, NameTakenError) as error:
@@ -203,6 +212,7 @@ class Reconciler:
             if refused := _refusal(error):
                 await self._write(run, refusal.refused(run, refused, self._clock()), ())
             raise
+        return status
 
     async def _apply(self, run: Run, manifest: Manifest) -> None:
         """Apply a child, unless its name is taken. A claim is made only once: who enlarges it later means it."""

@@ -92,6 +92,8 @@ class ArchiveStatus(Document):
     """When every file of the archive was last compared with its manifest."""
     attempts: int = Field(0, ge=0)
     """Times that archiving was tried."""
+    job_uid: str | None = Field(None, max_length=64)
+    """UID of the Job that archives; no other Job is believed."""
     message: str | None = Field(None, max_length=1024)
     """What went wrong, or why nothing was archived."""
 

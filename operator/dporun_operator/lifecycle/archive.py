@@ -5,7 +5,8 @@ from dporun_api.results import Failure, Outcome
 from dporun_api.run_config import ArchiveContent, ArchiveWhen
 from dporun_api.text import capitalise, duration, parse_time, sentence, shorten, timestamp
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_api.v1alpha1.status import ArchiveState, ArchiveStatus, ConditionType
+from dporun_api.v1alpha1.status import ArchiveState, ArchiveStatus, ConditionType, DPORunStatus
+from dporun_operator import names
 from dporun_operator.lifecycle import retries, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
@@ -14,6 +15,7 @@ from dporun_operator.lifecycle.stop import lost_pod
 from dporun_operator.names import Component
 from dporun_operator.objects.archive_job import archive_job
 from dporun_operator.observed import Job, Pod
+from dporun_operator.run import Manifest
 
 
 def archive(draft: Draft) -> Step:
@@ -57,20 +59,25 @@ def run_archive_jobs(draft: Draft, *, patience: float | None, prune_only: bool =
     if job is None:
         _start(draft, attempt, prune_only=prune_only)
         return Step.WAITING
-    pods = draft.observed.pods_of(Component.ARCHIVE, attempt)
+    if job.uid != before.job_uid:
+        # Somebody else's, or ours and the status that said so was lost. Archiving can be repeated.
+        draft.delete("Job", job.name)
+        _report(draft, attempt, "An archive Job that this run does not know as its own is replaced.")
+        return Step.WAITING
+    pods = tuple(pod for pod in draft.observed.pods_of(Component.ARCHIVE, attempt) if pod.controller == job.uid)
     if not job.finished:
         return _follow(draft, job, pods, patience=patience, prune_only=prune_only)
     if not retries.is_settled(draft, job, pods):
         return Step.WAITING
-    end = judge_ending(job, pods, draft.run.spec)
-    if end.succeeded and end.outcome and (prune_only or _conclude(draft, end.outcome, attempt)):
-        return Step.DONE
-    problem = _problem(draft, end)
-    if _is_over(draft, job, patience):
-        _give_up(draft, attempt, problem)
-        return Step.GAVE_UP
-    _try_again(draft, job, attempt, problem, prune_only=prune_only)
-    return Step.WAITING
+    return _judge(draft, job, pods, patience=patience, prune_only=prune_only)
+
+
+def remember_job(status: DPORunStatus, created: Manifest) -> DPORunStatus:
+    """``status`` with the UID of ``created``, if that is an archive Job: it has no owner that one could know it by."""
+    metadata = created["metadata"]
+    if status.archive is None or metadata["labels"].get(names.COMPONENT) != Component.ARCHIVE:
+        return status
+    return status.model_copy(update={"archive": status.archive.model_copy(update={"job_uid": metadata["uid"]})})
 
 
 def _is_over(draft: Draft, job: Job, patience: float | None) -> bool:
@@ -90,6 +97,12 @@ def is_verified(draft: Draft) -> bool:
     return verified is not None and deleted is not None and verified > deleted
 
 
+def was_archived(draft: Draft) -> bool:
+    """Whether the archive was complete when it was last compared with its manifest, whenever that was."""
+    archive = draft.status.archive
+    return draft.is_true(ConditionType.ARCHIVED) or (archive is not None and archive.verified_time is not None)
+
+
 def verify_again(draft: Draft) -> None:
     """Have another Job compare every file with the manifest, and upload again what differs."""
     attempts = draft.status.archive.attempts if draft.status.archive else 0
@@ -106,6 +119,10 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | 
     image_pull_seconds = float("inf") if patience is None else draft.settings.image_pull_seconds
     stuck = waiting.waiting_reason(pods, now=draft.now, image_pull_seconds=image_pull_seconds)
     failure = (stuck.failure or waiting.lost_volume(draft, stuck)) if stuck else None
+    if failure and failure.reason is Reason.VOLUME_LOST and _manifest_to_verify(draft):
+        draft.delete("Job", job.name)
+        _start(draft, job.attempt + 1, prune_only=prune_only, problem=failure.message, with_volume=False)
+        return Step.WAITING
     if failure:
         draft.delete("Job", job.name)
         _give_up(draft, job.attempt, failure.message)
@@ -135,15 +152,37 @@ def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
         uri = archive_policy.location(archive, draft.run.directory)  # a pod does not say where the archive is
         values = result.model_dump(include={"manifest_sha256", "files", "bytes"})
         draft.status.archive = ArchiveStatus(
-            state=ArchiveState.SUCCEEDED, attempts=attempt, uri=uri, verified_time=timestamp(draft.now), **values
+            state=ArchiveState.SUCCEEDED,
+            attempts=attempt,
+            uri=uri,
+            verified_time=timestamp(draft.now),
+            message=shorten(outcome.message, 1024) if result.mended else None,
+            **values,
         )
         words = f"{result.files} files are in {uri}."
         draft.set_condition(ConditionType.ARCHIVED, True, Reason.ARCHIVED, words)
+        if result.mended:
+            draft.add_event(Reason.ARCHIVE_MENDED, outcome.message)
         return True
     if archive is not None and archive.when is not ArchiveWhen.FINISHED:
         _skip(draft, outcome.message)
         return True
     return False
+
+
+def _judge(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | None, prune_only: bool) -> Step:
+    """Judge how a Job ended; start another one, or give up, where it has not archived the run."""
+    end = judge_ending(job, pods, draft.run.spec)
+    if end.succeeded and end.outcome and (prune_only or _conclude(draft, end.outcome, job.attempt)):
+        return Step.DONE
+    problem = _problem(draft, end)
+    if draft.status.archive and end.outcome and not end.preempted:  # it looked, and did not find the archive whole
+        draft.status.archive = draft.status.archive.model_copy(update={"verified_time": None})
+    if _is_over(draft, job, patience):
+        _give_up(draft, job.attempt, problem)
+        return Step.GAVE_UP
+    _try_again(draft, job, job.attempt, problem, prune_only=prune_only)
+    return Step.WAITING
 
 
 def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only: bool) -> None:
@@ -163,8 +202,27 @@ def _spec_has_changed(draft: Draft) -> bool:
     return draft.condition(ConditionType.ARCHIVED).observed_generation != draft.run.generation
 
 
-def _start(draft: Draft, attempt: int, *, prune_only: bool, problem: str | None = None) -> None:
-    draft.create(archive_job(draft.run, draft.settings, attempt, prune_only=prune_only))
+def _manifest_to_verify(draft: Draft) -> str | None:
+    """SHA-256 of the manifest of the archive to verify; None for a run that was never archived where it should be."""
+    before, target = draft.status.archive, draft.run.spec.archive
+    if before is None or target is None or before.uri != archive_policy.location(target, draft.run.directory):
+        return None
+    return before.manifest_sha256
+
+
+def _start(
+    draft: Draft, attempt: int, *, prune_only: bool, problem: str | None = None, with_volume: bool = True
+) -> None:
+    expected = None if prune_only else _manifest_to_verify(draft)
+    job = archive_job(
+        draft.run,
+        draft.settings,
+        attempt,
+        prune_only=prune_only,
+        manifest_sha256=expected,
+        with_volume=with_volume,
+    )
+    draft.create(job)
     _report(draft, attempt, problem)
 
 
@@ -187,7 +245,10 @@ def _report(draft: Draft, attempt: int, problem: str | None, *, retrying: bool =
 
 
 def _give_up(draft: Draft, attempt: int, problem: str) -> None:
-    draft.status.archive = ArchiveStatus(state=ArchiveState.FAILED, attempts=attempt, message=problem)
+    known = draft.status.archive.job_uid if draft.status.archive else None
+    draft.status.archive = ArchiveStatus(
+        state=ArchiveState.FAILED, attempts=attempt, job_uid=known, message=shorten(problem, 1024)
+    )
     draft.set_condition(ConditionType.ARCHIVED, False, Reason.ARCHIVE_FAILED, problem)
 
 

@@ -5,10 +5,16 @@ An error anywhere keeps the run: only the last step lets go of it.
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.spec import DeletionPolicy
-from dporun_api.v1alpha1.status import ConditionType
+from dporun_api.v1alpha1.status import ArchiveState, ConditionType
 from dporun_operator import names
 from dporun_operator.lifecycle import messages
-from dporun_operator.lifecycle.archive import is_verified, run_archive_jobs, skip_reason, verify_again
+from dporun_operator.lifecycle.archive import (
+    is_verified,
+    run_archive_jobs,
+    skip_reason,
+    verify_again,
+    was_archived,
+)
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.provide import provide_results_and_config
 from dporun_operator.lifecycle.step import Step
@@ -22,7 +28,9 @@ def delete(draft: Draft) -> Step:
     if not forced and (_stop(draft) is Step.WAITING or _archive(draft) is Step.WAITING):
         return Step.WAITING
     _clean_up(draft)
-    draft.set_message(messages.deleting("everything is safe"))
+    archive = draft.status.archive
+    mended = f". {archive.message}" if archive and archive.state is ArchiveState.SUCCEEDED and archive.message else ""
+    draft.set_message(messages.deleting(f"everything is safe{mended}"))
     draft.release = True
     return Step.DONE
 
@@ -49,18 +57,31 @@ def _archive(draft: Draft) -> Step:
     """Archive what is to be archived, and verify what was archived before, for as long as that takes."""
     if draft.run.spec.deletion_policy is not DeletionPolicy.ARCHIVE or skip_reason(draft):
         return Step.DONE
-    archived = draft.is_true(ConditionType.ARCHIVED)
-    # Months may have passed. Where nothing can be created any more, the word of then has to do.
-    if archived and (is_verified(draft) or draft.observed.namespace_terminates):
+    if is_verified(draft):
         return Step.DONE
+    if draft.observed.namespace_terminates:
+        return _archive_what_still_can_be(draft)
     provide_results_and_config(draft)
-    if archived:
+    if draft.is_true(ConditionType.ARCHIVED):  # months may have passed since
         verify_again(draft)
         return Step.WAITING
     step = run_archive_jobs(draft, patience=None)
-    if step is Step.WAITING and draft.status.archive and draft.status.archive.message:
-        draft.set_message(f"{draft.status.message} {messages.how_to_force_delete(draft.run)}")
+    archive = draft.status.archive
+    if step is Step.WAITING and archive and archive.message:
+        to_be_verified = archive.manifest_sha256 is not None
+        way_out = messages.how_to_force_release if to_be_verified else messages.how_to_force_delete
+        draft.set_message(f"{draft.status.message} {way_out(draft.run)}")
     return step
+
+
+def _archive_what_still_can_be(draft: Draft) -> Step:
+    """Wait for a Job that is there already: no other can be made in a namespace that is being deleted.
+
+    Nor can an archive be verified again; the word of the last time has to do.
+    """
+    if was_archived(draft) or not draft.observed.jobs_of(Component.ARCHIVE):
+        return Step.DONE
+    return Step.WAITING if run_archive_jobs(draft, patience=0) is Step.WAITING else Step.DONE
 
 
 def _clean_up(draft: Draft) -> None:
@@ -85,7 +106,7 @@ def _why_kept(draft: Draft) -> str | None:
     The last copy of a trained adapter is deleted only when someone asked for that.
     """
     spec, policy = draft.run.spec, draft.run.spec.deletion_policy
-    archived = spec.archive is not None and draft.is_true(ConditionType.ARCHIVED)
+    archived = spec.archive is not None and was_archived(draft)
     rules = (
         # the first row that holds decides
         (draft.run.force_release, f"{names.FORCE_RELEASE} lets the run go, whatever becomes of its results"),

@@ -87,6 +87,7 @@ def template(
     *,
     attempt: int | None = None,
     read_only_results: bool = False,
+    with_results: bool = True,
 ) -> Manifest:
     """A pod template.
 
@@ -98,6 +99,7 @@ def template(
         spec: what is special about the pod; ``volumes`` are added to those of every pod, a null is left out.
         attempt: of the Job around it.
         read_only_results: whether the pod may only read the results.
+        with_results: whether the pod has the run's results, rather than an empty folder in their place.
 
     """
     resources = run.spec.resources
@@ -118,7 +120,7 @@ def template(
             "terminationGracePeriodSeconds": 30,
             **{key: value for key, value in optional.items() if value},
             "volumes": [
-                {"name": _RESULTS_VOLUME, "persistentVolumeClaim": claim},
+                {"name": _RESULTS_VOLUME, **({"persistentVolumeClaim": claim} if with_results else {"emptyDir": {}})},
                 {"name": _TEMPORARY_VOLUME, "emptyDir": {}},
                 *spec.get("volumes", ()),
             ],

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from dporun_api.results import Outcome, Progress
-from dporun_api.v1alpha1.status import ConditionType
+from dporun_api.v1alpha1.status import ConditionType, DPORunStatus
 from dporun_operator.cache import slim
+from dporun_operator.lifecycle.archive import remember_job
 from dporun_operator.lifecycle.decide import decide
 from dporun_operator.lifecycle.plan import Plan
 from dporun_operator.observed import Observed
@@ -72,12 +73,22 @@ def test_story(path: Path) -> None:
         check_words(step["when"], plan)
         reworded = Run.parse(run_body(spec, status=reword(status), **metadata))
         assert actions(decide(reworded, observed, SETTINGS, now)) == actions(plan), f"{step['when']}: words steer"
-        status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        status = written(plan).model_dump(mode="json", by_alias=True, exclude_none=True)
         again = decide(Run.parse(run_body(spec, status=status, **metadata)), observed, SETTINGS, now)
         if not (plan.create or plan.release):
             assert again.status == plan.status, step["when"]
             repeated = [event for event in again.events if event.reason != "VolumeKept"]
             assert not repeated, f"{step['when']}: told twice: {repeated}"
+
+
+def written(plan: Plan) -> DPORunStatus:
+    """The status that is written when the plan has been carried out."""
+    status = plan.status
+    for manifest in plan.create:
+        labels = manifest["metadata"]["labels"]
+        uid = job(labels["app.kubernetes.io/component"], int(labels["dporun.io/attempt"]))["metadata"]["uid"]
+        status = remember_job(status, {**manifest, "metadata": {**manifest["metadata"], "uid": uid}})
+    return status
 
 
 def reword(status: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ STATUS = st.builds(
         "attempt": attempt,
         **({"trainingCompletionTime": "2026-01-05T09:30:00Z"} if trained and attempt else {}),
         **({"failure": FAILURE} if any((t, s) == ("Succeeded", "False") for t, s, _ in conditions) else {}),
-        **({"archive": {"state": "Running", "attempts": tries}} if tries else {}),
+        **({"archive": {"state": "Running", "attempts": tries, "jobUid": f"job-archive-{tries}"}} if tries else {}),
         "conditions": [
             {"type": t, "status": s, "reason": r, "lastTransitionTime": "2026-01-05T09:00:00Z", "observedGeneration": 1}
             for t, s, r in conditions

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from dporun_api.archive_policy import skip_reason
-from dporun_api.results import ArchiveResult, BestCheckpoint, Outcome, OutcomeState, Stage
+from dporun_api.results import ArchiveResult, Outcome, OutcomeState, Stage
 from dporun_api.run_config import ArchiveTarget, RunConfig
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.archiving.verification import content_of, find_damaged, listing
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.manifest import MANIFEST, ArchivedBase, Manifest, ManifestFile
@@ -30,7 +31,9 @@ ATTEMPTS = 3
 """Uploads of one file before it counts as impossible."""
 
 
-def archive(config: RunConfig, folder: RunFolder, *, prune_only: bool = False) -> Outcome:
+def archive(
+    config: RunConfig, folder: RunFolder, *, prune_only: bool = False, manifest_sha256: str | None = None
+) -> Outcome:
     """Archive a run, and delete its intermediate checkpoints.
 
     Can be repeated at any time, and after any interruption: what is stored and whole is not sent again, and nothing is
@@ -40,14 +43,18 @@ def archive(config: RunConfig, folder: RunFolder, *, prune_only: bool = False) -
         config: of the run.
         folder: of the run.
         prune_only: delete intermediate checkpoints, upload nothing.
+        manifest_sha256: of the manifest that archiving this run has made before. Then the archive is verified: every
+            file must be there as that manifest lists it, and what is not is sent again.
 
     Raises:
-        RunError: the archive cannot be made; everything here is as it was.
+        RunError: the archive cannot be made, or something of it is lost; everything here is as it was.
 
     """
     ended = folder.outcome.read()
     if prune_only or config.archive is None:
         return _done(f"{_prune(folder, ended)}, nothing uploaded")
+    if manifest_sha256 is not None:
+        return _verify(config, config.archive, folder, manifest_sha256)
     verdict = folder.verdict.read()
     skipped = skip_reason(
         config.archive,
@@ -57,67 +64,85 @@ def archive(config: RunConfig, folder: RunFolder, *, prune_only: bool = False) -
     )
     if skipped is not None:
         return _done(f"not archived: {skipped}; {_prune(folder, ended)}")
-    store = open_store(
-        config.archive.uri,
-        name=config.run.directory,
-        endpoint=config.archive.endpoint,
-        region=config.archive.region,
-    )
-    result = _upload(config, config.archive, folder, store)
+    store = _open(config, config.archive)
+    before = folder.manifest.read()
+    stored = store.read(MANIFEST)
+    _refuse_foreign(config, store, stored, before)
+    contents = _read(folder, config.archive)
+    store.clean()
+    _send(store, folder, contents)
+    files = _archived_before(store, stored, _listed(contents)) | _listed(contents)
+    manifest = _manifest(config, folder, files, before or _parse(stored))
+    result = _commit(config, folder, store, manifest, before)
     message = f"archived {result.files} files ({size(result.bytes)}) in {result.uri}; {_prune(folder, ended)}"
     log.info("%s", message)
     return _done(message, result)
 
 
-def _upload(config: RunConfig, target: ArchiveTarget, folder: RunFolder, store: Store) -> ArchiveResult:
-    """Store every file, verify it, and store the manifest last."""
-    before = folder.manifest.read()
+def _verify(config: RunConfig, target: ArchiveTarget, folder: RunFolder, expected: str) -> Outcome:
+    """Compare an archive with the manifest that it was made with, and send again what differs or is gone.
+
+    Whether the run was to be archived, and which checkpoints nobody needs, was decided when that was done.
+    """
+    store = _open(config, target)
+    copy = folder.manifest.read()
     stored = store.read(MANIFEST)
-    _refuse_foreign(config, store, stored, before)
+    if (found := _parse(stored)) is not None:
+        _refuse_foreign(config, store, stored, copy)
+    else:  # it was ours, and is damaged or gone
+        stored = None
+    contents = _read(folder, target)
+    store.clean()
+    intact = stored is not None and hashlib.sha256(stored).hexdigest() == expected
+    known = found if intact else copy
+    damaged = find_damaged(store, known, contents)
+    whole = {file.path for file in known.files if file.path not in damaged} if known else set()
+    _send(store, folder, {name: content for name, content in contents.items() if name not in whole})
+    files = {file.path: file for file in known.files} if known else {}
+    manifest = _manifest(config, folder, _listed(contents) | files, known)
+    if not intact and stored != folder.manifest.encode(manifest).encode():
+        damaged = [MANIFEST, *damaged]
+    result = _commit(config, folder, store, manifest, copy, mended=len(damaged))
+    message = f"verified {result.files} files ({size(result.bytes)}) in {result.uri}"
+    if damaged:
+        message += f"; changed or deleted since, and stored again: {listing(damaged)}"
+    log.info("%s", message)
+    return _done(message, result)
+
+
+def _open(config: RunConfig, target: ArchiveTarget) -> Store:
+    return open_store(target.uri, name=config.run.directory, endpoint=target.endpoint, region=target.region)
+
+
+def _read(folder: RunFolder, target: ArchiveTarget) -> dict[str, Content]:
+    """Compute the checksums of the files that are to be archived."""
     best = folder.checkpoints.best()
     names = select(list(folder.files()), target.include, best.path.name if best else None)
-    report_progress = _progress_reporter(folder)
-    contents = _read(folder.path, names, report_progress)
-    store.clean()
-    _send(store, folder.path, contents, report_progress)
-    files = {name: ManifestFile(path=name, bytes=c.length, sha256=c.sha256) for name, c in contents.items()}
-    files = _archived_before(store, stored, files) | files
-    earlier = before or _parse(stored)
-    manifest = _manifest(config, folder, files, earlier, best.summary() if best else None)
-    data = folder.manifest.encode(manifest).encode()
-    _commit(config, folder, store, manifest, before)
-    folder.progress.update(stage=Stage.DONE, detail=None)
-    return ArchiveResult(
-        uri=store.uri,
-        manifest_sha256=hashlib.sha256(data).hexdigest(),
-        files=len(files),
-        bytes=sum(file.bytes for file in files.values()),
-        adapter=any(PurePosixPath(name).name == ADAPTER_WEIGHTS for name in files),
-    )
-
-
-def _read(directory: Path, names: list[str], report: Callable[[str], None]) -> dict[str, Content]:
-    """Compute the checksums of files."""
-    sizes = {name: (directory / name).stat().st_size for name in names}
-    meter = Meter("read", len(sizes), sum(sizes.values()), report)
+    sizes = {name: (folder.path / name).stat().st_size for name in names}
+    meter = Meter("read", len(sizes), sum(sizes.values()), _progress_reporter(folder))
     contents = {}
     for name, length in sizes.items():
-        contents[name] = Content.of(directory / name)
+        contents[name] = Content.of(folder.path / name)
         meter.add(length)
         meter.file()
     return contents
 
 
-def _send(store: Store, directory: Path, contents: dict[str, Content], report: Callable[[str], None]) -> None:
+def _listed(contents: dict[str, Content]) -> dict[str, ManifestFile]:
+    return {name: ManifestFile(path=name, bytes=c.length, sha256=c.sha256) for name, c in contents.items()}
+
+
+def _send(store: Store, folder: RunFolder, contents: dict[str, Content]) -> None:
     """Store files until each is verified to be there; small ones side by side, large ones in parallel parts."""
-    meter = Meter("archived", len(contents), sum(content.length for content in contents.values()), report)
+    length = sum(content.length for content in contents.values())
+    meter = Meter("archived", len(contents), length, _progress_reporter(folder))
 
     def send(name: str) -> None:
         content = contents[name]
         if store.holds(name, content):
             meter.add(content.length)
         else:
-            _send_one(store, name, directory / name, content, meter)
+            _send_one(store, name, folder.path / name, content, meter)
         meter.file()
 
     small = [name for name, content in contents.items() if len(content.parts) == 1]
@@ -151,24 +176,17 @@ def _archived_before(store: Store, stored: bytes | None, files: dict[str, Manife
     if stored is None:
         return {}
     missing = [file for file in Manifest.model_validate_json(stored).files if file.path not in files]
-    return {
-        file.path: file
-        for file in missing
-        if store.holds(file.path, Content(file.bytes, file.sha256, 0, (bytes.fromhex(file.sha256),)))
-    }
+    return {file.path: file for file in missing if store.holds(file.path, content_of(file))}
 
 
 def _manifest(
-    config: RunConfig,
-    folder: RunFolder,
-    files: dict[str, ManifestFile],
-    before: Manifest | None,
-    best: BestCheckpoint | None,
+    config: RunConfig, folder: RunFolder, files: dict[str, ManifestFile], before: Manifest | None
 ) -> Manifest:
     """List ``files`` in a manifest; that of an earlier try, when it lists the same."""
     ordered = tuple(files[name] for name in sorted(files))
     if before is not None and before.files == ordered:
         return before
+    best = folder.checkpoints.best()
     base = ArchivedBase(uri=config.model.uri, revision=config.model.revision)
     if (prepared := folder.prepared.read()) is not None:
         base = ArchivedBase(
@@ -178,13 +196,21 @@ def _manifest(
         run=config.run,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         model=base,
-        best_checkpoint=best,
+        best_checkpoint=best.summary() if best else None,
         tools={"python": platform.python_version(), **package_versions()},
         files=ordered,
     )
 
 
-def _commit(config: RunConfig, folder: RunFolder, store: Store, manifest: Manifest, before: Manifest | None) -> None:
+def _commit(
+    config: RunConfig,
+    folder: RunFolder,
+    store: Store,
+    manifest: Manifest,
+    before: Manifest | None,
+    *,
+    mended: int = 0,
+) -> ArchiveResult:
     """Store the manifest, which makes the archive complete.
 
     A copy stays here and is written first: by it, a later try knows a manifest in the archive as its own.
@@ -197,10 +223,20 @@ def _commit(config: RunConfig, folder: RunFolder, store: Store, manifest: Manife
     if not store.create(MANIFEST, data):
         stored = store.read(MANIFEST)
         if stored != data:
-            _refuse_foreign(config, store, stored, before)
+            if not mended or _parse(stored) is not None:
+                _refuse_foreign(config, store, stored, before)
             store.replace(MANIFEST, data)
     if store.read(MANIFEST) != data:
         raise RunError(Reason.ARCHIVE_FAILED, f"{store.uri}/{MANIFEST} was changed by somebody else meanwhile")
+    folder.progress.update(stage=Stage.DONE, detail=None)
+    return ArchiveResult(
+        uri=store.uri,
+        manifest_sha256=hashlib.sha256(data).hexdigest(),
+        files=len(manifest.files),
+        bytes=sum(file.bytes for file in manifest.files),
+        adapter=any(PurePosixPath(file.path).name == ADAPTER_WEIGHTS for file in manifest.files),
+        mended=mended,
+    )
 
 
 def _refuse_foreign(config: RunConfig, store: Store, stored: bytes | None, before: Manifest | None) -> None:

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_run_arguments(parser)
     parser.add_argument("--prune-only", action="store_true", help="delete intermediate checkpoints, upload nothing")
+    parser.add_argument("--manifest-sha256", metavar="HEX", help="verify the archive that was made with this manifest")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,19 +25,23 @@ def run(arguments: argparse.Namespace) -> int:
     return run_command(
         arguments,
         lambda folder: folder.archive_outcome,
-        lambda config, folder: report_and_archive(config, folder, prune_only=arguments.prune_only),
+        lambda config, folder: report_and_archive(
+            config, folder, prune_only=arguments.prune_only, manifest_sha256=arguments.manifest_sha256
+        ),
     )
 
 
-def report_and_archive(config: RunConfig, folder: RunFolder, *, prune_only: bool = False) -> Outcome:
-    """Archive a run with its report; see archive for what it raises.
+def report_and_archive(
+    config: RunConfig, folder: RunFolder, *, prune_only: bool = False, manifest_sha256: str | None = None
+) -> Outcome:
+    """Archive a run with its report, or verify its archive; see archive for what it raises.
 
-    A run that succeeded has its report already; that another one gets none fails nothing.
+    A run that succeeded or was archived has its report already; that another one gets none fails nothing.
     """
     ended = folder.outcome.read()
-    if ended is None or ended.state is not OutcomeState.SUCCEEDED:
+    if manifest_sha256 is None and (ended is None or ended.state is not OutcomeState.SUCCEEDED):
         try:
             report(folder)
         except Exception as error:  # noqa: BLE001  what the run left may be anything
             log.warning("cannot write the report of a run that did not finish: %s: %s", type(error).__name__, error)
-    return archive(config, folder, prune_only=prune_only)
+    return archive(config, folder, prune_only=prune_only, manifest_sha256=manifest_sha256)
