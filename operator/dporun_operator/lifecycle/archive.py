@@ -151,18 +151,19 @@ def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
             return False
         uri = archive_policy.location(archive, draft.run.directory)  # a pod does not say where the archive is
         values = result.model_dump(include={"manifest_sha256", "files", "bytes"})
+        mended = shorten(capitalise(sentence(outcome.message)), 1024) if result.mended else None
         draft.status.archive = ArchiveStatus(
             state=ArchiveState.SUCCEEDED,
             attempts=attempt,
             uri=uri,
             verified_time=timestamp(draft.now),
-            message=shorten(outcome.message, 1024) if result.mended else None,
+            message=mended,
             **values,
         )
         words = f"{result.files} files are in {uri}."
         draft.set_condition(ConditionType.ARCHIVED, True, Reason.ARCHIVED, words)
-        if result.mended:
-            draft.add_event(Reason.ARCHIVE_MENDED, outcome.message)
+        if mended:
+            draft.add_event(Reason.ARCHIVE_MENDED, mended)
         return True
     if archive is not None and archive.when is not ArchiveWhen.FINISHED:
         _skip(draft, outcome.message)
