@@ -17,7 +17,7 @@ from node import images, leftovers, network, settings, tools
 from node.components import Component, components, environment
 from node.console import DevClusterError, ask, run, say, tail, wait_until
 from node.processes import Processes
-from node.settings import CONFIG, KUBECONFIG, LOGS, PKI, RUN, STATE
+from node.settings import CONFIG, CONTAINERD_SOCKET, KUBECONFIG, LOGS, PKI, RUN, STATE
 
 processes = Processes(RUN, LOGS)
 
@@ -107,6 +107,7 @@ def exports() -> dict[str, str]:
     return {
         "KUBECONFIG": str(KUBECONFIG),
         "PATH": f"{tools.in_use()}:{os.environ['PATH']}",
+        "CONTAINER_RUNTIME_ENDPOINT": f"unix://{CONTAINERD_SOCKET}",
         "AWS_ENDPOINT_URL_S3": settings.S3,
         "AWS_REGION": settings.S3_REGION,
         "AWS_ACCESS_KEY_ID": settings.S3_ACCESS_KEY,
@@ -117,7 +118,43 @@ def exports() -> dict[str, str]:
 
 def image_names() -> dict[str, str]:
     """The names under which the project's images are built and found."""
-    return {"OPERATOR_IMAGE": settings.OPERATOR_IMAGE, "TRAINER_IMAGE": settings.TRAINER_IMAGE}
+    names = ("OPERATOR_IMAGE", "TRAINER_IMAGE", "STAND_IN_IMAGE")
+    return {name: getattr(settings, name) for name in names}
+
+
+def start(server: str) -> None:
+    """Starts one server that does not run, and returns when it serves; one that runs is left alone.
+
+    Raises:
+        DevClusterError: there is no such server, or it does not come up.
+
+    """
+    _start(_component(server), tools.in_use())
+
+
+def kill(server: str, number: signal.Signals) -> None:
+    """Sends one server a signal; after SIGKILL and SIGTERM, returns when it has ended.
+
+    Raises:
+        DevClusterError: there is no such server, or it does not run.
+
+    """
+    process = processes.get(_component(server).name)
+    if process is None:
+        raise DevClusterError(f"{server} does not run")
+    os.kill(process.pid, number)
+    if number in {signal.SIGKILL, signal.SIGTERM}:
+        wait_until(
+            lambda: processes.get(server) != process, f"{server} ending", 60, lambda: tail(processes.log(server))
+        )
+
+
+def _component(server: str) -> Component:
+    parts = components(tools.in_use(), _secret("s3"))
+    found = next((part for part in parts if part.name == server), None)
+    if found is None:
+        raise DevClusterError(f"there is no server {server}, but {', '.join(part.name for part in parts)}")
+    return found
 
 
 def _start(part: Component, binaries: Path) -> None:

@@ -47,6 +47,7 @@ def load_pause(binaries: Path) -> None:
 def purge() -> None:
     """Removes the images of the project from the storage of buildah, and the untagged ones that builds left."""
     bases = (ask("buildah", "images", "--quiet", "--filter", "reference=localhost/dporun/base") or "").split()
-    for image in (settings.PAUSE_IMAGE, settings.OPERATOR_IMAGE, settings.TRAINER_IMAGE, *bases):
+    ours = (settings.PAUSE_IMAGE, settings.OPERATOR_IMAGE, settings.STAND_IN_IMAGE, settings.TRAINER_IMAGE)
+    for image in (*ours, *bases):
         ask("buildah", "rmi", "--force", image)
     ask("buildah", "rmi", "--prune", "--force")

@@ -47,6 +47,7 @@ STORAGE_PROVISIONER = "dporun.io/local-folder"
 PAUSE_IMAGE = "docker.io/dporun/pause:dev"
 OPERATOR_IMAGE = os.environ.get("OPERATOR_IMAGE") or "docker.io/dporun/operator:dev"
 TRAINER_IMAGE = os.environ.get("TRAINER_IMAGE") or "docker.io/dporun/trainer:dev"
+STAND_IN_IMAGE = os.environ.get("STAND_IN_IMAGE") or "docker.io/dporun/stand-in:dev"
 
 
 def module_version(module: str) -> str:
