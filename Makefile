@@ -73,8 +73,20 @@ s3-server: setup # The server that tests store to: built once, which takes minut
 	@PYTHONPATH=tests $(BIN)/python -m dporun_testing.s3_server
 
 .PHONY: test-cluster
-test-cluster: cluster-up images ## Run the tests that need a cluster, with the real images
+test-cluster: images stand-in ## Run the tests that need a cluster, with the real images
 	eval "$$($(DEVCLUSTER) env)"; $(BIN)/pytest -m cluster
+
+MINUTES ?= 10
+RUNS ?= 20
+
+.PHONY: chaos
+chaos: images stand-in ## Kill operator, pods, S3 and API server for MINUTES while RUNS runs go on; nothing may be lost
+	eval "$$($(DEVCLUSTER) env)"; hack/install --hide-notes --set "trainerImage.allowed={$$STAND_IN_IMAGE}"; \
+	PYTHONPATH=tests $(BIN)/python -m dporun_testing.chaos --minutes $(MINUTES) --runs $(RUNS) $(if $(SEED),--seed $(SEED))
+
+.PHONY: stand-in
+stand-in: images # A trainer that only pretends to train, for tests of what happens around it
+	hack/images/build stand-in
 
 ## Run
 

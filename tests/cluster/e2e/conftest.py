@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -19,18 +18,12 @@ sys.path.insert(0, str(ROOT / "hack"))
 
 
 @pytest.fixture(scope="session")
-def operator() -> None:
-    """The operator, installed by helm from the chart and the images of this checkout."""
-    subprocess.run([ROOT / "hack" / "install"], check=True)
-
-
-@pytest.fixture(scope="session")
 def s3() -> Any:
     return boto3.client("s3")
 
 
 @pytest.fixture(scope="session")
-def workspace(operator: None) -> Iterator[Workspace]:  # noqa: ARG001  wanted for what it does
+def workspace(installed_operator: None) -> Iterator[Workspace]:  # noqa: ARG001  wanted for what it does
     import upload_example
 
     name = f"dporun-e2e-{secrets.token_hex(3)}"
