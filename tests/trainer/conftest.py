@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 
-from dporun_testing import hub_server, s3_server
+from dporun_testing import hub_server, s3_proxy, s3_server
 from dporun_testing.tiny_model import save_tiny_model
+from dporun_trainer.stores import s3_client
 from dporun_trainer.stores.sources import ARCHIVE, Credentials
 
 
@@ -56,6 +58,16 @@ def bucket(s3: s3_server.S3Server, request: pytest.FixtureRequest) -> str:
     """A new bucket, named after the test."""
     name = "".join(c if c.isalnum() else "-" for c in request.node.name.lower()).strip("-")[:50].strip("-")
     return s3.bucket(f"b-{name}-{abs(hash(request.node.nodeid)) % 10**6}")
+
+
+@pytest.fixture
+def proxy(s3: s3_server.S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3_proxy.Proxy]:
+    """What the environment names instead of the S3 server: a way there that can be broken. Nobody waits on it long."""
+    with s3_proxy.serve(s3) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setattr(s3_client, "TRIES", 3)
+        monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)
+        yield proxy
 
 
 @pytest.fixture

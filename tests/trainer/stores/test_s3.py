@@ -18,7 +18,7 @@ PART = 5 * 2**20  # the smallest that S3 allows
 
 @pytest.fixture
 def store(bucket: str, archiver: Credentials) -> S3Store:
-    return S3Store(bucket, "some/folder", archiver, part_bytes=PART)
+    return S3Store(bucket, "some/folder", archiver)
 
 
 def nothing(_: int) -> None:

@@ -1,6 +1,5 @@
 """``archive``: upload what a run has to show for itself, verify it, and only then delete what nobody needs."""
 
-import concurrent.futures
 import datetime
 import hashlib
 import logging
@@ -21,7 +20,7 @@ from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.manifest import MANIFEST, ArchivedBase, Manifest, ManifestFile
 from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS, select
 from dporun_trainer.stores.archive_store import open_store
-from dporun_trainer.stores.s3 import WORKERS
+from dporun_trainer.stores.parallel import side_by_side
 from dporun_trainer.stores.transfer import Content, Meter, Store, size
 from dporun_trainer.versions import package_versions
 
@@ -69,7 +68,6 @@ def archive(
     stored = store.read(MANIFEST)
     _refuse_foreign(config, store, stored, before)
     contents = _read(folder, config.archive)
-    store.clean()
     _send(store, folder, contents)
     files = _archived_before(store, stored, _listed(contents)) | _listed(contents)
     manifest = _manifest(config, folder, files, before or _parse(stored))
@@ -92,7 +90,6 @@ def _verify(config: RunConfig, target: ArchiveTarget, folder: RunFolder, expecte
     else:  # it was ours, and is damaged or gone
         stored = None
     contents = _read(folder, target)
-    store.clean()
     intact = stored is not None and hashlib.sha256(stored).hexdigest() == expected
     known = found if intact else copy
     damaged = find_damaged(store, known, contents)
@@ -146,14 +143,7 @@ def _send(store: Store, folder: RunFolder, contents: dict[str, Content]) -> None
         meter.file()
 
     small = [name for name, content in contents.items() if len(content.parts) == 1]
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        futures = [pool.submit(send, name) for name in small]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    side_by_side(send, small)
     for name in contents.keys() - set(small):
         send(name)
 
@@ -228,6 +218,7 @@ def _commit(
             store.replace(MANIFEST, data)
     if store.read(MANIFEST) != data:
         raise RunError(Reason.ARCHIVE_FAILED, f"{store.uri}/{MANIFEST} was changed by somebody else meanwhile")
+    store.clean()  # only now: what an interrupted upload has left was continued, as far as it was of use
     folder.progress.update(stage=Stage.DONE, detail=None)
     return ArchiveResult(
         uri=store.uri,

@@ -1,6 +1,5 @@
 """Verification: which files of an archive are no longer as the manifest lists them that it was made with."""
 
-import concurrent.futures
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -8,7 +7,7 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder.manifest import MANIFEST, Manifest, ManifestFile
 from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS
-from dporun_trainer.stores.s3 import WORKERS
+from dporun_trainer.stores.parallel import side_by_side
 from dporun_trainer.stores.transfer import Content, Store
 
 _NAMED = 5
@@ -42,8 +41,8 @@ def find_damaged(store: Store, known: Manifest | None, contents: Mapping[str, Co
         here = contents.get(file.path)
         return store.holds(file.path, here if here is not None and here.sha256 == file.sha256 else content_of(file))
 
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        damaged = [file for file, whole in zip(known.files, pool.map(is_whole, known.files), strict=True) if not whole]
+    whole = side_by_side(is_whole, known.files)
+    damaged = [file for file, is_there in zip(known.files, whole, strict=True) if not is_there]
     lost = [file.path for file in damaged if file.path not in contents or contents[file.path].sha256 != file.sha256]
     if lost:
         message = f"{store.uri}: changed or deleted since it was archived, and not on the volume: {listing(lost)}"

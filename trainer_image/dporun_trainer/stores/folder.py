@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dporun_api.files import sha256, sync_folder
+from dporun_api.files import sha256 as digest
+from dporun_api.files import sync_folder
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.stores.transfer import Content, StoredFile
+from dporun_trainer.stores.transfer import Content, StoredFile, damaged
 
 _PART = ".part"
 
@@ -34,22 +35,27 @@ class FolderStore:
         except FileNotFoundError:
             return None
 
-    def download(self, name: str, path: Path, done: Callable[[int], None]) -> str:
-        """Copy a file to ``path`` and return its SHA-256."""
+    def download(self, name: str, path: Path, done: Callable[[int], None], sha256: str | None = None) -> str:
+        """Copy a file to ``path``, if it is what it should be, and return its SHA-256."""
         if not (self._root / name).is_file():
             raise RunError(self._reason, f"{self._root / name} does not exist")
-        self._copy(self._root / name, path)
+        temporary = self._copied(self._root / name, path)
+        found = digest(temporary)
+        if sha256 is not None and found != sha256:
+            temporary.unlink()
+            raise damaged(f"{self._root / name}", found, sha256, self._reason)
+        self._place(temporary, path)
         done(path.stat().st_size)
-        return sha256(path)
+        return found
 
     def holds(self, name: str, content: Content) -> bool:
         """Whether the file is there with exactly this content."""
         path = self._root / name
-        return path.is_file() and path.stat().st_size == content.length and sha256(path) == content.sha256
+        return path.is_file() and path.stat().st_size == content.length and digest(path) == content.sha256
 
     def upload(self, name: str, path: Path, content: Content, done: Callable[[int], None]) -> None:
         """Copy a file into the folder."""
-        self._copy(path, self._root / name)
+        self._place(self._copied(path, self._root / name), self._root / name)
         done(content.length)
 
     def create(self, name: str, data: bytes) -> bool:
@@ -86,7 +92,8 @@ class FolderStore:
             raise self._failure(error) from error
         return temporary
 
-    def _copy(self, source: Path, target: Path) -> None:
+    def _copied(self, source: Path, target: Path) -> Path:
+        """Copy ``source`` to a temporary file beside ``target``."""
         temporary = target.with_name(target.name + _PART)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +101,12 @@ class FolderStore:
                 shutil.copyfileobj(reader, writer, 2**20)
                 writer.flush()
                 os.fsync(writer.fileno())
+        except OSError as error:
+            raise self._failure(error) from error
+        return temporary
+
+    def _place(self, temporary: Path, target: Path) -> None:
+        try:
             temporary.replace(target)
             sync_folder(target.parent)
         except OSError as error:

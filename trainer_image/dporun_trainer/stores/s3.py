@@ -1,69 +1,27 @@
-"""S3: one client per set of credentials, and a prefix of a bucket as a Store."""
+"""A prefix of an S3 bucket as a Store."""
 
 import base64
-import concurrent.futures
 import contextlib
 import hashlib
+import io
 import logging
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, cast
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-from botocore.exceptions import (
-    ConnectionError as BotoConnectionError,
-)
-from s3transfer.utils import ReadFileChunk
+from botocore.exceptions import ClientError
 
-from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.errors import RunError
+from dporun_trainer.stores.s3_client import CHUNK, SENDINGS, Requests, client, encode
+from dporun_trainer.stores.s3_errors import ERRORS, EXISTS, MISSING, UNSUPPORTED, code, explain
+from dporun_trainer.stores.s3_multipart import abort_unfinished, upload_parts
 from dporun_trainer.stores.sources import Credentials
-from dporun_trainer.stores.transfer import PART_BYTES, Content, StoredFile
+from dporun_trainer.stores.transfer import Content, StoredFile, damaged
 
 log = logging.getLogger(__name__)
 
-WORKERS = 8
-_CHUNK = 2**20
-_MISSING = {"404", "NoSuchKey", "NotFound"}
-_DENIED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
-
-
-def client(credentials: Credentials, *, endpoint: str | None = None, region: str | None = None) -> Any:
-    """Make an S3 client.
-
-    Keys, endpoint and region come from the Secret of ``credentials``; what it does not have, from boto3's own chain
-    (plain AWS_* variables, a web identity such as IRSA, the profile of the local user). Other makers' stores do not
-    all know the checksums that boto3 sends to Amazon by itself, so they get only those that we compute.
-    """
-    endpoint = endpoint or credentials.get("AWS_ENDPOINT_URL_S3") or credentials.get("AWS_ENDPOINT_URL")
-    checksums = "when_required" if endpoint else "when_supported"
-    key, secret, token = credentials.together("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    return boto3.session.Session(
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-        aws_session_token=token,
-        region_name=region or credentials.get("AWS_REGION") or credentials.get("AWS_DEFAULT_REGION") or "us-east-1",
-    ).client(
-        "s3",
-        endpoint_url=endpoint,
-        config=Config(
-            retries={"mode": "standard", "max_attempts": 5},
-            connect_timeout=10,
-            read_timeout=60,
-            max_pool_connections=2 * WORKERS,
-            request_checksum_calculation=checksums,
-            response_checksum_validation=checksums,
-        ),
-    )
+_ASK = {"ChecksumMode": "ENABLED"}
 
 
 class S3Store:
@@ -81,234 +39,192 @@ class S3Store:
         *,
         endpoint: str | None = None,
         region: str | None = None,
-        part_bytes: int = PART_BYTES,
     ):
-        self._client = client(credentials, endpoint=endpoint, region=region)
+        self._s3 = Requests(client(credentials, endpoint=endpoint, region=region))
         self._bucket = bucket
         self._prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
         self._credentials = credentials
-        self.part_bytes = part_bytes
         self.uri = f"s3://{bucket}/{self._prefix}".rstrip("/")
 
     def files(self) -> Iterator[StoredFile]:
         """List all objects below the prefix; placeholders of folders are left out."""
-        try:
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+        with self._explained("list"):
+            pages = self._s3.boto.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             for page in pages:
                 for entry in page.get("Contents", []):
                     if not entry["Key"].endswith("/"):
                         yield StoredFile(entry["Key"].removeprefix(self._prefix), entry["Size"])
-        except (BotoCoreError, ClientError) as error:
-            self._fail(error, "list")
 
     def read(self, name: str) -> bytes | None:
         """Read a small object; None when there is none."""
-        try:
-            return bytes(self._client.get_object(**self._at(name))["Body"].read())
-        except (BotoCoreError, ClientError) as error:
-            if _code(error) in _MISSING:
-                return None
-            self._fail(error, "read", name)
+        with self._explained("read", name):
+            try:
+                return b"".join(self._s3.receive(self._at(name)))
+            except ClientError as error:
+                if code(error) in MISSING:
+                    return None
+                raise
 
     def stat(self, name: str) -> StoredFile | None:
         """Size of an object; None when there is none."""
-        try:
-            return StoredFile(name, self._client.head_object(**self._at(name))["ContentLength"])
-        except (BotoCoreError, ClientError) as error:
-            if _code(error) in _MISSING:
-                return None
-            self._fail(error, "read", name)
+        head = self._head(name)
+        return None if head is None else StoredFile(name, head["ContentLength"])
 
-    def download(self, name: str, path: Path, done: Callable[[int], None]) -> str:
-        """Copy an object to ``path`` and return its SHA-256; an interrupted download goes on where it stopped."""
+    def download(self, name: str, path: Path, done: Callable[[int], None], sha256: str | None = None) -> str:
+        """Copy an object to ``path`` and return its SHA-256; an interrupted download goes on where it stopped.
+
+        What arrives otherwise than it should be (see Store) is fetched again: it may have been damaged on the way.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        try:
-            head = self._client.head_object(**self._at(name))
-            etag = part.with_name(part.name + ".etag")
-            if not (part.exists() and etag.exists() and etag.read_text(encoding="utf-8") == head["ETag"]):
-                part.unlink(missing_ok=True)
-                etag.write_text(head["ETag"], encoding="utf-8")
-            digest = hashlib.sha256()
-            with part.open("a+b") as file:
-                file.seek(0)
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-                done(file.tell())
-                if file.tell() < head["ContentLength"]:
-                    answer = self._client.get_object(
-                        **self._at(name), IfMatch=head["ETag"], Range=f"bytes={file.tell()}-"
-                    )
-                    for chunk in answer["Body"].iter_chunks(_CHUNK):
-                        file.write(chunk)
-                        digest.update(chunk)
-                        done(len(chunk))
-                file.flush()
-                os.fsync(file.fileno())
-        except (BotoCoreError, ClientError) as error:
-            self._fail(error, "read", name)
+        etag = part.with_name(part.name + ".etag")
+        for sending in range(1, SENDINGS + 1):
+            with self._explained("read", name):
+                found, known = self._fetch(name, part, etag, done if sending == 1 else lambda _: None)
+            right = known if sha256 is None else {"SHA-256": sha256}
+            wrong = [kind for kind in right if found[kind] != right[kind]]
+            if not wrong:
+                break
+            part.unlink()
+            log.warning("%s arrived damaged (%d of %d times)", name, sending, SENDINGS)
+            if sending == SENDINGS:
+                kind, uri = wrong[0], f"{self.uri}/{name}"
+                raise damaged(uri, found[kind], right[kind], self._credentials.reason, kind)
         part.replace(path)
         etag.unlink()
-        return digest.hexdigest()
+        return found["SHA-256"]
+
+    def _fetch(
+        self, name: str, part: Path, etag: Path, done: Callable[[int], None]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Complete the file ``part``, which is of the version ``etag``; its checksums, and those that S3 knows."""
+        head = self._s3.checked(self._s3.boto.head_object, _ASK, **self._at(name))
+        if not (part.exists() and etag.exists() and etag.read_text(encoding="utf-8") == head["ETag"]):
+            part.unlink(missing_ok=True)
+            etag.write_text(head["ETag"], encoding="utf-8")
+        sha256, crc32 = hashlib.sha256(), 0
+        with part.open("a+b") as file:
+            file.seek(0)
+            while chunk := file.read(CHUNK):
+                sha256.update(chunk)
+                crc32 = zlib.crc32(chunk, crc32)
+            done(file.tell())
+            if file.tell() < head["ContentLength"]:
+                for chunk in self._s3.receive(self._at(name), start=file.tell(), etag=head["ETag"]):
+                    file.write(chunk)
+                    sha256.update(chunk)
+                    crc32 = zlib.crc32(chunk, crc32)
+                    done(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+        return {"SHA-256": sha256.hexdigest(), "CRC32": f"{crc32:08x}"}, _whole_checksums(head)
 
     def holds(self, name: str, content: Content) -> bool:
-        """Whether the object has exactly this content."""
-        try:
-            head = self._client.head_object(**self._at(name), ChecksumMode="ENABLED")
-        except (BotoCoreError, ClientError) as error:
-            if _code(error) in _MISSING:
-                return False
-            self._fail(error, "read", name)
-        if head["ContentLength"] != content.length:
+        """Whether the object has exactly this content.
+
+        Where the store answers with a checksum, that is believed: a checksum that it computed when it got the object.
+        So this sees what is missing, short, replaced or damaged on the way; what changed on the store's own disks, it
+        sees as far as the store checks them. An object without a comparable checksum is read.
+        """
+        head = self._head(name)
+        if head is None or head["ContentLength"] != content.length:
             return False
         stored = head.get("ChecksumSHA256")
         if stored == _checksum(content):
             return True
         if stored and "-" not in stored:  # a checksum of the whole: the content differs, whoever wrote it
             return False
-        return self._digest(name) == content.sha256
+        digest = hashlib.sha256()
+        with self._explained("read", name):
+            for chunk in self._s3.receive(self._at(name), etag=head["ETag"]):
+                digest.update(chunk)
+        return digest.hexdigest() == content.sha256
 
     def upload(self, name: str, path: Path, content: Content, done: Callable[[int], None]) -> None:
-        """Store a file, in parts when it is large; nothing of a failed multipart upload remains."""
-        try:
+        """Store a file, in parts when it is large; an interrupted upload in parts is continued (see upload_parts)."""
+        with self._explained("write", name):
             if len(content.parts) == 1:
                 with path.open("rb") as file:
-                    self._client.put_object(**self._at(name), Body=file, ChecksumSHA256=_encode(content.parts[0]))
+                    self._s3.send(self._s3.boto.put_object, file, content.parts[0], **self._at(name))
                 done(content.length)
-            else:
-                self._upload_parts(name, path, content, done)
-        except (BotoCoreError, ClientError) as error:
-            self._fail(error, "write", name)
-
-    def _upload_parts(self, name: str, path: Path, content: Content, done: Callable[[int], None]) -> None:
-        upload = self._at(name)
-        upload["UploadId"] = self._client.create_multipart_upload(**upload, ChecksumAlgorithm="SHA256")["UploadId"]
-
-        def send(number: int) -> dict[str, Any]:
-            start = (number - 1) * content.part_bytes
-            length = min(content.part_bytes, content.length - start)
-            checksum = _encode(content.parts[number - 1])
-            with ReadFileChunk.from_filename(str(path), start, length) as body:
-                answer = self._client.upload_part(**upload, PartNumber=number, Body=body, ChecksumSHA256=checksum)
-            done(length)
-            return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum}
-
-        try:
-            with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-                futures = [pool.submit(send, number) for number in range(1, len(content.parts) + 1)]
-                try:
-                    parts = [future.result() for future in futures]
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
+                return
+            try:
+                upload_parts(self._s3, self._at(name), path, content, done)
+            except ClientError as error:
+                # Perhaps it is complete, and only the answer that said so was lost.
+                if code(error) != "NoSuchUpload" or not self.holds(name, content):
                     raise
-            self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
-        except BaseException:
-            with contextlib.suppress(BotoCoreError, ClientError):  # the first error is the one that matters
-                self._client.abort_multipart_upload(**upload)
-            raise
 
     def create(self, name: str, data: bytes) -> bool:
-        """Store a small object where there is none, by a conditional PUT where the server honours it."""
-        try:
-            if self.stat(name) is not None:  # for servers that ignore the condition
-                return False
-            self._client.put_object(
-                **self._at(name), Body=data, IfNoneMatch="*", ChecksumSHA256=_encode(hashlib.sha256(data).digest())
-            )
-        except (BotoCoreError, ClientError) as error:
-            if _code(error) in {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}:
-                return False
-            if _code(error) in {"NotImplemented", "501"}:  # a server that does not know the condition
-                self.replace(name, data)
-                return True
-            self._fail(error, "write", name)
+        """Store a small object where there is none, by a conditional PUT.
+
+        Where the store ignores the condition or refuses it, what decides is whether the object is there before, and
+        what is there afterwards: of two that write in the same moment, the one that looks last may then be the only
+        one to see the other's. The folder of a run, named after its UID, has one writer.
+        """
+        if self.stat(name) is not None:
+            return False
+        with self._explained("write", name):
+            try:
+                self._put(name, data, IfNoneMatch="*")
+            except ClientError as error:
+                if code(error) in EXISTS:
+                    return False
+                if code(error) not in UNSUPPORTED:
+                    raise
+                self._put(name, data)
+                return self.read(name) == data
         return True
 
     def replace(self, name: str, data: bytes) -> None:
         """Store a small object, replacing what is there."""
-        try:
-            self._client.put_object(**self._at(name), Body=data, ChecksumSHA256=_encode(hashlib.sha256(data).digest()))
-        except (BotoCoreError, ClientError) as error:
-            self._fail(error, "write", name)
+        with self._explained("write", name):
+            self._put(name, data)
 
     def clean(self) -> None:
-        """Abort multipart uploads below the prefix that were never completed; their parts cost money unseen."""
-        try:
-            pages = self._client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self._bucket, Prefix=self._prefix
-            )
-            for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
-                log.info("aborting the unfinished upload of s3://%s/%s", self._bucket, upload["Key"])
-                self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-        except ClientError as error:
-            if _code(error) not in _DENIED | {"NotImplemented", "NoSuchUpload"}:
-                self._fail(error, "list the uploads of")
-            log.warning("cannot look for unfinished uploads in %s: %s", self.uri, error)
-        except BotoCoreError as error:
-            self._fail(error, "list the uploads of")
+        """Abort uploads in parts below the prefix that were never completed; their parts cost money unseen."""
+        with self._explained("list the uploads of"):
+            abort_unfinished(self._s3, self._bucket, self._prefix)
 
-    def _digest(self, name: str) -> str:
-        digest = hashlib.sha256()
-        try:
-            for chunk in self._client.get_object(**self._at(name))["Body"].iter_chunks(_CHUNK):
-                digest.update(chunk)
-        except (BotoCoreError, ClientError) as error:
-            self._fail(error, "read", name)
-        return digest.hexdigest()
+    def _put(self, name: str, data: bytes, **condition: str) -> None:
+        sha256 = hashlib.sha256(data).digest()
+        self._s3.send(self._s3.boto.put_object, io.BytesIO(data), sha256, **self._at(name), **condition)
 
-    def _at(self, name: str) -> dict[str, Any]:
+    def _head(self, name: str) -> dict[str, Any] | None:
+        """What S3 knows of an object, with its checksums; None when there is none."""
+        with self._explained("read", name):
+            try:
+                return cast("dict[str, Any]", self._s3.checked(self._s3.boto.head_object, _ASK, **self._at(name)))
+            except ClientError as error:
+                if code(error) in MISSING:
+                    return None
+                raise
+
+    def _at(self, name: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + name}
 
-    def _fail(self, error: Exception, verb: str, name: str = "") -> NoReturn:
-        uri = f"s3://{self._bucket}/{self._prefix}{name}"
-        raise explain(error, f"cannot {verb} {uri}", self._credentials, self._client.meta.endpoint_url) from error
+    @contextlib.contextmanager
+    def _explained(self, verb: str, name: str = "") -> Iterator[None]:
+        """Turn errors of boto3 into a RunError: cannot ``verb`` this object."""
+        try:
+            yield
+        except ERRORS as error:
+            what = f"cannot {verb} s3://{self._bucket}/{self._prefix}{name}"
+            raise explain(error, what, self._credentials, self._s3.endpoint) from error
 
 
-def explain(error: Exception, what: str, credentials: Credentials, endpoint: str) -> RunError:
-    """Turn an error of boto3 into one that names what to check.
-
-    One that may pass (no answer, an overloaded server) keeps the run alive for another try, unless it is the archive
-    that fails: that has a reason, and tries, of its own.
-    """
-    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    reason = credentials.reason
-    passing = reason if reason is Reason.ARCHIVE_FAILED else Reason.TRAINER_ERROR
-    code = _code(error)
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return RunError(reason, f"{what}: no credentials", hint=f"Name a Secret with {keys} in {credentials.where}.")
-    if code in _DENIED:
-        return RunError(
-            reason,
-            f"{what}: access denied by {endpoint} ({code})",
-            hint=f"Check {keys} in the Secret of {credentials.where}, and what they may do in the bucket.",
-        )
-    if code == "NoSuchBucket":
-        return RunError(
-            reason,
-            f"{what}: no such bucket at {endpoint}",
-            hint=f"Check the bucket's name, and AWS_ENDPOINT_URL in the Secret of {credentials.where}.",
-        )
-    if code in _MISSING:
-        return RunError(reason, f"{what}: not found at {endpoint}", hint="Check the path after the bucket's name.")
-    if isinstance(error, BotoConnectionError | HTTPClientError):
-        return RunError(
-            passing,
-            f"{what}: {endpoint} cannot be reached ({error})",
-            hint=f"Check AWS_ENDPOINT_URL in the Secret of {credentials.where}, and the network of the pod.",
-        )
-    return RunError(passing, f"{what}: {error}")
-
-
-def _code(error: Exception) -> str:
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
-
-
-def _encode(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()
+def _whole_checksums(head: dict[str, Any]) -> dict[str, str]:
+    """Checksums of the whole object, in hexadecimal; those of its parts ("-") cannot be compared with a file."""
+    sums = {"SHA-256": head.get("ChecksumSHA256", "-"), "CRC32": head.get("ChecksumCRC32", "-")}
+    return {
+        kind: base64.b64decode(value).hex()
+        for kind, value in sums.items()
+        if "-" not in value and head.get("ChecksumType") != "COMPOSITE"
+    }
 
 
 def _checksum(content: Content) -> str:
     """What S3 calls the SHA-256 of an object: that of the whole, or of its parts' checksums and their number."""
     if len(content.parts) == 1:
-        return _encode(content.parts[0])
-    return f"{_encode(hashlib.sha256(b''.join(content.parts)).digest())}-{len(content.parts)}"
+        return encode(content.parts[0])
+    return f"{encode(hashlib.sha256(b''.join(content.parts)).digest())}-{len(content.parts)}"

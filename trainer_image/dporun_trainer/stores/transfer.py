@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.errors import RunError
+
 log = logging.getLogger(__name__)
 
 PART_BYTES = 64 * 2**20
@@ -43,9 +46,9 @@ class Content:
     parts: tuple[bytes, ...]
 
     @classmethod
-    def of(cls, path: Path, part_bytes: int = PART_BYTES) -> "Content":
+    def of(cls, path: Path, part_bytes: int | None = None) -> "Content":
         """Read ``path`` once and compute its checksums."""
-        part_bytes = max(part_bytes, -(-path.stat().st_size // MAX_PARTS))
+        part_bytes = max(part_bytes or PART_BYTES, -(-path.stat().st_size // MAX_PARTS))
         whole, length = hashlib.sha256(), 0
         parts: list[bytes] = []
         with path.open("rb") as file:
@@ -60,6 +63,11 @@ class Content:
                     length += read
                 if read < part_bytes:
                     return cls(length, whole.hexdigest(), part_bytes, tuple(parts))
+
+    def part(self, number: int) -> tuple[int, int]:
+        """Where a part begins and how long it is, in bytes; the first part is 1."""
+        start = (number - 1) * self.part_bytes
+        return start, min(self.part_bytes, self.length - start)
 
 
 class Store(Protocol):
@@ -76,8 +84,11 @@ class Store(Protocol):
     def read(self, name: str) -> bytes | None:
         """Read a small file; None when there is none."""
 
-    def download(self, name: str, path: Path, done: Callable[[int], None]) -> str:
-        """Copy a file to ``path``, whole or not at all; call ``done`` with bytes; return its SHA-256."""
+    def download(self, name: str, path: Path, done: Callable[[int], None], sha256: str | None = None) -> str:
+        """Copy a file to ``path``, whole and right or not at all; call ``done`` with bytes; return its SHA-256.
+
+        Right is what has the checksum ``sha256``; without it, what has the checksum that the store knows, if any.
+        """
 
     def holds(self, name: str, content: Content) -> bool:
         """Whether the file is there with exactly this content, by its checksum, else by reading it."""
@@ -92,7 +103,16 @@ class Store(Protocol):
         """Store a small file, replacing what is there."""
 
     def clean(self) -> None:
-        """Remove what uploads that were killed have left."""
+        """Remove what uploads that were killed have left, and that no later upload has completed."""
+
+
+def damaged(uri: str, found: str, right: str, reason: Reason, kind: str = "SHA-256") -> RunError:
+    """The error of a file that a store gives out changed; ``kind`` is that of the two checksums."""
+    return RunError(
+        reason,
+        f"{uri} is damaged: its {kind} is {found}, it should be {right}",
+        hint="Restore an earlier version of this object, if the bucket keeps them.",
+    )
 
 
 @dataclass
