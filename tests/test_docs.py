@@ -85,3 +85,12 @@ def test_faults_are_numbered_without_gaps() -> None:
         by_letter.setdefault(number[0], []).append(number)
     counted = [f"{letter}{index}" for letter, those in by_letter.items() for index in range(1, len(those) + 1)]
     assert numbers == counted
+
+
+RUNBOOKS = sorted(path for path in (ROOT / "docs/runbooks").glob("*.md") if path.name != "README.md")
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_every_runbook_is_listed_and_followed_in_a_test(page: Path) -> None:
+    assert f"]({page.name})" in (page.parent / "README.md").read_text(encoding="utf-8")
+    assert is_a_test(f"tests/cluster/runbooks/test_runbooks.py::test_{page.stem.replace('-', '_')}")

@@ -1,4 +1,4 @@
-"""Dev clusters beside the one that other tests use: with a network namespace and a state folder of their own."""
+"""The dev cluster's servers, and dev clusters beside it, with a network namespace and a state folder of their own."""
 
 import contextlib
 import os
@@ -72,3 +72,13 @@ def wait_for_line(up: "subprocess.Popen[str]", text: str) -> None:
         if text in line:
             return
     raise AssertionError(f"`devcluster up` ended without saying {text!r}")
+
+
+def devcluster(*words: str) -> None:
+    """Run a command of the dev cluster, such as ``kill versitygw``.
+
+    Raises:
+        subprocess.CalledProcessError: it failed, with what it said.
+
+    """
+    subprocess.run([DEVCLUSTER / "devcluster", *words], check=True, capture_output=True, text=True)

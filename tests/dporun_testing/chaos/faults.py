@@ -5,14 +5,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dporun_testing.chaos.watching import PodSeen, Watching
+from dporun_testing.dev_cluster import devcluster
 from dporun_testing.kubectl import kubectl
-from dporun_testing.paths import DEVCLUSTER
 
 SYSTEM = "dporun-system"
 
@@ -199,16 +198,6 @@ FAULTS: dict[str, tuple[Fault, int]] = {
     "run deleted": (delete_run, 3),
 }
 """What breaks, and how often compared with the others."""
-
-
-def devcluster(*words: str) -> None:
-    """Run a command of the dev cluster.
-
-    Raises:
-        subprocess.CalledProcessError: it failed, with what it said.
-
-    """
-    subprocess.run([DEVCLUSTER / "devcluster", *words], check=True, capture_output=True, text=True)
 
 
 def signal_container(pod_uid: str, number: signal.Signals) -> bool:
