@@ -112,6 +112,13 @@ def _first_failure(evidence: Evidence, accepts: Callable[[Reason], bool]) -> End
     return None
 
 
+def _unheard(evidence: Evidence) -> Ending | None:
+    """The pods ended well and were deleted before anyone heard what they said."""
+    if not evidence.job.succeeded or evidence.pods:
+        return None
+    return _preempted(evidence, "the pods are gone, and with them what they said at their end")
+
+
 def _done_but_silent(evidence: Evidence) -> Ending | None:
     if not evidence.job.succeeded:
         return None
@@ -182,6 +189,7 @@ _RULES: tuple[Callable[[Evidence], Ending | None], ...] = (
     # the first rule with something to say decides
     _succeeded,
     _explained,
+    _unheard,
     _done_but_silent,
     _killed,
     _evicted,
