@@ -4,6 +4,11 @@
 class OperatorError(Exception):
     """Base of the errors below."""
 
+    @property
+    def refusal(self) -> str | None:
+        """What to tell on the run, where the same would be refused until somebody changes something; else None."""
+        return None
+
 
 class InvalidSettingsError(OperatorError):
     """The environment of the operator is wrong; it does not start."""
@@ -45,6 +50,11 @@ class ApiError(OperatorError):
         return self.status in {400, 403, 422}
 
     @property
+    def refusal(self) -> str | None:
+        """The API server's words, where it would say them again."""
+        return self.message if self.refused else None
+
+    @property
     def namespace_terminates(self) -> bool:
         """The namespace is being deleted: nothing can be created in it any more."""
         return self.status == 403 and "because it is being terminated" in self.message
@@ -52,3 +62,8 @@ class ApiError(OperatorError):
 
 class NameTakenError(OperatorError):
     """An object of another owner has the name that a child of this run needs."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Whose name it is."""
+        return str(self)

@@ -169,8 +169,10 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     progress: Progress | None = None
     """What the first training pod said last."""
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused_pods: Mapping[str, str] = field(default_factory=dict)
     """Why the API server refuses pods of a Job that lacks them, by name of the Job."""
+    refused_objects: Mapping[str, str] = field(default_factory=dict)
+    """Why it refuses an object that the run can do without, by kind and name."""
     namespace_terminates: bool = False
     """Whether the run's namespace is being deleted, so that nothing can be created in it any more."""
     source_uri: str | None = None

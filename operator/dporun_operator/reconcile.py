@@ -8,7 +8,8 @@ One call is one look at one run:
             gets no pod
 4. decide   what to do and what to report (``lifecycle``: pure)
 5. act      apply and create its children
-6. write    the status, in one patch and only when it has changed; then the Events about it
+6. write    the status, in one patch and only when it has changed; then the Events about it, and the objects that the
+            run can do without
 7. let go   delete children, and take our finalizer off or delete the run, when that was decided: what cannot be undone
             comes after the status that says why
 
@@ -30,7 +31,7 @@ from dporun_operator import names
 from dporun_operator.applied import DELETED, AppliedCache, digest
 from dporun_operator.cache import Body, WatchCache
 from dporun_operator.cluster import Cluster
-from dporun_operator.errors import ApiError, InvalidRunError, NameTakenError, OperatorError
+from dporun_operator.errors import ApiError, InvalidRunError, NameTakenError
 from dporun_operator.lifecycle import refusal
 from dporun_operator.lifecycle.archive import remember_job
 from dporun_operator.lifecycle.decide import decide
@@ -38,6 +39,7 @@ from dporun_operator.lifecycle.plan import Delete, Event, Plan, Unprotect
 from dporun_operator.metrics import Metrics
 from dporun_operator.objects.event import event_object
 from dporun_operator.observed import Observed
+from dporun_operator.optional_objects import OptionalObjects
 from dporun_operator.pod_refusals import PodRefusals
 from dporun_operator.progress import Ask
 from dporun_operator.run import Manifest, Run, asks_for_release
@@ -72,7 +74,8 @@ class Reconciler:
         self._cluster = cluster
         self._cache = cache
         self._ask = ask
-        self._refusals = PodRefusals(cluster)
+        self._pod_refusals = PodRefusals(cluster)
+        self._optional = OptionalObjects(self._apply)
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
@@ -95,7 +98,8 @@ class Reconciler:
     def forget(self, uid: str) -> None:
         """Drop what is kept about a run that no longer exists."""
         self._applied.forget(uid)
-        self._refusals.forget(uid)
+        self._pod_refusals.forget(uid)
+        self._optional.forget(uid)
 
     async def _reconcile(self, body: Body) -> float | None:
         held = names.FINALIZER in body["metadata"].get("finalizers", ())
@@ -111,6 +115,7 @@ class Reconciler:
         plan = decide(run, await self._observe(run), self._settings, self._clock())
         status = await self._act(run, plan)
         resource_version = await self._write(run, await self._with_log(run, status), plan.events)
+        refused_anew = await self._optional.apply(run, plan.optional, self._clock())
         for claim in plan.unprotect:
             await self._unprotect(run.namespace, claim, run.uid)
         for target in plan.delete:
@@ -119,7 +124,7 @@ class Reconciler:
             await self._remove_finalizer(run.namespace, run.name, run.finalizers, resource_version)
         elif plan.delete_run:
             await self._cluster.delete(KIND, run.namespace, run.name, uid=run.uid)
-        return plan.requeue_seconds
+        return 0.0 if refused_anew else plan.requeue_seconds  # at once: the decision did not know of it
 
     # 1. hold, and 7. let go
 
@@ -173,10 +178,12 @@ class Reconciler:
             source_uri=self._source_uri(run),
         )
         now = self._clock()
-        refused = await self._refusals(run.uid, run.namespace, observed.jobs_without_pods(now), now)
+        without_pods = observed.jobs_without_pods(now)
+        refused_pods = await self._pod_refusals(run.uid, run.namespace, without_pods, now)
         pod = observed.training_pod()
         progress = None if pod is None or run.deleting else await self._ask(run.namespace, pod.name, pod.ip)
-        return replace(observed, refused=refused, progress=progress)
+        refused_objects = self._optional.refused(run.uid)
+        return replace(observed, refused_pods=refused_pods, refused_objects=refused_objects, progress=progress)
 
     def _source_uri(self, run: Run) -> str | None:
         """Archive of the run to start from, once it has one."""
@@ -209,8 +216,8 @@ class Reconciler:
         except (ApiError, NameTakenError) as error:
             if isinstance(error, ApiError) and error.namespace_terminates:
                 self._terminating.add(run.namespace)
-            if refused := _refusal(error):
-                await self._write(run, refusal.refused(run, refused, self._clock()), ())
+            if error.refusal:
+                await self._write(run, refusal.refused(run, error.refusal, self._clock()), ())
             raise
         return status
 
@@ -308,10 +315,3 @@ class Reconciler:
             await self._cluster.post_event(manifest)
         except ApiError as error:
             log.info("%s/%s: event %s is lost: %s", run.namespace, run.name, event.reason, error)
-
-
-def _refusal(error: OperatorError) -> str | None:
-    """What to report on the run; None for an error that may pass by itself."""
-    if isinstance(error, ApiError):
-        return error.message if error.refused else None
-    return str(error)

@@ -43,6 +43,7 @@ class Draft:
         self._conditions = {condition.type: condition for condition in every}
         self._apply: list[Manifest] = []
         self._create: list[Manifest] = []
+        self._optional: list[Manifest] = []
         self._delete: list[Delete] = []
         self._unprotect: list[Unprotect] = []
         self._events: list[Event] = []
@@ -88,6 +89,10 @@ class Draft:
     def apply(self, manifest: Manifest) -> None:
         """Make the cluster have this object."""
         self._apply.append(manifest)
+
+    def apply_if_allowed(self, manifest: Manifest) -> None:
+        """Make the cluster have this object, which the run can do without."""
+        self._optional.append(manifest)
 
     def create(self, job: Manifest) -> None:
         """Start a Job."""
@@ -143,6 +148,7 @@ class Draft:
         return Plan(
             apply=tuple(self._apply),
             create=tuple(self._create),
+            optional=tuple(self._optional),
             delete=tuple(self._delete),
             unprotect=tuple(self._unprotect),
             status=status,

@@ -47,7 +47,7 @@ def training(draft: Draft, attempt: int) -> str:
     words = [sentence(", ".join(parts))]
     if problem := _health_problem(draft.status.health):
         words.append(problem)
-    if draft.run.spec.tensorboard.enabled:
+    if draft.run.spec.tensorboard.enabled and not draft.observed.refused_objects:
         words.append(f"TensorBoard: {port_forward(draft.run)}")
     return " ".join(words)
 

@@ -41,6 +41,8 @@ class Plan:
     """Objects to have, by server-side apply."""
     create: tuple[Manifest, ...]
     """Jobs to start: made once and never changed, as a Job's template cannot be."""
+    optional: tuple[Manifest, ...]
+    """Objects to have that the run can do without, likewise: one that is refused does not hold up the rest."""
     delete: tuple[Delete, ...]
     unprotect: tuple[Unprotect, ...]
     status: DPORunStatus

@@ -1,7 +1,7 @@
 """TensorBoard: beside the training, and for some time after the run has finished."""
 
 from dporun_api.pod import TENSORBOARD_PORT
-from dporun_api.text import parse_time
+from dporun_api.text import parse_time, sentence
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType, TensorBoardStatus
 from dporun_operator import names
@@ -9,6 +9,9 @@ from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.step import Step
 from dporun_operator.names import Component
 from dporun_operator.objects.tensorboard import port_forward, tensorboard_deployment, tensorboard_service
+
+REFUSED_LOOK_SECONDS = 60.0
+"""How often an object that was refused is tried again: nothing tells when it would be allowed."""
 
 
 def tensorboard(draft: Draft) -> Step:
@@ -28,15 +31,19 @@ def tensorboard(draft: Draft) -> Step:
 def _serve(draft: Draft, *, finished: bool) -> None:
     run = draft.run
     if finished:
-        draft.apply(tensorboard_deployment(run, draft.settings))
-    draft.apply(tensorboard_service(run, finished=finished))
+        draft.apply_if_allowed(tensorboard_deployment(run, draft.settings))
+    draft.apply_if_allowed(tensorboard_service(run, finished=finished))
     command = port_forward(run)
     draft.status.tensorboard = TensorBoardStatus(
         service=names.tensorboard(run.name), port=TENSORBOARD_PORT, command=command
     )
     component = Component.TENSORBOARD if finished else Component.TRAIN
     pods = [pod for pod in draft.observed.pods_of(component) if pod.index == 0 and not pod.ended]
-    if any(pod.tensorboard.ready for pod in pods):
+    if refused := next(iter(draft.observed.refused_objects.items()), None):
+        words = f"The API server refuses {' '.join(refused[0].split('/'))}: {sentence(refused[1])} The run goes on."
+        draft.set_condition(ConditionType.TENSORBOARD_READY, False, Reason.REFUSED, words)
+        draft.requeue(REFUSED_LOOK_SECONDS)
+    elif any(pod.tensorboard.ready for pod in pods):
         draft.set_condition(
             ConditionType.TENSORBOARD_READY, True, Reason.TENSORBOARD_READY, f"To see the curves: {command}"
         )

@@ -108,7 +108,7 @@ def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
 
 def pods_refused(draft: Draft, job: Job) -> str | None:
     """Why the API server refuses the pods of ``job``; None where it does not. Asks to look again while some lack."""
-    words = draft.observed.refused.get(job.name)
+    words = draft.observed.refused_pods.get(job.name)
     if job in draft.observed.jobs_without_pods(draft.now):
         draft.requeue(NO_POD_LOOK_SECONDS)
     if words is None:

@@ -209,26 +209,42 @@ def test_a_run_created_again_under_its_old_name_starts_afresh(namespace: str) ->
     assert exists("pvc", f"demo-results-{run['metadata']['uid'][:8]}", namespace)
 
 
+def forbid(namespace: str, resource: str, allowed: int = 0) -> None:
+    """Let a quota refuse what is more than ``allowed``."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "strict"},
+        "spec": {"hard": {resource: str(allowed)}},
+    }
+    apply(quota, namespace)
+    eventually(lambda: get("quota", "strict", namespace).get("status", {}).get("hard"), seconds=30, what="the quota")
+
+
 @pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize("refused", ["count/jobs.batch", "pods"])
 def test_what_a_quota_refuses_is_told_and_tried_again(namespace: str, refused: str) -> None:
     """Jobs are refused to the operator, pods to the Job controller, whose Events tell."""
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "nothing"},
-        "spec": {"hard": {refused: "0"}},
-    }
-    apply(quota, namespace)
-    eventually(lambda: get("quota", "nothing", namespace).get("status", {}).get("hard"), seconds=30, what="the quota")
+    forbid(namespace, refused)
     apply(manifest(), namespace)
     eventually(lambda: "exceeded quota" in status(namespace).get("message", ""), seconds=30, what="the refusal is told")
     told = {c["type"]: c for c in status(namespace)["conditions"]}
     assert len(told) == len(ConditionType)
     assert (told["Scheduled"]["status"], told["Scheduled"]["reason"]) == ("False", "Refused")
-    kubectl("delete", "quota", "nothing", "-n", namespace)
+    kubectl("delete", "quota", "strict", "-n", namespace)
     kubelet.pod_of(namespace, "demo-prepare")
     eventually(lambda: "quota" not in status(namespace)["message"], seconds=30, what="the refusal is forgotten")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_refused_tensorboard_does_not_hold_up_training(namespace: str) -> None:
+    forbid(namespace, "services", allowed=1)  # the one through which the training pods find each other
+    train(namespace)
+    wait_condition("demo", "Running", namespace, seconds=30)
+    refused = {c["type"]: c for c in status(namespace)["conditions"]}["TensorBoardReady"]
+    assert (refused["status"], refused["reason"]) == ("False", "Refused")
+    assert "Service demo-tensorboard" in refused["message"]
+    assert "exceeded quota" in refused["message"]
 
 
 @pytest.mark.usefixtures("operator")

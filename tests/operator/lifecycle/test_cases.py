@@ -33,7 +33,8 @@ STEP = {
     "pods",
     "outcome",
     "progress",
-    "refused",
+    "refused_pods",
+    "refused_objects",
     "then",
 }
 SENTENCE = re.compile(r"(?:[A-Z0-9]|\S+[./]\S)\S*(?: \S+)*", re.DOTALL)
@@ -66,7 +67,8 @@ def test_story(path: Path) -> None:
         terminates = step.get("namespace_terminates", False)
         observed = replace(
             Observed.of(map(slim, children(step, now)), run, progress=progress, namespace_terminates=terminates),
-            refused=step.get("refused", {}),
+            refused_pods=step.get("refused_pods", {}),
+            refused_objects=step.get("refused_objects", {}),
         )
         plan = decide(run, observed, SETTINGS, now)
         check(step["when"], plan, step["then"])
@@ -98,7 +100,7 @@ def reword(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def actions(plan: Plan) -> tuple[Any, ...]:
-    return plan.apply, plan.create, plan.delete, plan.unprotect, plan.delete_run, plan.release
+    return plan.apply, plan.create, plan.optional, plan.delete, plan.unprotect, plan.delete_run, plan.release
 
 
 def children(step: dict[str, Any], now: Any) -> Iterator[dict[str, Any]]:
@@ -116,7 +118,7 @@ def children(step: dict[str, Any], now: Any) -> Iterator[dict[str, Any]]:
 
 
 def check(when: str, plan: Plan, then: dict[str, Any]) -> None:
-    planned = {f"{o['kind']}/{o['metadata']['name']}": o for o in (*plan.apply, *plan.create)}
+    planned = {f"{o['kind']}/{o['metadata']['name']}": o for o in (*plan.apply, *plan.create, *plan.optional)}
     created = [f"{o['kind']}/{o['metadata']['name']}" for o in plan.create]
     deleted = [f"{target.kind}/{target.name}" for target in plan.delete]
     status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
