@@ -3,12 +3,17 @@
 import sys
 
 from dporun_api import logs
-from dporun_operator.errors import InvalidSettingsError
+from dporun_operator.errors import InvalidSettingsError, NotHolderError
 from dporun_operator.settings import Settings
 
 
 def main() -> int:
-    """Run the operator until SIGTERM or SIGINT; returns the exit status, 2 when the environment is wrong."""
+    """Run the operator until SIGTERM or SIGINT.
+
+    Returns:
+        The exit status: 2 when the environment is wrong, 1 when another operator has taken the lease.
+
+    """
     try:
         settings = Settings.from_env()
         logs.configure(settings.log_level)
@@ -18,6 +23,9 @@ def main() -> int:
     except InvalidSettingsError as error:
         print(f"dporun-operator: {error}", file=sys.stderr)
         return 2
+    except NotHolderError as error:
+        print(f"dporun-operator: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -8,7 +8,9 @@ import aiohttp
 
 from dporun_operator.cache import WatchCache
 from dporun_operator.cluster import Cluster
+from dporun_operator.errors import NotHolderError
 from dporun_operator.health import HealthServer
+from dporun_operator.lease import Lease
 from dporun_operator.loop import Loop
 from dporun_operator.metrics import Metrics
 from dporun_operator.progress import DirectProgress, ProxiedProgress
@@ -21,25 +23,42 @@ from dporun_operator.watches import Watches
 class Operator:
     """Everything that lives as long as the process."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, session: aiohttp.ClientSession):
+    def __init__(self, settings: Settings, unguarded: Cluster, session: aiohttp.ClientSession):
         namespaces, seconds = settings.namespaces, settings.resync_seconds
+        self._lease = Lease(unguarded, namespace=settings.lease_namespace, seconds=settings.lease_seconds)
+        cluster = unguarded.guarded_by(self._lease.is_held)
         ask = DirectProgress(session) if settings.progress_via == "pod" else ProxiedProgress(cluster)
         self._cache = WatchCache()
-        self._metrics = Metrics(self._cache.count_by_phase, lambda: cluster.requests)
+        self._metrics = Metrics(
+            runs_by_phase=self._cache.count_by_phase,
+            api_requests=lambda: cluster.requests,
+            lease_requests=lambda: unguarded.requests,
+            lease_held=self._lease.is_held,
+        )
         self._reconciler = Reconciler(cluster, self._cache, ask, settings, self._metrics)
         self._loop = Loop(self._reconciler, self._cache, resync_seconds=seconds)
         self._resync = Resync(cluster, self._cache, self._loop, namespaces=namespaces, seconds=seconds)
         self._watches = Watches(self._cache, self._loop, namespaces=namespaces)
-        self._health = HealthServer(self._resync, self._metrics.registry, port=settings.port)
+        self._health = HealthServer(self._resync, self._lease, self._metrics.registry, port=settings.port)
 
     async def run(self) -> None:
-        """Run until SIGTERM or SIGINT; runs stay as they are."""
-        await self._watches.run(self._lifespan())
+        """Run until SIGTERM or SIGINT; runs stay as they are.
+
+        Raises:
+            NotHolderError: another operator has taken the lease.
+
+        """
+        await self._watches.run(self._lifespan(), self._lease.lost)
+        if self._lease.lost.is_set():
+            raise NotHolderError(f"another operator has taken lease {self._lease.name}")
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
-        """Around the watches: serve, list everything once before they begin, and resync while they last."""
-        async with self._health.serving():
+        """Around the watches: serve, wait for the lease, list everything once, and resync while they last.
+
+        The lease is given back when nothing of this operator acts any more.
+        """
+        async with self._health.serving(), self._lease.held():
             await self._resync.list_until_served()
             resync = asyncio.create_task(self._resync.run(), name="resync")
             try:

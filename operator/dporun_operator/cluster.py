@@ -5,7 +5,7 @@ Every call has a timeout, and every refusal becomes an ApiError with the API ser
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Self
@@ -15,7 +15,7 @@ from kubernetes.aio import client, config
 
 from dporun_api.v1alpha1 import API_VERSION, KIND, PLURAL
 from dporun_operator import names
-from dporun_operator.errors import ApiError, InvalidSettingsError, NameTakenError
+from dporun_operator.errors import ApiError, InvalidSettingsError, NameTakenError, NotHolderError
 from dporun_operator.run import Manifest
 
 TIMEOUT_SECONDS: Final = 30.0
@@ -31,6 +31,7 @@ _COLLECTIONS: Final = {
     "Service": ("/api/v1", "services"),
     "Deployment": ("/apis/apps/v1", "deployments"),
     "Job": ("/apis/batch/v1", "jobs"),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     KIND: (f"/apis/{API_VERSION}", PLURAL),
 }
 
@@ -44,10 +45,17 @@ class Excerpt:
 
 
 class Cluster:
-    """One API server, through a client that ``connect`` opens and closes."""
+    """One API server, through a client that ``connect`` opens and closes.
 
-    def __init__(self, api: client.ApiClient):
+    Args:
+        api: the client.
+        may_write: asked before every request that changes something.
+
+    """
+
+    def __init__(self, api: client.ApiClient, may_write: Callable[[], bool] = lambda: True):
         self._api = api
+        self._may_write = may_write
         self.requests = 0
         """Requests sent so far."""
 
@@ -70,6 +78,10 @@ class Cluster:
         async with client.ApiClient() as api:
             yield cls(api)
 
+    def guarded_by(self, may_write: Callable[[], bool]) -> "Cluster":
+        """The same API server, to which nothing is written unless ``may_write``; its requests are counted apart."""
+        return Cluster(self._api, may_write)
+
     async def apply(self, manifest: Manifest, *, subresource: str = "") -> Manifest:
         """Create or change an object by server-side apply and return it as it is stored then.
 
@@ -88,8 +100,7 @@ class Cluster:
         """
         kind, metadata = manifest["kind"], manifest["metadata"]
         try:
-            query = {"fieldManager": names.OPERATOR}
-            return await self._call("POST", _path(kind, metadata["namespace"]), query=query, body=manifest)
+            return await self.post(manifest)
         except ApiError as error:
             if not error.conflict:
                 raise
@@ -111,21 +122,32 @@ class Cluster:
             NameTakenError: there is one, and it is not of this run.
 
         """
-        try:
-            found = await self._call("GET", _path(kind, namespace, name))
-        except ApiError as error:
-            if error.not_found:
-                return None
-            raise
+        found = await self.get(kind, namespace, name)
+        if found is None:
+            return None
         if found["metadata"].get("labels", {}).get(names.RUN_UID) != run_uid:
             raise NameTakenError(
                 f"{kind} {name} exists already and is not of this run; delete it, or give the run another name"
             )
         return found
 
+    async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        """Get an object; None when there is none."""
+        try:
+            return await self._call("GET", _path(kind, namespace, name))
+        except ApiError as error:
+            if error.not_found:
+                return None
+            raise
+
+    async def post(self, manifest: Manifest) -> Manifest:
+        """Create an object, of which there must be none yet, and return it."""
+        path = _path(manifest["kind"], manifest["metadata"]["namespace"])
+        return await self._call("POST", path, query={"fieldManager": names.OPERATOR}, body=manifest)
+
     async def post_event(self, event: Manifest) -> None:
         """Post a Kubernetes Event."""
-        await self._call("POST", _path("Event", event["metadata"]["namespace"]), body=event)
+        await self.post(event)
 
     async def delete(self, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
         """Delete an object and, in the background, what it owns. One that is not there is no error."""
@@ -211,6 +233,8 @@ class Cluster:
         body: object = None,
         content_type: str = JSON,
     ) -> aiohttp.ClientResponse:
+        if method != "GET" and not self._may_write():
+            raise NotHolderError(f"{method} {path}: not sent, because this operator does not hold the lease")
         self.requests += 1
         request = await self._api.param_serialize(
             method,

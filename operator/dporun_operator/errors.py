@@ -18,6 +18,10 @@ class InvalidRunError(OperatorError):
     """The resource does not have the shape that this version of the operator knows."""
 
 
+class NotHolderError(OperatorError):
+    """Another operator holds the lease, or it could not be renewed in time: this process must not write."""
+
+
 class ApiError(OperatorError):
     """The API server refused a request.
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
+from dporun_operator.lease import Lease
 from dporun_operator.resync import Resync
 
 
@@ -15,12 +16,14 @@ class HealthServer:
 
     Args:
         resync: the operator is healthy while this is not overdue.
+        lease: an operator that stands by for its holder is healthy, too.
         metrics: served in the format that the client accepts.
 
     """
 
-    def __init__(self, resync: Resync, metrics: CollectorRegistry, *, port: int):
+    def __init__(self, resync: Resync, lease: Lease, metrics: CollectorRegistry, *, port: int):
         self._resync = resync
+        self._lease = lease
         self._metrics = metrics
         self._port = port
 
@@ -50,5 +53,8 @@ class HealthServer:
         return app
 
     async def _healthz(self, _: web.Request) -> web.Response:
+        if (waits_for := self._lease.waits_for) is not None:
+            text = f"standing by for lease {self._lease.name}: {waits_for}\n"
+            return web.Response(text=text, status=503 if self._lease.problem else 200)
         text = f"last full list of the cluster {self._resync.age:.0f} s ago\n"
         return web.Response(text=text, status=503 if self._resync.overdue else 200)

@@ -14,14 +14,22 @@ class Metrics:
     """Counts what the operator does.
 
     Args:
-        runs_by_phase: number of runs by phase, asked at each scrape.
-        api_requests: requests sent to the API server so far, asked at each scrape.
+        runs_by_phase: number of runs by phase, asked at each scrape as the others.
+        api_requests: requests about runs sent to the API server so far.
+        lease_requests: those about the lease.
+        lease_held: whether this operator holds it.
 
     """
 
-    def __init__(self, runs_by_phase: Callable[[], Mapping[str, int]], api_requests: Callable[[], int]):
+    def __init__(
+        self,
+        runs_by_phase: Callable[[], Mapping[str, int]],
+        api_requests: Callable[[], int],
+        lease_requests: Callable[[], int] = int,
+        lease_held: Callable[[], bool] = bool,
+    ):
         self.registry = CollectorRegistry()
-        self.registry.register(_AskedAtScrape(runs_by_phase, api_requests))
+        self.registry.register(_AskedAtScrape(runs_by_phase, api_requests, lease_requests, lease_held))
         ProcessCollector(registry=self.registry)
         self._reconciliations = Counter(
             "dporun_operator_reconciliations", "Reconciliations by result.", ["result"], registry=self.registry
@@ -49,9 +57,17 @@ class Metrics:
 class _AskedAtScrape(Collector):
     """What other objects count already."""
 
-    def __init__(self, runs_by_phase: Callable[[], Mapping[str, int]], api_requests: Callable[[], int]):
+    def __init__(
+        self,
+        runs_by_phase: Callable[[], Mapping[str, int]],
+        api_requests: Callable[[], int],
+        lease_requests: Callable[[], int],
+        lease_held: Callable[[], bool],
+    ):
         self._runs_by_phase = runs_by_phase
         self._api_requests = api_requests
+        self._lease_requests = lease_requests
+        self._lease_held = lease_held
 
     def collect(self) -> Iterable[Metric]:
         runs = GaugeMetricFamily("dporun_operator_runs", "DPORuns by phase.", labels=["phase"])
@@ -59,5 +75,13 @@ class _AskedAtScrape(Collector):
             runs.add_metric([phase], count)
         yield runs
         yield CounterMetricFamily(
-            "dporun_operator_api_requests", "Requests to the API server.", value=self._api_requests()
+            "dporun_operator_api_requests",
+            "Requests to the API server, without those about the lease.",
+            value=self._api_requests(),
+        )
+        yield CounterMetricFamily(
+            "dporun_operator_lease_requests", "Requests about the lease.", value=self._lease_requests()
+        )
+        yield GaugeMetricFamily(
+            "dporun_operator_lease_held", "1 while this operator acts, 0 while it stands by.", value=self._lease_held()
         )

@@ -66,6 +66,7 @@ class Resync:
 
     async def list_until_served(self) -> None:
         """List everything; waits for the CustomResourceDefinition, because kopf looks for it only once."""
+        self._listed_at = self._clock()
         for delay in CappedBackoffs():
             try:
                 await self._list()

@@ -69,6 +69,10 @@ class Settings(BaseModel):
     """Time between two lists of everything."""
     image_pull_seconds: Seconds = 600.0
     """How long an image may fail to be pulled before the run fails."""
+    lease_namespace: Annotated[str, Field(min_length=1)] = "kube-system"
+    """Where the Lease is: operators that share it never act at the same time."""
+    lease_seconds: Annotated[int, Field(ge=3, le=3600)] = 15
+    """How long an operator that has died keeps another one waiting."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Of /healthz and /metrics; 0 for none."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

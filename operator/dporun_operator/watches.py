@@ -9,6 +9,7 @@ What kopf does for us: it watches every namespace or some, reconnects, logs in a
 signal into an orderly end.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -36,8 +37,8 @@ class Watches:
         self._loop = loop
         self._namespaces = namespaces
 
-    async def run(self, lifespan: AbstractAsyncContextManager[None]) -> None:
-        """Watch inside ``lifespan``, until SIGTERM or SIGINT.
+    async def run(self, lifespan: AbstractAsyncContextManager[None], stop: asyncio.Event) -> None:
+        """Watch inside ``lifespan``, until SIGTERM or SIGINT, or until ``stop`` is set.
 
         The lifespan is entered and left by kopf: a signal interrupts the entering, too, and kopf would cancel any task
         that has not ended when the watches have.
@@ -54,6 +55,7 @@ class Watches:
                 registry=self._registry(begin, end),
                 settings=_settings(),
                 standalone=True,
+                stop_flag=stop,
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
             )

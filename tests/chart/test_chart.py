@@ -96,6 +96,7 @@ def test_the_api_server_accepts_every_object(arguments: tuple[str, ...]) -> None
         ("image.digest=latest", "/image/digest"),
         ("metrics.port=eighty", "/metrics/port"),
         ("timing.resyncSeconds=0", "/timing/resyncSeconds"),
+        ("timing.leaseSeconds=2", "/timing/leaseSeconds"),
         ("defaults.resources.training.limits.cpu=1", "training"),
         ("trainerImage.allowed={a b}", "/trainerImage/allowed"),
     ],
@@ -122,7 +123,7 @@ def test_in_namespaced_mode_there_are_roles_alone() -> None:
     assert not of_kind(objects, "ClusterRole", "ClusterRoleBinding")
     roles = [role for role in of_kind(objects, "Role", "RoleBinding") if "helm.sh/hook" not in str(role)]
     assert {(role["kind"], role["metadata"]["namespace"]) for role in roles} == {
-        (kind, namespace) for kind in ("Role", "RoleBinding") for namespace in ("team-a", "team-b")
+        (kind, namespace) for kind in ("Role", "RoleBinding") for namespace in ("team-a", "team-b", "dporun-system")
     }
     assert environment(*VARIANTS["namespaced"])["DPORUN_NAMESPACES"] == "team-a,team-b"
 
@@ -170,10 +171,32 @@ def test_pods_satisfy_pod_security_restricted(kind: str) -> None:
         }
 
 
-def test_there_is_one_operator_at_a_time() -> None:
+def test_a_new_operator_stands_by_before_the_old_one_stops() -> None:
     (deployment,) = of_kind(render(), "Deployment")
     assert deployment["spec"]["replicas"] == 1
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert deployment["spec"]["strategy"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "namespace"),
+    [
+        ((), "kube-system"),
+        (("--set", "watch.mode=namespaces", "--set", "watch.namespaces={team-a,team-b}"), "dporun-system"),
+        (("--set", "lease.namespace=shared"), "shared"),
+    ],
+)
+def test_operators_of_the_same_runs_share_a_lease(arguments: tuple[str, ...], namespace: str) -> None:
+    """Its rights are for this one Lease, in this one namespace."""
+    assert environment(*arguments)["DPORUN_LEASE_NAMESPACE"] == namespace
+    rules = {
+        role["metadata"]["namespace"]: rule
+        for role in of_kind(render(*arguments), "Role", "ClusterRole")
+        for rule in role["rules"]
+        if rule["resources"] == ["leases"] and rule["verbs"] != ["create"]
+    }
+    assert {place: (rule["resourceNames"], rule["verbs"]) for place, rule in rules.items()} == {
+        namespace: (["dporun-operator"], ["get", "patch"])
+    }
 
 
 CHANGED = (
@@ -184,6 +207,7 @@ CHANGED = (
     "--set", "defaults.resources.prepare.limits.memory=9Gi,defaults.resources.archive.limits.memory=3Gi",
     "--set", "defaults.resources.tensorboard.limits.memory=2Gi",
     "--set", "timing.progressSeconds=1,timing.resyncSeconds=60,timing.imagePullSeconds=90",
+    "--set", "timing.leaseSeconds=9,lease.namespace=shared",
     "--set", "metrics.port=9090,logging.level=DEBUG",
 )  # fmt: skip
 """Another value for every setting that the chart knows."""

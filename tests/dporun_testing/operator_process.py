@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +30,7 @@ class OperatorProcess:
             "DPORUN_PORT": str(self.port),
             "DPORUN_PROGRESS_VIA": "pod",
             "DPORUN_PROGRESS_SECONDS": "1",
+            "DPORUN_LEASE_SECONDS": "3",
             **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,6 +54,21 @@ class OperatorProcess:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP, as when its machine sleeps."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def wait(self) -> int:
+        """Wait until it ends by itself; returns its exit status."""
+        assert self._process is not None
+        return self._process.wait(60)
 
     def stop(self) -> None:
         """SIGTERM; returns when it has ended."""

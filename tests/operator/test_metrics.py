@@ -6,7 +6,7 @@ from dporun_operator.metrics import Metrics
 
 
 def test_metrics_are_in_the_format_of_prometheus() -> None:
-    metrics = Metrics(lambda: {"Training": 2, "Failed": 1}, lambda: 7)
+    metrics = Metrics(lambda: {"Training": 2, "Failed": 1}, lambda: 7, lambda: 3, lambda: True)
     metrics.count_reconciliation(0.25, failed=False)
     metrics.count_reconciliation(0.5, failed=True)
     lines = generate_latest(metrics.registry).decode().splitlines()
@@ -18,6 +18,8 @@ def test_metrics_are_in_the_format_of_prometheus() -> None:
     assert float(samples['dporun_operator_reconcile_seconds_bucket{le="0.25"}']) == 1
     assert float(samples["dporun_operator_status_writes_total"]) == 0
     assert float(samples["dporun_operator_api_requests_total"]) == 7
+    assert float(samples["dporun_operator_lease_requests_total"]) == 3
+    assert float(samples["dporun_operator_lease_held"]) == 1
     assert float(samples["process_resident_memory_bytes"]) > 0
     named = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     values = {name.partition("{")[0] for name in samples}

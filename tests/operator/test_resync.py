@@ -1,18 +1,14 @@
-"""The resync finds what the watches missed, and its age is the operator's health."""
+"""The resync finds what the watches missed, and its age says whether it works."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 
 from dporun_operator import resync as module
 from dporun_operator.cache import WatchCache
 from dporun_operator.errors import ApiError
-from dporun_operator.health import HealthServer
-from dporun_operator.metrics import Metrics
 from dporun_operator.resync import Resync
 from dporun_testing.builders import UID, job, pod, run_body, version
 
@@ -104,29 +100,16 @@ async def test_every_run_is_woken_whether_the_list_worked_or_not(failures: int) 
     running.cancel()
 
 
-@asynccontextmanager
-async def served(resync: Resync) -> AsyncIterator[TestClient[Any, Any]]:
-    server = HealthServer(resync, Metrics(dict, int).registry, port=0)
-    async with TestClient(TestServer(server.application())) as client:
-        yield client
-
-
-async def test_an_operator_whose_resyncs_fail_is_unhealthy() -> None:
-    now = 0.0
+async def test_a_resync_that_fails_for_long_is_overdue() -> None:
+    """Its age begins with the first list: an operator may have stood by for hours before."""
+    now = 5000.0
     resync, _ = a_resync(Listed(), WatchCache(), clock=lambda: now)
-    async with served(resync) as client:
-        now = 1799
-        assert (await client.get("/healthz")).status == 200
-        now = 1800
-        answer = await client.get("/healthz")
-        assert (answer.status, await answer.text()) == (503, "last full list of the cluster 1800 s ago\n")
-        await resync.list_until_served()
-        assert (await client.get("/healthz")).status == 200
-
-
-async def test_metrics_are_served() -> None:
-    resync, _ = a_resync(Listed(), WatchCache())
-    async with served(resync) as client:
-        answer = await client.get("/metrics")
-        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-        assert "dporun_operator_status_writes_total 0.0" in await answer.text()
+    now = 10_000.0
+    await resync.list_until_served()
+    now += 1799
+    assert not resync.overdue
+    now += 1
+    assert resync.overdue
+    assert resync.age == 1800
+    await resync.list_until_served()
+    assert not resync.overdue

@@ -41,6 +41,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{- define "dporun.leaseNamespace" -}}
+{{- .Values.lease.namespace | default (ternary "kube-system" .Release.Namespace (eq .Values.watch.mode "cluster")) -}}
+{{- end -}}
+
 {{/* What spec of a pod needs to satisfy Pod Security "restricted". */}}
 {{- define "dporun.podSecurityContext" -}}
 {{- $restricted := dict "runAsNonRoot" true "runAsUser" 10001 "runAsGroup" 10001 "fsGroup" 10001 "seccompProfile" (dict "type" "RuntimeDefault") -}}

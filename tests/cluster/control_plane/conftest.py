@@ -38,7 +38,7 @@ def service_account(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
     documents = [document for document in yaml.safe_load_all(rendered) if document]
     objects = [document for document in documents if document["kind"] in kinds]
-    kubectl("apply", "-n", SYSTEM, "-f", "-", stdin=yaml.safe_dump_all(objects))
+    kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
     (deployment,) = [document for document in documents if document["kind"] == "Deployment"]
     account = deployment["spec"]["template"]["spec"]["serviceAccountName"]
     token = kubectl("create", "token", account, "-n", SYSTEM, "--duration=2h").strip()
