@@ -25,7 +25,10 @@ class Operator:
 
     def __init__(self, settings: Settings, unguarded: Cluster, session: aiohttp.ClientSession):
         namespaces, seconds = settings.namespaces, settings.resync_seconds
-        self._lease = Lease(unguarded, namespace=settings.lease_namespace, seconds=settings.lease_seconds)
+        self._stop = asyncio.Event()
+        self._lease = Lease(
+            unguarded, namespace=settings.lease_namespace, seconds=settings.lease_seconds, on_lost=self._stop.set
+        )
         cluster = unguarded.guarded_by(self._lease.is_held)
         ask = DirectProgress(session) if settings.progress_via == "pod" else ProxiedProgress(cluster)
         self._cache = WatchCache()
@@ -48,8 +51,8 @@ class Operator:
             NotHolderError: another operator has taken the lease.
 
         """
-        await self._watches.run(self._lifespan(), self._lease.lost)
-        if self._lease.lost.is_set():
+        await self._watches.run(self._lifespan(), self._stop)
+        if self._lease.lost:
             raise NotHolderError(f"another operator has taken lease {self._lease.name}")
 
     @asynccontextmanager

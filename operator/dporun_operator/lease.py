@@ -77,21 +77,31 @@ class Lease:
     """One Lease, and whether this process holds it.
 
     Attributes:
-        lost: set when another operator has taken the lease: this process must end.
+        lost: whether another operator has taken the lease: this process must end.
 
     Args:
         cluster: asked without regard to the lease itself.
         namespace: of the Lease.
         seconds: its duration.
+        on_lost: called once when another operator has taken the lease.
         clock: seconds, always growing.
 
     """
 
-    def __init__(self, cluster: Cluster, *, namespace: str, seconds: int, clock: Callable[[], float] = time.monotonic):
-        self.lost = asyncio.Event()
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        namespace: str,
+        seconds: int,
+        on_lost: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.lost = False
         self._cluster = cluster
         self._namespace = namespace
         self._seconds = seconds
+        self._on_lost = on_lost
         self._clock = clock
         self._identity = f"{socket.gethostname()}_{uuid.uuid4()}"
         self._renew_seconds = seconds / 3
@@ -146,7 +156,8 @@ class Lease:
             if not await self._try(self._renew) and self._problem is None:
                 self._renewed_at = None
                 log.error("lease %s has been taken by another operator; this one ends", self.name)
-                self.lost.set()
+                self.lost = True
+                self._on_lost()
                 return
 
     async def _try(self, step: Callable[[], Any]) -> bool:

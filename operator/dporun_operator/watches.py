@@ -50,6 +50,7 @@ class Watches:
 
             async def end(**_: Any) -> None:
                 await stack.aclose()
+                stop.set()  # kopf waits for it, and would wait on
 
             await kopf.operator(
                 registry=self._registry(begin, end),

@@ -1,6 +1,7 @@
 """Who may act: the decisions, and one operator beside another one's Lease."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -93,8 +94,8 @@ def server() -> OneLease:
     return OneLease()
 
 
-def a_lease(server: Any) -> Lease:
-    return Lease(server, namespace="kube-system", seconds=3)
+def a_lease(server: Any, on_lost: Callable[[], None] = lambda: None) -> Lease:
+    return Lease(server, namespace="kube-system", seconds=3, on_lost=on_lost)
 
 
 async def next_write(server: OneLease) -> None:
@@ -123,17 +124,19 @@ async def test_the_answer_to_a_renewal_may_be_lost(server: OneLease) -> None:
         await next_write(server)
         await next_write(server)
         assert lease.is_held()
-        assert not lease.lost.is_set()
+        assert not lease.lost
         assert lease.problem is None
 
 
 async def test_a_lease_that_another_one_has_taken_is_lost(server: OneLease) -> None:
     """It is not given back either: it is not ours."""
-    lease = a_lease(server)
+    told = asyncio.Event()
+    lease = a_lease(server, told.set)
     async with lease.held():
         server.write(THEIRS)
         async with asyncio.timeout(20):
-            await lease.lost.wait()
+            await told.wait()
+        assert lease.lost
         assert not lease.is_held()
     assert server.spec == THEIRS
 

@@ -324,12 +324,13 @@ def test_only_the_watched_namespaces_are_touched(
     from dporun_testing.kubectl import temporary_namespace
 
     with temporary_namespace(f"{namespace}-a") as one, temporary_namespace(f"{namespace}-b") as other:
-        start_operator(DPORUN_NAMESPACES=f"{namespace},{one}")
+        operator = start_operator(DPORUN_NAMESPACES=f"{namespace},{one}")
         for place in (other, one, namespace):
             apply(manifest(), place)
         kubelet.pod_of(namespace, "demo-prepare")
         kubelet.pod_of(one, "demo-prepare")
         assert "finalizers" not in get("dporun", "demo", other)["metadata"]
+        operator.stop()  # the next one would stand by for it
         start_operator()  # cluster-wide
         kubelet.pod_of(other, "demo-prepare")
 
