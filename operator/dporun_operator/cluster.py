@@ -5,6 +5,7 @@ Every call has a timeout, and every refusal becomes an ApiError with the API ser
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ class Cluster:
     def __init__(self, api: client.ApiClient, may_write: Callable[[], bool] = lambda: True):
         self._api = api
         self._may_write = may_write
-        self.requests = 0
-        """Requests sent so far."""
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """Requests sent so far, by method and resource."""
 
     @classmethod
     @asynccontextmanager
@@ -235,7 +236,7 @@ class Cluster:
     ) -> aiohttp.ClientResponse:
         if method != "GET" and not self._may_write():
             raise NotHolderError(f"{method} {path}: not sent, because this operator does not hold the lease")
-        self.requests += 1
+        self.requests[method, _resource(path)] += 1
         request = await self._api.param_serialize(
             method,
             path,
@@ -259,6 +260,14 @@ def _path(kind: str, namespace: str | None, name: str | None = None, subresource
     prefix, plural = _COLLECTIONS[kind]
     parts = [prefix, *(["namespaces", namespace] if namespace else []), plural, name or "", subresource]
     return "/".join(part for part in parts if part)
+
+
+def _resource(path: str) -> str:
+    """Resource and subresource of a path, such as ``dporuns/status``."""
+    parts = path.split("/")[3 if path.startswith("/api/") else 4 :]
+    if parts[0] == "namespaces":
+        parts = parts[2:]
+    return "/".join((parts[0], *parts[2:3]))
 
 
 def _error(status: int, body: bytes, request: str) -> ApiError:

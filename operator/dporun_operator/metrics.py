@@ -6,6 +6,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+Requests = Mapping[tuple[str, str], int]
+"""How many, by method and resource."""
+
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """A look without a request takes milliseconds, a request at most 30 s."""
 
@@ -24,8 +27,8 @@ class Metrics:
     def __init__(
         self,
         runs_by_phase: Callable[[], Mapping[str, int]],
-        api_requests: Callable[[], int],
-        lease_requests: Callable[[], int] = int,
+        api_requests: Callable[[], Requests],
+        lease_requests: Callable[[], Requests] = dict,
         lease_held: Callable[[], bool] = bool,
     ):
         self.registry = CollectorRegistry()
@@ -60,8 +63,8 @@ class _AskedAtScrape(Collector):
     def __init__(
         self,
         runs_by_phase: Callable[[], Mapping[str, int]],
-        api_requests: Callable[[], int],
-        lease_requests: Callable[[], int],
+        api_requests: Callable[[], Requests],
+        lease_requests: Callable[[], Requests],
         lease_held: Callable[[], bool],
     ):
         self._runs_by_phase = runs_by_phase
@@ -74,14 +77,14 @@ class _AskedAtScrape(Collector):
         for phase, count in sorted(self._runs_by_phase().items()):
             runs.add_metric([phase], count)
         yield runs
-        yield CounterMetricFamily(
-            "dporun_operator_api_requests",
-            "Requests to the API server, without those about the lease.",
-            value=self._api_requests(),
-        )
-        yield CounterMetricFamily(
-            "dporun_operator_lease_requests", "Requests about the lease.", value=self._lease_requests()
-        )
+        for name, what, asked in (
+            ("api", "Requests to the API server, without those about the lease.", self._api_requests),
+            ("lease", "Requests about the lease.", self._lease_requests),
+        ):
+            requests = CounterMetricFamily(f"dporun_operator_{name}_requests", what, labels=["method", "resource"])
+            for labels, count in sorted(asked().items()):
+                requests.add_metric(labels, count)
+            yield requests
         yield GaugeMetricFamily(
             "dporun_operator_lease_held", "1 while this operator acts, 0 while it stands by.", value=self._lease_held()
         )

@@ -2,12 +2,14 @@
 
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -81,9 +83,23 @@ class OperatorProcess:
             return str(response.read().decode())
 
     def metric(self, name: str) -> float:
-        """The value of one of its metrics."""
-        lines = [line.split() for line in self.ask("/metrics").splitlines() if not line.startswith("#")]
-        return next(float(value) for key, value in lines if key == name)
+        """The value of one of its metrics; without labels, the sum over all of them."""
+        values = self.metrics()
+        assert name.partition("{")[0] in values, f"no metric {name}"
+        return sum(value for key, value in values.items() if name in {key, key.partition("{")[0]})
+
+    def metrics(self) -> dict[str, float]:
+        """All of its metrics; one that has labels is there without them, too, and 0 then."""
+        lines = self.ask("/metrics").splitlines()
+        typed = {line.split()[2]: 0.0 for line in lines if line.startswith("# TYPE")}
+        found = (line.rsplit(maxsplit=1) for line in lines if not line.startswith("#"))
+        return typed | {key: float(value) for key, value in found}
+
+    def requests(self) -> Counter[str]:
+        """What it has asked of the API server so far, without the lease, such as ``PATCH dporuns/status``."""
+        pattern = re.compile(r'dporun_operator_api_requests_total\{method="(\w+)",resource="([\w/]+)"\}')
+        found = ((pattern.fullmatch(key), value) for key, value in self.metrics().items())
+        return Counter({f"{match[1]} {match[2]}": int(value) for match, value in found if match})
 
     def log(self) -> str:
         """The end of its log."""

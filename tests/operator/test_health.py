@@ -26,7 +26,7 @@ class Stands:
 @asynccontextmanager
 async def served(stands: Stands) -> AsyncIterator[TestClient[Any, Any]]:
     both: Any = stands
-    server = HealthServer(both, both, Metrics(dict, int).registry, port=0)
+    server = HealthServer(both, both, Metrics(dict, dict).registry, port=0)
     async with TestClient(TestServer(server.application())) as client:
         yield client
 

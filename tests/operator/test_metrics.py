@@ -6,7 +6,12 @@ from dporun_operator.metrics import Metrics
 
 
 def test_metrics_are_in_the_format_of_prometheus() -> None:
-    metrics = Metrics(lambda: {"Training": 2, "Failed": 1}, lambda: 7, lambda: 3, lambda: True)
+    metrics = Metrics(
+        lambda: {"Training": 2, "Failed": 1},
+        lambda: {("GET", "pods"): 7},
+        lambda: {("PATCH", "leases"): 3},
+        lambda: True,
+    )
     metrics.count_reconciliation(0.25, failed=False)
     metrics.count_reconciliation(0.5, failed=True)
     lines = generate_latest(metrics.registry).decode().splitlines()
@@ -17,8 +22,8 @@ def test_metrics_are_in_the_format_of_prometheus() -> None:
     assert float(samples["dporun_operator_reconcile_seconds_count"]) == 2
     assert float(samples['dporun_operator_reconcile_seconds_bucket{le="0.25"}']) == 1
     assert float(samples["dporun_operator_status_writes_total"]) == 0
-    assert float(samples["dporun_operator_api_requests_total"]) == 7
-    assert float(samples["dporun_operator_lease_requests_total"]) == 3
+    assert float(samples['dporun_operator_api_requests_total{method="GET",resource="pods"}']) == 7
+    assert float(samples['dporun_operator_lease_requests_total{method="PATCH",resource="leases"}']) == 3
     assert float(samples["dporun_operator_lease_held"]) == 1
     assert float(samples["process_resident_memory_bytes"]) > 0
     named = {line.split()[2] for line in lines if line.startswith("# TYPE")}
@@ -27,12 +32,12 @@ def test_metrics_are_in_the_format_of_prometheus() -> None:
 
 
 def test_results_are_zero_before_the_first() -> None:
-    text = generate_latest(Metrics(dict, int).registry).decode()
+    text = generate_latest(Metrics(dict, dict).registry).decode()
     assert 'dporun_operator_reconciliations_total{result="error"} 0.0' in text
 
 
 def test_two_operators_count_apart() -> None:
-    one, other = Metrics(dict, int), Metrics(dict, int)
+    one, other = Metrics(dict, dict), Metrics(dict, dict)
     one.count_status_write()
     name = "dporun_operator_status_writes_total"
     assert (one.registry.get_sample_value(name), other.registry.get_sample_value(name)) == (1, 0)

@@ -24,7 +24,7 @@ async def test_a_trained_run_that_cannot_be_read_is_left_alone(deleting: bool, a
     trained = {"phase": "Training", "attempt": 1}
     body = run_body({"fromTheFuture": True}, status=trained, deleting=deleting, annotations=annotations)
     unconnected = Cluster(None)  # any request would raise another error
-    reconcile = Reconciler(unconnected, WatchCache(), silence, SETTINGS, Metrics(dict, int))
+    reconcile = Reconciler(unconnected, WatchCache(), silence, SETTINGS, Metrics(dict, dict))
     with pytest.raises(InvalidRunError, match="fromTheFuture"):
         await reconcile(body)
 
@@ -54,7 +54,7 @@ class OneClaim:
 async def test_a_deleted_run_that_cannot_be_read_lets_go(status: dict[str, Any], annotations: dict[str, str]) -> None:
     body = run_body({"fromTheFuture": True}, status=status, annotations=annotations, deleting=True)
     cluster: Any = OneClaim()
-    await Reconciler(cluster, WatchCache(), silence, SETTINGS, Metrics(dict, int))(body)
+    await Reconciler(cluster, WatchCache(), silence, SETTINGS, Metrics(dict, dict))(body)
     assert cluster.finalizers == {
         "PersistentVolumeClaim/demo-results-0a1b2c3d": ["other"],
         "DPORun/demo": [],
