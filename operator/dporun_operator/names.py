@@ -68,9 +68,9 @@ def archive_job(run: str, attempt: int) -> str:
     return child(run, f"archive-{attempt}")
 
 
-def prepare_job(run: str) -> str:
-    """Job that fetches and checks model and data."""
-    return child(run, "prepare")
+def prepare_job(run: str, attempt: int) -> str:
+    """Job that fetches and checks model and data; it is seldom repeated, so the first has no number."""
+    return child(run, "prepare" if attempt == 1 else f"prepare-{attempt}")
 
 
 def train_service(run: str) -> str:

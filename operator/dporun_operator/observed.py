@@ -248,7 +248,7 @@ def _is_child(child: Mapping[str, Any], run: Run) -> bool:
 
 
 _JOBS: Mapping[str, Callable[[str, int], str]] = {
-    Component.PREPARE: lambda run, _: names.prepare_job(run),
+    Component.PREPARE: names.prepare_job,
     Component.TRAIN: names.train_job,
     Component.ARCHIVE: names.archive_job,
 }

@@ -87,7 +87,7 @@ def _owner(kind: str, name: str, uid: str) -> Body:
 
 
 def job_name(component: str, attempt: int) -> str:
-    return "demo-prepare" if component == "prepare" else f"demo-{component}-{attempt}"
+    return "demo-prepare" if (component, attempt) == ("prepare", 1) else f"demo-{component}-{attempt}"
 
 
 def job(

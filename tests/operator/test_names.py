@@ -27,7 +27,7 @@ def test_any_run_has_children_with_valid_names(run: str, attempt: int) -> None:
     for name in (
         names.train_job(run, attempt),
         names.archive_job(run, attempt),
-        names.prepare_job(run),
+        names.prepare_job(run, 1),
         names.train_service(run),
         names.config_map(run),
         names.tensorboard(run),
@@ -50,4 +50,4 @@ def test_names_that_are_made_alike_differ_by_their_hash(one: str, other: str) ->
 
 
 def test_children_of_runs_whose_names_look_like_children_differ() -> None:
-    assert names.train_job("demo", 1) != names.prepare_job("demo-train-1")
+    assert names.train_job("demo", 1) != names.prepare_job("demo-train-1", 1)

@@ -290,7 +290,7 @@ class RunPolicy(Immutable):
     mutable = frozenset({"ttlSecondsAfterFinished"})
 
     max_retries: int = Field(3, ge=0, le=100, examples=[0])
-    """Attempts after a failure that may pass; preemptions do not count."""
+    """Repetitions after failures that may pass, of preparation and training together; preemptions do not count."""
     active_deadline_seconds: int | None = Field(None, ge=60, le=31536000, examples=[86400])
     """Longest time to train, waiting for a GPU not counted. No limit when absent."""
     pending_deadline_seconds: int | None = Field(None, ge=60, le=31536000, examples=[86400])

@@ -150,9 +150,9 @@ class DPORunStatus(Document):
     active_seconds: int | None = Field(None, ge=0)
     """Seconds for which training pods ran, in attempts that have ended; runPolicy.activeDeadlineSeconds counts them."""
     retries: int | None = Field(None, ge=0)
-    """Attempts that failed and were repeated."""
+    """Preparations and attempts that failed and were repeated; runPolicy.maxRetries limits them."""
     preemptions: int | None = Field(None, ge=0)
-    """Attempts that were preempted."""
+    """Preparations and attempts that were preempted."""
     progress: ProgressStatus | None = None
     """How far training is."""
     metrics: results.Metrics | None = None

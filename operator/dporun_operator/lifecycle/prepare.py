@@ -2,13 +2,12 @@
 
 from datetime import UTC, datetime
 
-from dporun_api.results import Failure
-from dporun_api.text import sentence
+from dporun_api.text import duration, sentence
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle import retries, waiting
 from dporun_operator.lifecycle.draft import Draft
-from dporun_operator.lifecycle.ending import judge_ending
+from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
 from dporun_operator.lifecycle.stop import lost_pod
 from dporun_operator.names import Component
@@ -22,10 +21,11 @@ def prepare(draft: Draft) -> Step:
         return Step.DONE
     draft.set_condition(ConditionType.PREPARED, False, Reason.PREPARING, "Model and data are fetched and checked.")
     draft.set_message("Fetching and checking model and data")
-    job = draft.observed.job(Component.PREPARE)
-    if job is None:
-        draft.create(prepare_job(draft.run, draft.settings))
+    jobs = draft.observed.jobs_of(Component.PREPARE)
+    if not jobs:
+        _start(draft, (draft.status.retries or 0) + (draft.status.preemptions or 0) + 1)
         return Step.WAITING
+    job = jobs[-1]
     ours = [pod for pod in draft.observed.pods_of(Component.PREPARE) if pod.controller == job.uid]
     pods = tuple(sorted(ours, key=_created_at))[-1:]
     if not job.finished:
@@ -51,6 +51,8 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
         case Step.DONE:
             waiting.mark_scheduled(draft, job, pods)
             draft.reset_condition(ConditionType.RUNNING)
+            if any(pod.main.running for pod in pods):
+                draft.status.failure = None
     return Step.WAITING
 
 
@@ -60,10 +62,37 @@ def _conclude(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
         draft.status.dataset = end.outcome.dataset
     if end.succeeded:
         words = (end.outcome.message if end.outcome else "") or "Model and data are ready"
+        draft.status.failure = None
         draft.set_condition(ConditionType.PREPARED, True, Reason.PREPARED, sentence(words))
         return Step.DONE
-    draft.fail(end.failure or Failure(reason=Reason.NODE_LOST, message=f"Prepare ended early: {end.preempted}."))
-    return _give_up(draft)
+    return _try_again(draft, job, end)
+
+
+def _try_again(draft: Draft, job: Job, end: Ending) -> Step:
+    """Repeat what may pass when its time has come, such as a hub that does not answer; bad input is final at once."""
+    status = draft.status
+    retry = retries.next_try(draft, job, end, what="Preparing model and data")
+    if retry is None:
+        if end.failure:
+            draft.fail(end.failure)
+        return _give_up(draft)
+    status.failure = end.failure
+    draft.set_condition(ConditionType.PREPARED, False, retry.reason, sentence(retry.words))
+    draft.set_message(f"{retry.words.rstrip('.')}; it is repeated in {duration(retry.wait)}")
+    if retry.wait > 0:
+        draft.requeue(retry.wait)
+        return Step.WAITING
+    status.retries, status.preemptions = retry.retries, retry.preemptions
+    _start(draft, job.attempt + 1)
+    return Step.WAITING
+
+
+def _start(draft: Draft, number: int) -> None:
+    """Start a Job of its own for each try, so that how the one before ended stays to be seen."""
+    draft.create(prepare_job(draft.run, draft.settings, number))
+    for old in draft.observed.jobs_of(Component.PREPARE):
+        if old.attempt < number - 1:
+            draft.delete("Job", old.name)
 
 
 def _give_up(draft: Draft) -> Step:

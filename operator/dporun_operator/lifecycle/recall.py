@@ -22,6 +22,10 @@ def recall(draft: Draft) -> None:
         status.attempt = newest
         status.preemptions = status.preemptions or 0
         status.retries = max(status.retries or 0, newest - 1 - status.preemptions)
+    prepared = max((job.attempt for job in observed.jobs_of(Component.PREPARE)), default=1)
+    repeated = prepared - 1 - (status.preemptions or 0)
+    if repeated > (status.retries or 0):
+        status.retries = repeated
     created = [pod.created_at for pod in observed.pods if pod.created_at]
     if status.start_time is None and created:
         status.start_time = timestamp(min(created))

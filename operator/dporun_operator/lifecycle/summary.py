@@ -31,7 +31,8 @@ def phase(conditions: Mapping[ConditionType, Condition], *, deleting: bool) -> P
     if is_true(ConditionType.SUSPENDED):
         return Phase.SUSPENDED
     phases = (traits_of(conditions[kind].reason).phase for kind in _PHASED if kind in conditions)
-    otherwise = Phase.QUEUED if is_true(ConditionType.PREPARED) else Phase.PENDING
+    reached = {ConditionType.PREPARED: Phase.QUEUED, ConditionType.ACCEPTED: Phase.PREPARING}
+    otherwise = next((phase for kind, phase in reached.items() if is_true(kind)), Phase.PENDING)
     return next((found for found in phases if found), otherwise)
 
 

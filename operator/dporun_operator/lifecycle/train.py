@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from dporun_api.results import Failure, Health, HealthState, Outcome, Progress, Stage
+from dporun_api.results import Health, HealthState, Outcome, Progress, Stage
 from dporun_api.text import duration, sentence, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType, ProgressStatus
@@ -119,7 +119,7 @@ def _stop_exceeding(draft: Draft, job: Job, limit: limits.Exceeded | None) -> St
         return Step.WAITING
     limits.end_active_time(draft, draft.now)
     status, failure = draft.status, limit.failure
-    if not _may_be_retried(draft, failure):
+    if not retries.is_allowed(draft, failure):
         draft.set_condition(ConditionType.RUNNING, False, failure.reason, failure.message)
         draft.fail(failure)
         return Step.GAVE_UP
@@ -127,11 +127,6 @@ def _stop_exceeding(draft: Draft, job: Job, limit: limits.Exceeded | None) -> St
     draft.set_condition(ConditionType.RUNNING, False, Reason.RETRYING, failure.message)
     _stop_earlier_attempts(draft, status.attempt)
     return Step.WAITING
-
-
-def _may_be_retried(draft: Draft, failure: Failure) -> bool:
-    """Whether the same may succeed when tried again, and the run allows another try."""
-    return failure.reason.traits.retried and (draft.status.retries or 0) < draft.run.spec.run_policy.max_retries
 
 
 def _record_progress(draft: Draft, progress: Progress) -> None:
@@ -213,28 +208,22 @@ def _complete(draft: Draft, outcome: Outcome | None) -> None:
 def _try_again(draft: Draft, job: Job, end: Ending, attempt: int) -> Step:
     """Begin the next attempt when its time has come; give up where it makes no sense."""
     status = draft.status
-    failures, preemptions = status.retries or 0, status.preemptions or 0
     draft.reset_condition(ConditionType.EVALUATED)
-    if end.failure:
-        if not _may_be_retried(draft, end.failure):
+    retry = retries.next_try(draft, job, end, what=f"Attempt {attempt}")
+    if retry is None:
+        if end.failure:
             draft.fail(end.failure)
-            return Step.GAVE_UP
-        status.failure = end.failure
-        failures, reason, tries = failures + 1, Reason.RETRYING, failures + 1
-        words = f"Attempt {attempt} failed ({end.failure.reason}: {end.failure.message})"
-    else:
-        preemptions, reason, tries = preemptions + 1, Reason.PREEMPTED, preemptions + 1
-        words = f"Attempt {attempt} was preempted: {end.preempted}"
-    wait = draft.seconds_left(job.finished_at, retries.delay(tries))
-    draft.set_condition(ConditionType.RUNNING, False, reason, words)
+        return Step.GAVE_UP
+    status.failure = end.failure or status.failure
+    draft.set_condition(ConditionType.RUNNING, False, retry.reason, sentence(retry.words))
     draft.set_message(
-        f"{words.rstrip('.')}; attempt {attempt + 1} starts in {duration(wait)} from the newest checkpoint"
+        f"{retry.words.rstrip('.')}; attempt {attempt + 1} starts in {duration(retry.wait)} from the newest checkpoint"
     )
-    if wait > 0:
-        draft.requeue(wait)
+    if retry.wait > 0:
+        draft.requeue(retry.wait)
         return Step.WAITING
     if _stop_earlier_attempts(draft, attempt + 1):
         return Step.WAITING
-    status.retries, status.preemptions = failures, preemptions
+    status.retries, status.preemptions = retry.retries, retry.preemptions
     _start(draft, attempt + 1)
     return Step.WAITING

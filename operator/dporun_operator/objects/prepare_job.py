@@ -8,12 +8,13 @@ from dporun_operator.objects.job import fail_on, job, on_disruption
 from dporun_operator.run import Manifest, Run
 from dporun_operator.settings import Settings
 
-RETRIES = 3
-"""Of the Job controller, for what may pass (a hub that does not answer); bad input is final."""
 
+def prepare_job(run: Run, settings: Settings, attempt: int) -> Manifest:
+    """Build the Job of one try, counted from 1.
 
-def prepare_job(run: Run, settings: Settings) -> Manifest:
-    """Build the Job; Kubernetes itself repeats it."""
+    A pod that Kubernetes itself ends is replaced by the Job; the operator repeats what else may pass, so that the
+    number of repetitions and their errors are in the run's status.
+    """
     spec = run.spec
     adapter_secret = spec.archive.secret_ref if spec.checkpoints.resume_from and spec.archive else None
     container = pod.container(
@@ -40,12 +41,13 @@ def prepare_job(run: Run, settings: Settings) -> Manifest:
             "restartPolicy": "Never",
             "volumes": [pod.config_volume(run), *pod.claim_volumes(run)],
         },
-        attempt=1,
+        attempt=attempt,
     )
     rules = [on_disruption("Ignore"), fail_on((ExitCode.CONFIG_INVALID, ExitCode.DATA_INVALID))]
     return job(
         run,
-        names.prepare_job(run.name),
+        names.prepare_job(run.name, attempt),
         Component.PREPARE,
-        {"backoffLimit": RETRIES, "podFailurePolicy": {"rules": rules}, "template": template},
+        {"backoffLimit": 0, "podFailurePolicy": {"rules": rules}, "template": template},
+        attempt=attempt,
     )

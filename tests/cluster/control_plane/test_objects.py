@@ -50,7 +50,7 @@ def planned(run: Run) -> list[Manifest]:
         *([] if run.spec.storage.claim_name else [results_claim(run)]),
         config_map(run, SETTINGS),
         train_service(run),
-        prepare_job(run, SETTINGS),
+        prepare_job(run, SETTINGS, 1),
         train_job(run, SETTINGS, 1),
         archive_job(run, SETTINGS, 1),
         archive_job(run, SETTINGS, 2, prune_only=True),

@@ -31,7 +31,7 @@ PLACED = {
 
 def workloads(run: Run) -> dict[str, dict[str, Any]]:
     return {
-        "prepare": prepare_job(run, SETTINGS),
+        "prepare": prepare_job(run, SETTINGS, 1),
         "train": train_job(run, SETTINGS, 1),
         "archive": archive_job(run, SETTINGS, 1),
         "tensorboard": tensorboard_deployment(run, SETTINGS),
