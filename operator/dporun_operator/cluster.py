@@ -21,12 +21,15 @@ from dporun_operator.run import Manifest
 
 TIMEOUT_SECONDS: Final = 30.0
 APPLY_PATCH: Final = "application/apply-patch+yaml"
+MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
 JSON: Final = "application/json"
 
 _COLLECTIONS: Final = {
     "ConfigMap": ("/api/v1", "configmaps"),
     "Event": ("/api/v1", "events"),
+    "Namespace": ("/api/v1", "namespaces"),
+    "PersistentVolume": ("/api/v1", "persistentvolumes"),
     "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
     "Pod": ("/api/v1", "pods"),
     "Service": ("/api/v1", "services"),
@@ -116,23 +119,7 @@ class Cluster:
             raise NameTakenError(f"{kind} {metadata['name']} is still being deleted")
         return found
 
-    async def find(self, kind: str, namespace: str, name: str, *, run_uid: str) -> Manifest | None:
-        """Get the object of that name, if the run has one; None when there is none.
-
-        Raises:
-            NameTakenError: there is one, and it is not of this run.
-
-        """
-        found = await self.get(kind, namespace, name)
-        if found is None:
-            return None
-        if found["metadata"].get("labels", {}).get(names.RUN_UID) != run_uid:
-            raise NameTakenError(
-                f"{kind} {name} exists already and is not of this run; delete it, or give the run another name"
-            )
-        return found
-
-    async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+    async def get(self, kind: str, namespace: str | None, name: str) -> Manifest | None:
         """Get an object; None when there is none."""
         try:
             return await self._call("GET", _path(kind, namespace, name))
@@ -141,10 +128,41 @@ class Cluster:
                 return None
             raise
 
+    async def find(self, kind: str, namespace: str, name: str, *, run_uid: str) -> Manifest | None:
+        """Get the object of that name, if the run has one; None when there is none.
+
+        Raises:
+            NameTakenError: there is one, and it is not of this run.
+
+        """
+        found = await self.get(kind, namespace, name)
+        if found is not None and found["metadata"].get("labels", {}).get(names.RUN_UID) != run_uid:
+            raise NameTakenError(
+                f"{kind} {name} exists already and is not of this run; delete it, or give the run another name"
+            )
+        return found
+
     async def post(self, manifest: Manifest) -> Manifest:
         """Create an object, of which there must be none yet, and return it."""
         path = _path(manifest["kind"], manifest["metadata"]["namespace"])
         return await self._call("POST", path, query={"fieldManager": names.OPERATOR}, body=manifest)
+
+    async def is_terminating(self, namespace: str) -> bool:
+        """Whether a namespace is being deleted; an operator that may not ask learns it when a child is refused."""
+        try:
+            found = await self.get("Namespace", None, namespace)
+        except ApiError as error:
+            if error.refused:
+                return False
+            raise
+        return found is None or "deletionTimestamp" in found["metadata"]
+
+    async def patch(
+        self, kind: str, namespace: str | None, name: str, patch: Mapping[str, object], *, subresource: str = ""
+    ) -> Manifest:
+        """Change some fields of an object and leave the others alone, by a JSON merge patch."""
+        path, query = _path(kind, namespace, name, subresource), {"fieldManager": names.OPERATOR}
+        return await self._call("PATCH", path, query=query, body=patch, content_type=MERGE_PATCH)
 
     async def post_event(self, event: Manifest) -> None:
         """Post a Kubernetes Event."""
@@ -161,18 +179,23 @@ class Cluster:
             if not error.not_found:
                 raise
 
-    async def set_finalizers(
-        self, kind: str, namespace: str, name: str, finalizers: list[str], *, resource_version: str
-    ) -> Manifest:
-        """Replace an object's finalizers, provided that nobody has changed it meanwhile."""
+    async def add_finalizer(self, kind: str, metadata: Manifest, finalizer: str) -> Manifest:
+        """Add a finalizer to the object of ``metadata``, provided that nobody has changed it meanwhile."""
+        return await self._set_finalizers(kind, metadata, [*metadata.get("finalizers", ()), finalizer])
+
+    async def remove_finalizer(self, kind: str, metadata: Manifest, finalizer: str) -> None:
+        """Take a finalizer off the object of ``metadata``, provided that nobody has changed it meanwhile."""
+        before = metadata.get("finalizers", ())
+        if finalizer in before:
+            await self._set_finalizers(kind, metadata, [other for other in before if other != finalizer])
+
+    async def _set_finalizers(self, kind: str, metadata: Manifest, finalizers: list[str]) -> Manifest:
         patch = [
-            {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version},
+            {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
             {"op": "add", "path": "/metadata/finalizers", "value": finalizers},
         ]
-        path = _path(kind, namespace, name)
-        return await self._call(
-            "PATCH", path, query={"fieldManager": names.OPERATOR}, body=patch, content_type=JSON_PATCH
-        )
+        path, query = _path(kind, metadata["namespace"], metadata["name"]), {"fieldManager": names.OPERATOR}
+        return await self._call("PATCH", path, query=query, body=patch, content_type=JSON_PATCH)
 
     async def list(
         self, kind: str, *, namespace: str | None, label: str | None = None, field: str | None = None

@@ -175,6 +175,8 @@ class Observed:
     """Why it refuses an object that the run can do without, by kind and name."""
     namespace_terminates: bool = False
     """Whether the run's namespace is being deleted, so that nothing can be created in it any more."""
+    volume: str | None = None
+    """PersistentVolume that the run's claim is bound to; looked for only where the namespace is being deleted."""
     source_uri: str | None = None
     """Archive of the run that ``checkpoints.resumeFrom.run`` names, once it has one."""
 
@@ -186,6 +188,7 @@ class Observed:
         *,
         progress: Progress | None = None,
         namespace_terminates: bool = False,
+        volume: str | None = None,
         source_uri: str | None = None,
     ) -> Self:
         """Read the children of a run, in the order of their attempts; what only bears its label is none of them."""
@@ -197,6 +200,7 @@ class Observed:
             pods=tuple(sorted(pods, key=lambda pod: (pod.component, pod.attempt, pod.index, pod.name))),
             progress=progress,
             namespace_terminates=namespace_terminates,
+            volume=volume,
             source_uri=source_uri,
         )
 

@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -32,18 +31,19 @@ from dporun_operator.applied import DELETED, AppliedCache, digest
 from dporun_operator.cache import Body, WatchCache
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import ApiError, InvalidRunError, NameTakenError
+from dporun_operator.events import Events
 from dporun_operator.lifecycle import refusal
 from dporun_operator.lifecycle.archive import remember_job
 from dporun_operator.lifecycle.decide import decide
 from dporun_operator.lifecycle.plan import Delete, Event, Plan, Unprotect
 from dporun_operator.metrics import Metrics
-from dporun_operator.objects.event import event_object
 from dporun_operator.observed import Observed
 from dporun_operator.optional_objects import OptionalObjects
 from dporun_operator.pod_refusals import PodRefusals
 from dporun_operator.progress import Ask
 from dporun_operator.run import Manifest, Run, asks_for_release
 from dporun_operator.settings import Settings
+from dporun_operator.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
+        self._events = Events(cluster, clock)
+        self._volumes = Volumes(cluster, self._events)
         self._turn = asyncio.Semaphore(CONCURRENCY)
         self._terminating: set[str] = set()
         self._applied = AppliedCache(lifetime=settings.resync_seconds, clock=time.monotonic)
@@ -114,34 +116,24 @@ class Reconciler:
             return None
         plan = decide(run, await self._observe(run), self._settings, self._clock())
         status = await self._act(run, plan)
-        resource_version = await self._write(run, await self._with_log(run, status), plan.events)
+        metadata = await self._write(run, await self._with_log(run, status), plan.events)
         refused_anew = await self._optional.apply(run, plan.optional, self._clock())
         for claim in plan.unprotect:
-            await self._unprotect(run.namespace, claim, run.uid)
+            await self._volumes.unprotect(run.namespace, claim, run.uid)
         for target in plan.delete:
             await self._delete(run, target, again=plan.release)
         if plan.release:
-            await self._remove_finalizer(run.namespace, run.name, run.finalizers, resource_version)
+            await self._cluster.remove_finalizer(KIND, metadata, names.FINALIZER)
         elif plan.delete_run:
             await self._cluster.delete(KIND, run.namespace, run.name, uid=run.uid)
         return 0.0 if refused_anew else plan.requeue_seconds  # at once: the decision did not know of it
 
-    # 1. hold, and 7. let go
+    # 1. hold
 
     async def _add_finalizer(self, body: Body) -> Body:
-        metadata = body["metadata"]
-        finalizers = [*metadata.get("finalizers", ()), names.FINALIZER]
-        held = await self._cluster.set_finalizers(
-            KIND, metadata["namespace"], metadata["name"], finalizers, resource_version=metadata["resourceVersion"]
-        )
+        held = await self._cluster.add_finalizer(KIND, body["metadata"], names.FINALIZER)
         self._cache.put_run(held)
         return held
-
-    async def _remove_finalizer(
-        self, namespace: str, name: str, finalizers: tuple[str, ...], resource_version: str
-    ) -> None:
-        rest = [finalizer for finalizer in finalizers if finalizer != names.FINALIZER]
-        await self._cluster.set_finalizers(KIND, namespace, name, rest, resource_version=resource_version)
 
     # 2. read
 
@@ -157,11 +149,9 @@ class Reconciler:
             raise error
         if deleting:
             claim = names.results_claim(metadata["name"], metadata["uid"])
-            await self._unprotect(metadata["namespace"], Unprotect(claim, even_if_deleted=True), metadata["uid"])
-            finalizers = tuple(metadata.get("finalizers", ()))
-            await self._remove_finalizer(
-                metadata["namespace"], metadata["name"], finalizers, metadata["resourceVersion"]
-            )
+            target = Unprotect(claim, even_if_deleted=True)
+            await self._volumes.unprotect(metadata["namespace"], target, metadata["uid"])
+            await self._cluster.remove_finalizer(KIND, metadata, names.FINALIZER)
             return
         status = refusal.unreadable(str(error), metadata.get("generation", 1), self._clock())
         if (body.get("status") or {}).get("message") != status.message:
@@ -171,10 +161,14 @@ class Reconciler:
 
     async def _observe(self, run: Run) -> Observed:
         children = self._cache.children_of(run.uid, run.namespace)
+        terminates = run.namespace in self._terminating
+        if run.deleting and not terminates:
+            terminates = await self._cluster.is_terminating(run.namespace)
         observed = Observed.of(
             children,
             run,
-            namespace_terminates=run.namespace in self._terminating,
+            namespace_terminates=terminates,
+            volume=await self._volumes.behind(run) if terminates else None,
             source_uri=self._source_uri(run),
         )
         now = self._clock()
@@ -205,6 +199,8 @@ class Reconciler:
         """
         status = plan.status
         try:
+            for volume in plan.retain:
+                await self._volumes.retain(run, volume)
             for manifest in plan.apply:
                 await self._apply(run, manifest)
             for job in plan.create:
@@ -230,20 +226,6 @@ class Reconciler:
         if found is None or kind != "PersistentVolumeClaim":
             await self._cluster.apply(manifest)
         self._applied.mark(run.uid, kind, name, action)
-
-    async def _unprotect(self, namespace: str, target: Unprotect, run_uid: str) -> None:
-        """Take our finalizer off a claim of this run."""
-        kind = "PersistentVolumeClaim"
-        try:
-            found = await self._cluster.find(kind, namespace, target.claim, run_uid=run_uid)
-        except NameTakenError:
-            return
-        metadata = found["metadata"] if found else {}
-        before = metadata.get("finalizers", [])
-        if names.RESULTS_FINALIZER in before and (target.even_if_deleted or "deletionTimestamp" not in metadata):
-            rest = [finalizer for finalizer in before if finalizer != names.RESULTS_FINALIZER]
-            version = metadata["resourceVersion"]
-            await self._cluster.set_finalizers(kind, namespace, target.claim, rest, resource_version=version)
 
     async def _delete(self, run: Run, target: Delete, *, again: bool) -> None:
         """Delete a child; an object of another owner stays, whatever its name."""
@@ -278,16 +260,17 @@ class Reconciler:
                 tail = ""
         return status.model_copy(update={"failure": failure.model_copy(update={"log_tail": tail})})
 
-    async def _write(self, run: Run, status: DPORunStatus, events: tuple[Event, ...]) -> str:
-        """Write the status if it has changed, then the Events; returns the run's newest resource version."""
+    async def _write(self, run: Run, status: DPORunStatus, events: tuple[Event, ...]) -> Manifest:
+        """Write the status if it has changed, then the Events; returns the run's newest metadata."""
         if status == run.status:
-            return run.resource_version
+            return run.metadata
         if status.phase != run.status.phase:
             log.info("%s/%s: %s: %s", run.namespace, run.name, status.phase, status.message)
         written = await self._apply_status(run.metadata, status)
         for event in events:
-            await self._post(run, event)
-        return str(written["metadata"]["resourceVersion"])
+            await self._events.post(written, event)
+        metadata: Manifest = written["metadata"]
+        return metadata
 
     async def _apply_status(self, metadata: Manifest, status: DPORunStatus) -> Manifest:
         """Write a status over the very version of the run that it was decided from; another one is a conflict."""
@@ -301,17 +284,3 @@ class Reconciler:
         self._metrics.count_status_write()
         self._cache.put_run(written)
         return written
-
-    async def _post(self, run: Run, event: Event) -> None:
-        manifest = event_object(
-            run,
-            type=event.type,
-            reason=event.reason,
-            message=event.message,
-            unique=uuid.uuid4().hex[:16],
-            now=self._clock(),
-        )
-        try:
-            await self._cluster.post_event(manifest)
-        except ApiError as error:
-            log.info("%s/%s: event %s is lost: %s", run.namespace, run.name, event.reason, error)

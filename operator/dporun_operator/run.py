@@ -79,6 +79,7 @@ class Run:
             "name": self.name,
             "uid": self.uid,
             "resourceVersion": self.resource_version,
+            "finalizers": self.finalizers,
         }
 
     @property

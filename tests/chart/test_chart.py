@@ -147,6 +147,20 @@ def test_pods_are_watched_and_never_changed() -> None:
     assert verbs == {"pods": {"list", "watch"}, "pods/log": {"get"}}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "verbs"),
+    [
+        ((), [["get", "patch"]]),
+        (("--set", "rbac.retainVolumes=false"), []),
+        (VARIANTS["namespaced"], []),
+    ],
+    ids=["cluster", "turned off", "namespaced"],
+)
+def test_volumes_can_be_retained_in_cluster_mode(arguments: tuple[str, ...], verbs: list[list[str]]) -> None:
+    rules = [rule for role in of_kind(render(*arguments), "Role", "ClusterRole") for rule in role["rules"]]
+    assert [rule["verbs"] for rule in rules if "persistentvolumes" in rule["resources"]] == verbs
+
+
 def test_users_of_the_built_in_roles_may_use_dporuns() -> None:
     labels = {
         label

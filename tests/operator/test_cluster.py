@@ -7,7 +7,13 @@ import pytest
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import NotHolderError
 
-METADATA = {"namespace": "team-a", "name": "demo", "labels": {"dporun.io/run-uid": "1"}}
+METADATA = {
+    "namespace": "team-a",
+    "name": "demo",
+    "labels": {"dporun.io/run-uid": "1"},
+    "resourceVersion": "1",
+    "finalizers": ["ours"],
+}
 JOB = {"kind": "Job", "metadata": METADATA}
 
 WRITES: dict[str, Callable[[Cluster], Awaitable[object]]] = {
@@ -15,7 +21,9 @@ WRITES: dict[str, Callable[[Cluster], Awaitable[object]]] = {
     "create": lambda cluster: cluster.create(JOB),
     "post": lambda cluster: cluster.post(JOB),
     "delete": lambda cluster: cluster.delete("Job", "team-a", "demo"),
-    "set_finalizers": lambda cluster: cluster.set_finalizers("DPORun", "team-a", "demo", [], resource_version="1"),
+    "patch": lambda cluster: cluster.patch("PersistentVolume", None, "pv-1", {}),
+    "add_finalizer": lambda cluster: cluster.add_finalizer("DPORun", METADATA, "other"),
+    "remove_finalizer": lambda cluster: cluster.remove_finalizer("DPORun", METADATA, "ours"),
 }
 
 

@@ -29,21 +29,28 @@ async def test_a_trained_run_that_cannot_be_read_is_left_alone(deleting: bool, a
         await reconcile(body)
 
 
-class OneClaim:
-    """A cluster in which there is only the claim of the run."""
+class OneClaim(Cluster):
+    """A cluster in which there are only the run and its claim."""
 
     def __init__(self) -> None:
-        self.finalizers: dict[str, list[str]] = {}
+        super().__init__(None)
+        self.patches: dict[str, Any] = {}
 
-    async def find(self, _kind: str, _namespace: str, name: str, *, run_uid: str) -> dict[str, Any]:
-        assert run_uid == UID
-        return {"metadata": {"name": name, "resourceVersion": "7", "finalizers": ["dporun.io/results", "other"]}}
+    async def _call(self, method: str, path: str, *, body: object = None, **_: object) -> dict[str, Any]:
+        if method == "PATCH":
+            self.patches[path.rpartition("/")[2]] = body
+        labels = {"dporun.io/run-uid": UID}
+        finalizers = ["dporun.io/results", "other"]
+        name, namespace = path.rpartition("/")[2], "team-a"
+        metadata = {"name": name, "namespace": namespace, "resourceVersion": "7"}
+        return {"metadata": {**metadata, "labels": labels, "finalizers": finalizers}}
 
-    async def set_finalizers(
-        self, kind: str, _namespace: str, name: str, finalizers: list[str], *, resource_version: str
-    ) -> dict[str, Any]:
-        self.finalizers[f"{kind}/{name}"] = finalizers
-        return {"metadata": {"resourceVersion": resource_version}}
+
+def removed(version: str, *rest: str) -> list[dict[str, Any]]:
+    return [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+        {"op": "add", "path": "/metadata/finalizers", "value": list(rest)},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -53,9 +60,6 @@ class OneClaim:
 )
 async def test_a_deleted_run_that_cannot_be_read_lets_go(status: dict[str, Any], annotations: dict[str, str]) -> None:
     body = run_body({"fromTheFuture": True}, status=status, annotations=annotations, deleting=True)
-    cluster: Any = OneClaim()
+    cluster = OneClaim()
     await Reconciler(cluster, WatchCache(), silence, SETTINGS, Metrics(dict, dict))(body)
-    assert cluster.finalizers == {
-        "PersistentVolumeClaim/demo-results-0a1b2c3d": ["other"],
-        "DPORun/demo": [],
-    }
+    assert cluster.patches == {"demo-results-0a1b2c3d": removed("7", "other"), "demo": removed("100")}

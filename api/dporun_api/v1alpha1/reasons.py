@@ -96,6 +96,7 @@ class Reason(StrEnum):
     RESUMED = "Resumed"
     DELETING = "Deleting"
     VOLUME_KEPT = "VolumeKept", _WARNING
+    VOLUME_RETAINED = "VolumeRetained", _WARNING
     ARCHIVE_MENDED = "ArchiveMended", _WARNING
 
     # Trouble that may pass by itself.

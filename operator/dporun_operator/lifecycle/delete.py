@@ -16,6 +16,7 @@ from dporun_operator.lifecycle.archive import (
     was_archived,
 )
 from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.plan import Retain
 from dporun_operator.lifecycle.provide import provide_results_and_config
 from dporun_operator.lifecycle.step import Step
 from dporun_operator.lifecycle.stop import is_awaited
@@ -27,10 +28,10 @@ def delete(draft: Draft) -> Step:
     forced = draft.run.force_release
     if not forced and (_stop(draft) is Step.WAITING or _archive(draft) is Step.WAITING):
         return Step.WAITING
-    _clean_up(draft)
+    kept = _clean_up(draft)
     archive = draft.status.archive
-    mended = f". {archive.message}" if archive and archive.state is ArchiveState.SUCCEEDED and archive.message else ""
-    draft.set_message(messages.deleting(f"everything is safe{mended}"))
+    mended = archive.message if archive and archive.state is ArchiveState.SUCCEEDED else None
+    draft.set_message(messages.deleting(". ".join(filter(None, (kept or "everything is safe", mended)))))
     draft.release = True
     return Step.DONE
 
@@ -84,20 +85,46 @@ def _archive_what_still_can_be(draft: Draft) -> Step:
     return Step.WAITING if run_archive_jobs(draft, patience=0) is Step.WAITING else Step.DONE
 
 
-def _clean_up(draft: Draft) -> None:
-    """Delete what has no owner; the rest follows the run."""
+def _clean_up(draft: Draft) -> str | None:
+    """Delete what has no owner; the rest follows the run. Says where the results are, if they stay on their volume."""
     run = draft.run
     for job in draft.observed.jobs_of(Component.ARCHIVE):
         draft.delete("Job", job.name)
     draft.delete("ConfigMap", names.config_map(run.name))
-    if run.spec.storage.claim_name:
-        return
     reason = _why_kept(draft)
+    if reason and draft.observed.namespace_terminates and not run.force_release:
+        draft.unprotect(run.claim_name, even_if_deleted=True)
+        return _retain_volume(draft, reason)
+    if run.spec.storage.claim_name:
+        return None
     draft.unprotect(run.claim_name, even_if_deleted=reason is None or run.force_release)
-    if reason:
-        draft.add_event(Reason.VOLUME_KEPT, f"PersistentVolumeClaim {run.claim_name} stays: {reason}.")
-    else:
+    if reason is None:
         draft.delete("PersistentVolumeClaim", run.claim_name)
+        return None
+    draft.add_event(Reason.VOLUME_KEPT, f"PersistentVolumeClaim {run.claim_name} stays: {reason}.")
+    return None
+
+
+def _retain_volume(draft: Draft, reason: str) -> str:
+    """Keep the PersistentVolume of a claim that goes with its namespace, and write on it whose it is."""
+    run, volume, best = draft.run, draft.observed.volume, draft.status.best_checkpoint
+    if volume is None:
+        return (
+            f"PersistentVolumeClaim {run.claim_name} does not exist any more; if its volume was kept, "
+            f"that is the PersistentVolume with the annotation {names.RUN_UID}: {run.uid}"
+        )
+    annotations = {
+        names.RUN_NAME: f"{run.namespace}/{run.name}",
+        names.RUN_UID: run.uid,
+        names.FOLDER: run.directory,
+        **({names.BEST_CHECKPOINT: best.name} if best else {}),
+    }
+    words = (
+        f"The results of DPORun {run.namespace}/{run.name} stay on PersistentVolume {volume} in {run.directory}: "
+        f"its namespace is deleted, and {reason}. docs/runbooks/deleted-namespace.md says how to get them back."
+    )
+    draft.retain(Retain(volume, annotations, words))
+    return words
 
 
 def _why_kept(draft: Draft) -> str | None:

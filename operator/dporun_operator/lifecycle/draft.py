@@ -9,7 +9,7 @@ from dporun_api.v1alpha1.reasons import Reason, traits_of
 from dporun_api.v1alpha1.status import Condition, ConditionType
 from dporun_operator.lifecycle import summary
 from dporun_operator.lifecycle.conditions import INITIAL, complete, transition
-from dporun_operator.lifecycle.plan import Delete, Event, Plan, Unprotect
+from dporun_operator.lifecycle.plan import Delete, Event, Plan, Retain, Unprotect
 from dporun_operator.observed import Observed
 from dporun_operator.run import Manifest, Run
 from dporun_operator.settings import Settings
@@ -41,6 +41,7 @@ class Draft:
         known = {condition.type: condition for condition in run.status.conditions}
         every = complete(known, generation=run.generation, now=now)
         self._conditions = {condition.type: condition for condition in every}
+        self._retain: list[Retain] = []
         self._apply: list[Manifest] = []
         self._create: list[Manifest] = []
         self._optional: list[Manifest] = []
@@ -108,6 +109,10 @@ class Draft:
         """Take our finalizer off a claim."""
         self._unprotect.append(Unprotect(claim, even_if_deleted))
 
+    def retain(self, volume: Retain) -> None:
+        """Keep a PersistentVolume whatever becomes of its claim."""
+        self._retain.append(volume)
+
     def requeue(self, seconds: float) -> None:
         """Look again after ``seconds``, or sooner if another step says so."""
         seconds = max(seconds, 1.0)
@@ -146,6 +151,7 @@ class Draft:
         status.phase = summary.phase(self._conditions, deleting=self.run.deleting)
         status.summary = summary.columns(self.run.spec, status)
         return Plan(
+            retain=tuple(self._retain),
             apply=tuple(self._apply),
             create=tuple(self._create),
             optional=tuple(self._optional),

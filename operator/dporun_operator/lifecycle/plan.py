@@ -1,5 +1,6 @@
 """Plan: everything that one reconciliation wants done, in the order in which it is done."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,8 +26,19 @@ class Unprotect:
 
 
 @dataclass(frozen=True)
+class Retain:
+    """A PersistentVolume to keep although its claim goes."""
+
+    volume: str
+    annotations: Mapping[str, str]
+    """Whose results it holds, and where on it."""
+    message: str
+    """The same, for people."""
+
+
+@dataclass(frozen=True)
 class Event:
-    """Something to report as a Kubernetes Event about the run."""
+    """Something to report as a Kubernetes Event, about the run or its volume."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -37,6 +49,8 @@ class Event:
 class Plan:
     """What to do about a run."""
 
+    retain: tuple[Retain, ...]
+    """PersistentVolumes to keep, before anything else is done."""
     apply: tuple[Manifest, ...]
     """Objects to have, by server-side apply."""
     create: tuple[Manifest, ...]

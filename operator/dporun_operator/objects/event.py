@@ -1,16 +1,18 @@
-"""A Kubernetes Event about a run."""
+"""A Kubernetes Event about a run, or about the volume of its results."""
 
 from datetime import datetime
 from typing import Literal
 
 from dporun_api.text import timestamp
-from dporun_api.v1alpha1 import API_VERSION, KIND
 from dporun_operator import names
-from dporun_operator.run import Manifest, Run
+from dporun_operator.run import Manifest
+
+CLUSTER_SCOPED = "default"
+"""Namespace of Events about objects that have none."""
 
 
 def event_object(
-    run: Run,
+    about: Manifest,
     *,
     type: Literal["Normal", "Warning"],  # noqa: A002  the API's name
     reason: str,
@@ -18,18 +20,19 @@ def event_object(
     unique: str,
     now: datetime,
 ) -> Manifest:
-    """Build the Event; ``unique`` makes its name unlike that of any other Event."""
+    """Build the Event; ``unique`` makes its name unlike that of any other Event.
+
+    ``about`` is any object; of it, apiVersion, kind and the metadata that name it count.
+    """
+    named = {key: about["metadata"][key] for key in ("namespace", "name", "uid") if key in about["metadata"]}
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{run.name[:200]}.{unique}", "namespace": run.namespace},
-        "involvedObject": {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "namespace": run.namespace,
-            "name": run.name,
-            "uid": run.uid,
+        "metadata": {
+            "name": f"{named['name'][:200]}.{unique}",
+            "namespace": named.get("namespace", CLUSTER_SCOPED),
         },
+        "involvedObject": {"apiVersion": about["apiVersion"], "kind": about["kind"], **named},
         "type": type,
         "reason": reason,
         "message": message,

@@ -112,31 +112,6 @@ def test_a_kept_claim_that_was_deleted_keeps_its_data(operator: OperatorProcess,
     kubectl("patch", "pvc", claim, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
 
 
-def test_a_deleted_namespace_lets_an_archived_run_go(operator: OperatorProcess, namespace: str) -> None:
-    finish(namespace)
-    kubectl("delete", "namespace", namespace, "--wait=false")
-    eventually(
-        lambda: not kubectl("get", "ns", namespace, "--ignore-not-found", "-o", "name"), seconds=120, what="gone"
-    )
-    assert operator.metric('dporun_operator_reconciliations_total{result="ok"}') > 0
-
-
-def test_a_deleted_namespace_waits_for_force_release(operator: OperatorProcess, namespace: str) -> None:
-    # The namespace's controller deletes pods first, and looks again after half of their grace period.
-    pod = train(namespace, runPolicy={"gracePeriodSeconds": 30})
-    uid = get("dporun", "demo", namespace)["metadata"]["uid"]
-    claim = f"demo-results-{uid[:8]}"
-    kubectl("delete", "namespace", namespace, "--wait=false")
-    eventually(lambda: "deletionTimestamp" in get("pod", pod, namespace)["metadata"], seconds=60, what="the pod stops")
-    kubelet.stop(namespace, pod)
-    release = f"dporun.io/force-release={uid}"
-    eventually(lambda: release in status(namespace)["message"], seconds=60, what="the way out is named")
-    assert "deletionTimestamp" in get("pvc", claim, namespace)["metadata"]
-    kubectl("annotate", "dporun", "demo", "-n", namespace, release)
-    eventually(lambda: not kubectl("get", "ns", namespace, "--ignore-not-found", "-o", "name"), seconds=90, what="gone")
-    assert operator.metric('dporun_operator_reconciliations_total{result="ok"}') > 0
-
-
 def test_a_deletion_outlives_the_death_of_the_operator(operator: OperatorProcess, namespace: str) -> None:
     pod = train(namespace)
     delete(namespace)

@@ -3,19 +3,21 @@
 import contextlib
 import os
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+import yaml
 
 from dporun_testing.archives import verify
 from dporun_testing.dev_cluster import devcluster
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl
 from dporun_testing.paths import CHART
 from dporun_testing.runbook import follow
-from dporun_testing.stand_in import Playground, give_secret, playground
+from dporun_testing.stand_in import Playground, give_secret, let_go, playground
 
 pytestmark = [
     pytest.mark.cluster,
@@ -185,6 +187,42 @@ def test_operator_gone(place: Playground, tmp_path: Path, s3: Any) -> None:
         kubectl("delete", "dporun", RUN, "-n", place.name, "--wait=false")
         follow("operator-gone", tmp_path, variables(place) | {"OPERATOR_NAMESPACE": SYSTEM, "VALUES": str(values)})
     verify(s3, archive(place, uid))
+
+
+def test_deleted_namespace(place: Playground, tmp_path: Path) -> None:
+    manifest = place.manifest(RUN, training={"epochs": 100})
+    manifest["metadata"]["namespace"] = place.name
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(manifest), encoding="utf-8")
+    start(place, training={"epochs": 100})
+    wait_checkpoint(place)
+    kubectl("delete", "namespace", place.name, "--wait=true", "--timeout=180s")
+    again = f"{place.name}-again"
+    settings = {"NEW_NAMESPACE": again, "IMAGE": os.environ["TRAINER_IMAGE"]}
+    secrets = {"Make the Secrets that it names in the new namespace first.": lambda: give_secret(again)}
+    try:
+        printed = follow("deleted-namespace", tmp_path, variables(place) | settings, acts=secrets)
+        assert "VolumeRetained" in printed
+        with tarfile.open(tmp_path / "recovered.tar") as tar:
+            assert "recovered/adapter_model.safetensors" in tar.getnames()
+        moved = Playground(again)
+        wait(moved, "it goes on", lambda status: "checkpoint-" in status.get("resumedFrom", ""))
+    finally:
+        let_go(again)
+        volume = get("pvc", "recovered", again)["spec"]["volumeName"]
+        kubectl("delete", "namespace", again, "--wait=true", "--timeout=180s")
+        kubectl("delete", "pv", volume, "--wait=false")
+
+
+def test_orphaned_claim(place: Playground, tmp_path: Path) -> None:
+    start(place, training={"epochs": 100})
+    wait_checkpoint(place)
+    kubectl("delete", "dporun", RUN, "-n", place.name, "--wait=false")
+    gone = '{"metadata":{"finalizers":null}}'
+    kubectl("patch", "dporun", RUN, "-n", place.name, "--type=merge", "-p", gone)
+    eventually(lambda: not exists("dporun", RUN, place.name), seconds=60, what="the run is gone without its archive")
+    kubectl("delete", "pods", "-n", place.name, "-l", f"dporun.io/run={RUN}", "--grace-period=0", "--force")
+    printed = follow("orphaned-claim", tmp_path, variables(place))
+    assert "dporun.io/results" in printed
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ STEP = {
     "annotations",
     "deleting",
     "namespace_terminates",
+    "volume",
     "jobs",
     "pods",
     "outcome",
@@ -41,7 +42,19 @@ SENTENCE = re.compile(r"(?:[A-Z0-9]|\S+[./]\S)\S*(?: \S+)*", re.DOTALL)
 """It begins with a capital letter, or with the name of a file or field."""
 UNFINISHED = re.compile(r"\b(None|Reason|null)\b| is (True|False|Unknown)$|\.\.|: ?$|  ")
 """Words of a program that were meant for people, or pieces that were joined badly."""
-THEN = {"create", "delete", "apply", "objects", "status", "conditions", "says", "events", "release"}
+THEN = {
+    "retain",
+    "unprotect",
+    "create",
+    "delete",
+    "apply",
+    "objects",
+    "status",
+    "conditions",
+    "says",
+    "events",
+    "release",
+}
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
@@ -69,6 +82,7 @@ def test_story(path: Path) -> None:
             Observed.of(map(slim, children(step, now)), run, progress=progress, namespace_terminates=terminates),
             refused_pods=step.get("refused_pods", {}),
             refused_objects=step.get("refused_objects", {}),
+            volume=step.get("volume"),
         )
         plan = decide(run, observed, SETTINGS, now)
         check(step["when"], plan, step["then"])
@@ -100,7 +114,8 @@ def reword(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def actions(plan: Plan) -> tuple[Any, ...]:
-    return plan.apply, plan.create, plan.optional, plan.delete, plan.unprotect, plan.delete_run, plan.release
+    done = (plan.retain, plan.apply, plan.create, plan.optional, plan.delete, plan.unprotect)
+    return *done, plan.delete_run, plan.release
 
 
 def children(step: dict[str, Any], now: Any) -> Iterator[dict[str, Any]]:
@@ -122,6 +137,9 @@ def check(when: str, plan: Plan, then: dict[str, Any]) -> None:
     created = [f"{o['kind']}/{o['metadata']['name']}" for o in plan.create]
     deleted = [f"{target.kind}/{target.name}" for target in plan.delete]
     status = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert {volume.volume: volume.annotations for volume in plan.retain} == then.get("retain", {}), when
+    let_go = {claim.claim: "even if deleted" if claim.even_if_deleted else "unless deleted" for claim in plan.unprotect}
+    assert "unprotect" not in then or let_go == then["unprotect"], when
     assert created == then.get("create", []), when
     assert deleted == then.get("delete", []), when
     assert plan.release == then.get("release", False), when
