@@ -60,6 +60,19 @@ class BestCheckpoint(Document):
         return self.path or f"checkpoint-{self.step}"
 
 
+class CheckpointUpload(Document):
+    """The copy of the checkpoints in the archive while training goes on."""
+
+    checkpoint: str | None = Field(None, max_length=64)
+    """Newest checkpoint that is complete in the archive: its folder there."""
+    step: int | None = Field(None, ge=0)
+    """Optimizer step at which it was saved."""
+    time: str | None = Field(None, max_length=32)
+    """When it was complete there, in UTC."""
+    problem: str | None = Field(None, max_length=256)
+    """Why the newest one is not there yet; it is tried again."""
+
+
 class DatasetSummary(Document):
     """Size of the data, and what looks wrong with it."""
 
@@ -214,6 +227,7 @@ class Progress(Position):
     """What is being done, e.g. ``generating 12/60``."""
     metrics: Metrics = Metrics()
     best_checkpoint: BestCheckpoint | None = None
+    checkpoint_upload: CheckpointUpload | None = None
     health: Health | None = None
     resumed_from: str | None = Field(None, max_length=512)
     """Checkpoint from which this attempt went on."""
@@ -242,6 +256,7 @@ class Outcome(Document):
     dataset: DatasetSummary | None = None
     metrics: Metrics | None = None
     best_checkpoint: BestCheckpoint | None = None
+    checkpoint_upload: CheckpointUpload | None = None
     health: Health | None = None
     evaluation: EvaluationSummary | None = None
     verdict: Verdict | None = None

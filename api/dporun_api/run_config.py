@@ -218,6 +218,8 @@ class CheckpointPolicy(Document):
     """auto: an attempt goes on from the newest complete checkpoint; never: it starts again."""
     every_steps: int | None = Field(None, ge=1, le=1000000, examples=[500])
     """Save (and validate) every so many optimizer steps as well as after each epoch."""
+    upload: bool = True
+    """Copy checkpoints to archive.uri while training goes on, so that a lost volume loses nothing that was trained."""
 
 
 class CheckpointConfig(CheckpointPolicy):

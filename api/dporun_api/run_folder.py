@@ -50,6 +50,11 @@ ARCHIVE_OUTCOME = PurePosixPath("archive_outcome.json")
 MANIFEST = PurePosixPath("manifest.json")
 """Of the archive: path, bytes and SHA-256 of every file; written last."""
 
+CHECKPOINT_INDEX = PurePosixPath("checkpoints.json")
+"""In the archive until that is complete: which checkpoints are whole there, with the SHA-256 of every file."""
+CHECKPOINT_UPLOAD = PurePosixPath("checkpoint_upload.json")
+"""On the volume: how far the copy of the checkpoints is."""
+
 # Only on a user's disk (``dporun run --local``).
 
 LOCAL_CONFIG = PurePosixPath("run.json")

@@ -46,6 +46,7 @@ def translate(
         checkpoints=run_config.CheckpointConfig(
             resume=spec.checkpoints.resume,
             every_steps=spec.checkpoints.every_steps,
+            upload=spec.uploads_checkpoints,
             resume_from=source or resume_from.uri if resume_from else None,
         ),
         evaluation=_narrow(run_config.Evaluation, spec.evaluation),

@@ -138,6 +138,7 @@ class Reason(StrEnum):
         "NonFiniteLoss",
         _failure("Lower training.learningRate, or set training.precision: bf16.", exit_code=ExitCode.NON_FINITE),
     )
+    NOT_PREPARED = "NotPrepared", _failure("Model and data are fetched again.", retried=True)
     RENDEZVOUS = "Rendezvous", _failure(retried=True)
     STALLED = (
         "Stalled",

@@ -270,7 +270,7 @@ class Archive(run_config.ArchiveTarget, Immutable):
     secret_ref: SecretReference | None = None
     """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
     service_account_name: Name | None = Field(None, examples=["dporun-archiver"])
-    """ServiceAccount with a cloud identity (such as IRSA) that may write to the bucket."""
+    """ServiceAccount with a cloud identity (such as IRSA) for the bucket; checkpoints are not uploaded with it."""
     retry_for_seconds: int = Field(259200, ge=0, le=31536000, examples=[3600])
     """Seconds for which archiving is retried before the run fails; a deleted run is retried without end."""
 
@@ -384,6 +384,15 @@ class DPORunSpec(Immutable):
     def processes_per_node(self) -> int:
         """Training processes per pod: as asked for, or one per GPU, or one."""
         return self.distributed.processes_per_node or self.resources.gpus_per_node or 1
+
+    @property
+    def uploads_checkpoints(self) -> bool:
+        """Whether the training pods copy checkpoints to the archive.
+
+        They do not with a ServiceAccount: its identity would be that of everything in the pod, and where it does not
+        exist, no pod would start.
+        """
+        return self.checkpoints.upload and self.archive is not None and self.archive.service_account_name is None
 
     @property
     def gpus(self) -> int:

@@ -159,6 +159,8 @@ class DPORunStatus(Document):
     """The newest training metrics."""
     best_checkpoint: results.BestCheckpoint | None = None
     """The checkpoint with the lowest validation loss."""
+    checkpoint_upload: results.CheckpointUpload | None = None
+    """The copy of the checkpoints in the archive while training goes on."""
     resumed_from: str | None = Field(None, max_length=512)
     """Checkpoint from which the current attempt went on."""
     dataset: results.DatasetSummary | None = None

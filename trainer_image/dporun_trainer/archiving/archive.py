@@ -4,16 +4,17 @@ import datetime
 import hashlib
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
 from dporun_api.archive_policy import skip_reason
 from dporun_api.results import ArchiveResult, Outcome, OutcomeState, Stage
-from dporun_api.run_config import ArchiveTarget, RunConfig
+from dporun_api.run_config import ArchiveTarget, Identity, RunConfig
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.archiving.uploaded import read_index, remove_uploaded
 from dporun_trainer.archiving.verification import content_of, find_damaged, listing
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
@@ -61,15 +62,21 @@ def archive(
         succeeded=ended is not None and ended.state is OutcomeState.SUCCEEDED,
         passed=verdict is not None and verdict.passed,
     )
+    store = open_archive(config.archive, config.run)
     if skipped is not None:
+        if ended is not None and ended.state is OutcomeState.SUCCEEDED:
+            remove_uploaded(store, config.run)
         return _done(f"not archived: {skipped}; {_prune(folder, ended)}")
-    store = _open(config, config.archive)
     before = folder.manifest.read()
     stored = store.read(MANIFEST)
-    _refuse_foreign(config, store, stored, before)
+    refuse_foreign(config.run, store, stored, before)
     contents = _read(folder, config.archive)
     _send(store, folder, contents)
-    files = _archived_before(store, stored, _listed(contents)) | _listed(contents)
+    files = _listed(contents)
+    known = [*Manifest.model_validate_json(stored).files] if stored is not None else []
+    if not _has_adapter(files):
+        known += _best_uploaded(store, config.run)
+    files = _still_there(store, known, files) | files
     manifest = _manifest(config, folder, files, before or _parse(stored))
     result = _commit(config, folder, store, manifest, before)
     message = f"archived {result.files} files ({size(result.bytes)}) in {result.uri}; {_prune(folder, ended)}"
@@ -82,11 +89,11 @@ def _verify(config: RunConfig, target: ArchiveTarget, folder: RunFolder, expecte
 
     Whether the run was to be archived, and which checkpoints nobody needs, was decided when that was done.
     """
-    store = _open(config, target)
+    store = open_archive(target, config.run)
     copy = folder.manifest.read()
     stored = store.read(MANIFEST)
     if (found := _parse(stored)) is not None:
-        _refuse_foreign(config, store, stored, copy)
+        refuse_foreign(config.run, store, stored, copy)
     else:  # it was ours, and is damaged or gone
         stored = None
     contents = _read(folder, target)
@@ -107,8 +114,9 @@ def _verify(config: RunConfig, target: ArchiveTarget, folder: RunFolder, expecte
     return _done(message, result)
 
 
-def _open(config: RunConfig, target: ArchiveTarget) -> Store:
-    return open_store(target.uri, name=config.run.directory, endpoint=target.endpoint, region=target.region)
+def open_archive(target: ArchiveTarget, run: Identity) -> Store:
+    """Open the run's folder in the archive; see open_store for what it raises."""
+    return open_store(target.uri, name=run.directory, endpoint=target.endpoint, region=target.region)
 
 
 def _read(folder: RunFolder, target: ArchiveTarget) -> dict[str, Content]:
@@ -161,12 +169,22 @@ def _send_one(store: Store, name: str, path: Path, content: Content, meter: Mete
     )
 
 
-def _archived_before(store: Store, stored: bytes | None, files: dict[str, ManifestFile]) -> dict[str, ManifestFile]:
+def _best_uploaded(store: Store, run: Identity) -> Sequence[ManifestFile]:
+    """Files of the best checkpoint that was uploaded while the run trained."""
+    best = read_index(store, run).best
+    return best.files if best else ()
+
+
+def _still_there(
+    store: Store, known: Iterable[ManifestFile], files: dict[str, ManifestFile]
+) -> dict[str, ManifestFile]:
     """Files that the archive already has and that are no longer here, such as checkpoints that were pruned since."""
-    if stored is None:
-        return {}
-    missing = [file for file in Manifest.model_validate_json(stored).files if file.path not in files]
+    missing = [file for file in known if file.path not in files]
     return {file.path: file for file in missing if store.holds(file.path, content_of(file))}
+
+
+def _has_adapter(files: Iterable[str]) -> bool:
+    return any(PurePosixPath(name).name == ADAPTER_WEIGHTS for name in files)
 
 
 def _manifest(
@@ -214,28 +232,39 @@ def _commit(
         stored = store.read(MANIFEST)
         if stored != data:
             if not mended or _parse(stored) is not None:
-                _refuse_foreign(config, store, stored, before)
+                refuse_foreign(config.run, store, stored, before)
             store.replace(MANIFEST, data)
     if store.read(MANIFEST) != data:
         raise RunError(Reason.ARCHIVE_FAILED, f"{store.uri}/{MANIFEST} was changed by somebody else meanwhile")
     store.clean()  # only now: what an interrupted upload has left was continued, as far as it was of use
+    paths = [file.path for file in manifest.files]
+    if _has_adapter(paths):  # else what was uploaded while the run trained may be all that is left of it
+        remove_uploaded(store, config.run, keep=paths)
     folder.progress.update(stage=Stage.DONE, detail=None)
     return ArchiveResult(
         uri=store.uri,
         manifest_sha256=hashlib.sha256(data).hexdigest(),
         files=len(manifest.files),
         bytes=sum(file.bytes for file in manifest.files),
-        adapter=any(PurePosixPath(file.path).name == ADAPTER_WEIGHTS for file in manifest.files),
+        adapter=_has_adapter(paths),
         mended=mended,
     )
 
 
-def _refuse_foreign(config: RunConfig, store: Store, stored: bytes | None, before: Manifest | None) -> None:
-    """Raise when the archive's folder belongs to another run: nothing of that one may be overwritten."""
+def refuse_foreign(run: Identity, store: Store, stored: bytes | None, before: Manifest | None) -> None:
+    """Raise when the archive's folder belongs to another run: nothing of that one may be overwritten.
+
+    Args:
+        run: whose the folder should be.
+        store: the archive.
+        stored: its manifest.
+        before: the manifest that the run's own volume has.
+
+    """
     if stored is None:
         return
     found = _parse(stored)
-    if found is not None and (found == before or (found.run == config.run and config.run.uid is not None)):
+    if found is not None and (found == before or (found.run == run and run.uid is not None)):
         return
     whose = f"the run {found.run.name} ({found.run.uid or 'local'})" if found else "something else"
     raise RunError(

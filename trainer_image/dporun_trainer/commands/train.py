@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 from dporun_api.pod import NODE_INDEX_VARIABLE, STATUS_PORT
@@ -12,12 +13,16 @@ from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.cgroup import oom_kills
 from dporun_trainer.commands.shared import add_run_arguments, run_command
+from dporun_trainer.commands.uploads import fetch, uploading
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.signals import on_stop
 from dporun_trainer.training.launch import node_rank, offline, run_process, train
 from dporun_trainer.training.status_server import serve
+
+_LAST_UPLOAD_SECONDS = 60.0
+_EXIT_SECONDS = 5.0
 
 TRAIN_PROCESS = "dporun_trainer.commands.train_process"
 FINISH = "dporun_trainer.commands.finish"
@@ -56,17 +61,49 @@ def launch(config: RunConfig, config_path: Path, folder: RunFolder, *, port: int
     """
     prepared = folder.load_prepared()
     node = node_rank(os.environ, config)
-    stop = threading.Event()
+    if node == 0 and not folder.is_trained:
+        folder.progress.update(stage=Stage.LOADING, detail=None)
+        if (too_early := fetch(config, folder)) is not None:
+            return too_early
+    stop = Stop(config.grace_period_seconds)
     with on_stop(stop.set), serve(folder.path, port if node == 0 else 0):
-        if not folder.is_trained:
-            if node == 0:
-                folder.progress.update(stage=Stage.LOADING, detail=None)
-            outcome = train(config, arguments_of(TRAIN_PROCESS, config_path, folder), node=node, stop=stop)
-            if outcome.state is not OutcomeState.SUCCEEDED:
-                return _with_progress(outcome, folder, prepared)
         if node > 0:
-            return Outcome(state=OutcomeState.SUCCEEDED, message="Training finished; node 0 evaluates and reports.")
-        return _with_progress(_finish(config_path, folder, stop), folder, prepared)
+            message = "Training finished; node 0 evaluates and reports."
+            done = Outcome(state=OutcomeState.SUCCEEDED, message=message)
+            return _train(config, config_path, folder, node, stop) or done
+        with uploading(config, config_path, folder) as uploads:
+            ended = _train(config, config_path, folder, node, stop) or _finish(config_path, folder, stop)
+            if ended.state is not OutcomeState.SUCCEEDED:  # else the archive follows at once
+                uploads.finish(stop.seconds_left())
+    return _with_progress(ended, folder, prepared)
+
+
+class Stop(threading.Event):
+    """Set when the pod is asked to stop."""
+
+    def __init__(self, grace_seconds: float):
+        super().__init__()
+        self._grace_seconds = grace_seconds
+        self._ends: float | None = None
+
+    def set(self) -> None:
+        """Ask to stop."""
+        if self._ends is None:
+            self._ends = time.monotonic() + self._grace_seconds - _EXIT_SECONDS
+        super().set()
+
+    def seconds_left(self) -> float:
+        """Seconds that are left for a last upload once everything else has ended."""
+        left = _LAST_UPLOAD_SECONDS if self._ends is None else self._ends - time.monotonic()
+        return max(min(left, _LAST_UPLOAD_SECONDS), 0.0)
+
+
+def _train(config: RunConfig, config_path: Path, folder: RunFolder, node: int, stop: threading.Event) -> Outcome | None:
+    """Train, unless that is done; how training ended, if not well."""
+    if folder.is_trained:
+        return None
+    outcome = train(config, arguments_of(TRAIN_PROCESS, config_path, folder), node=node, stop=stop)
+    return None if outcome.state is OutcomeState.SUCCEEDED else outcome
 
 
 def arguments_of(module: str, config_path: Path, folder: RunFolder) -> list[str]:
@@ -100,6 +137,7 @@ def _with_progress(outcome: Outcome, folder: RunFolder, prepared: Prepared) -> O
         "dataset": prepared.dataset,
         "metrics": snapshot.metrics,
         "best_checkpoint": snapshot.best_checkpoint,
+        "checkpoint_upload": folder.checkpoint_upload.read(),
         "health": snapshot.health,
     }
     return outcome.model_copy(update={name: value for name, value in known.items() if getattr(outcome, name) is None})

@@ -9,6 +9,7 @@ file                              written by                     read by
 ``checkpoint-N/``                 train                          train (resume), archive, diagnose
 ``checkpoint-N/COMPLETE``         train, last                    train, archive
 ``checkpoint-N/ledger_R.json``    train, each process            train (resume)
+``checkpoint_upload.json``        train, its upload process      train, which starts it; status server
 ``training_config.json``          train, at the start            report, diagnose, evaluate
 ``log_history.jsonl``             train, appended                finish (diagnosis), diagnose, report
 ``runs/``                         train                          TensorBoard

@@ -1,7 +1,9 @@
 """Checkpoints of a run: which are complete, which is best, which stay. Plain files and pure decisions, no torch."""
 
+import contextlib
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,14 @@ from dporun_api import run_folder as names
 from dporun_api.document import Document, Finite
 from dporun_api.files import sync_file, sync_folder, write_text
 from dporun_api.results import BestCheckpoint
+
+_HELD = ".held"
+_ADOPTED = ".adopted"
+"""Folders of checkpoints on their way out and in; what is hidden is never archived."""
+
+
+class DamagedError(Exception):
+    """What should be a checkpoint is none."""
 
 
 class Marker(Document):
@@ -39,6 +49,10 @@ class Checkpoint:
     def step(self) -> int:
         """Optimizer step at which it was saved."""
         return self.marker.step
+
+    def files(self) -> list[str]:
+        """Its files, relative to its folder, the marker last."""
+        return [*sorted(self.marker.files), names.COMPLETE]
 
     def summary(self) -> BestCheckpoint:
         """Describe it for Progress and Outcome."""
@@ -85,6 +99,46 @@ class Checkpoints:
     def newest(self) -> Checkpoint | None:
         """The complete checkpoint to resume from."""
         return newest_complete(self.complete())
+
+    @contextlib.contextmanager
+    def held(self, checkpoint: Checkpoint) -> Iterator[Path]:
+        """Give a checkpoint's files a second name while the block runs, so that they stay whoever prunes it.
+
+        Yields:
+            The folder to read them from; the checkpoint's own where the file system has no hard links.
+
+        """
+        place = self._directory / _HELD / checkpoint.path.name
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            try:
+                shutil.copytree(checkpoint.path, place, copy_function=os.link)
+            except OSError:
+                place = checkpoint.path
+            yield place
+        finally:
+            shutil.rmtree(self._directory / _HELD, ignore_errors=True)
+
+    def adopt(self, step: int, fill: Callable[[Path], None]) -> None:
+        """Have ``fill`` write the files of a checkpoint that is not here; it appears whole or not at all.
+
+        Raises:
+            DamagedError: they are no complete checkpoint of ``step``; or what ``fill`` raises.
+
+        """
+        place = self._directory / _ADOPTED
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        try:
+            fill(place)
+            if _read(place, step) is None:
+                raise DamagedError(f"the files of {self.folder(step).name} are no complete checkpoint")
+            if self.folder(step).exists():
+                discard(self.folder(step))
+            place.rename(self.folder(step))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        sync_folder(self._directory)
 
     def prune(self, *, running: bool) -> list[Path]:
         """Delete what ``to_delete`` names; the marker goes first, so that a half-deleted checkpoint is a torn one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dporun_api import run_folder as names
-from dporun_api.results import Health, Outcome, Verdict
+from dporun_api.results import CheckpointUpload, Health, Outcome, Verdict
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import ProgressFile
@@ -79,6 +79,7 @@ class RunFolder:
         self.report_png = path / names.REPORT_PNG
         self.model_card = path / names.MODEL_CARD
 
+        self.checkpoint_upload = JsonFile(path / names.CHECKPOINT_UPLOAD, CheckpointUpload, exclude_none=True)
         self.progress = ProgressFile(path / names.PROGRESS)
         self.prepare_outcome = self._outcome(names.PREPARE_OUTCOME.name)
         self.outcome = self._outcome(names.OUTCOME.name)
@@ -107,13 +108,13 @@ class RunFolder:
             return self.prepared.load()
         except FileNotFoundError as error:
             raise RunError(
-                Reason.TRAINER_ERROR,
-                f"{path} is missing: prepare has not finished for this run",
+                Reason.NOT_PREPARED,
+                f"{path} is missing: prepare has not finished for this run, or its volume is another one",
                 hint="Run `dporun-trainer prepare` with the same --config and --root first.",
             ) from error
         except ValidationError as error:
             raise RunError(
-                Reason.TRAINER_ERROR,
+                Reason.NOT_PREPARED,
                 f"{path} cannot be read: {error}",
                 hint="It was written by another version of dporun-trainer; delete it and run prepare again.",
             ) from error

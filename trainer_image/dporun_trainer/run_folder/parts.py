@@ -23,7 +23,12 @@ _FILES = {
     str(names.REPORT_HTML): ArchiveContent.EVALUATION,
     str(names.REPORT_PNG): ArchiveContent.EVALUATION,
 }
-_OF_THE_VOLUME = {str(names.MANIFEST), str(names.PROGRESS), str(names.ARCHIVE_OUTCOME)}
+_OF_THE_VOLUME = {
+    str(names.MANIFEST),
+    str(names.PROGRESS),
+    str(names.ARCHIVE_OUTCOME),
+    str(names.CHECKPOINT_UPLOAD),
+}
 
 
 def select(paths: Sequence[str], include: tuple[ArchiveContent, ...], best: str | None) -> list[str]:

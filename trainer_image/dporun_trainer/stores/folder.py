@@ -1,5 +1,6 @@
 """A folder of this computer as a Store, for runs without a cluster."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -74,6 +75,16 @@ class FolderStore:
         """Write a small file, replacing what is there."""
         self._write(name, data).replace(self._root / name)
         sync_folder((self._root / name).parent)
+
+    def delete(self, name: str) -> None:
+        """Delete a file, and its folder when that is empty then."""
+        path = self._root / name
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._failure(error) from error
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
     def clean(self) -> None:
         """Remove what interrupted copies have left."""

@@ -181,6 +181,13 @@ class S3Store:
         with self._explained("write", name):
             self._put(name, data)
 
+    def delete(self, name: str) -> None:
+        """Delete an object; S3 does not mind when there is none."""
+        try:
+            self._client.delete_object(**self._at(name))
+        except (BotoCoreError, ClientError) as error:
+            self._fail(error, "delete", name)
+
     def clean(self) -> None:
         """Abort uploads in parts below the prefix that were never completed; their parts cost money unseen."""
         with self._explained("list the uploads of"):

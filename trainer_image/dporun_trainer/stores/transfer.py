@@ -102,6 +102,9 @@ class Store(Protocol):
     def replace(self, name: str, data: bytes) -> None:
         """Store a small file, replacing what is there."""
 
+    def delete(self, name: str) -> None:
+        """Delete a file; that there is none is no error."""
+
     def clean(self) -> None:
         """Remove what uploads that were killed have left, and that no later upload has completed."""
 

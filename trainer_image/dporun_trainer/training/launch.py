@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dporun_api.pod import MAIN_ADDRESS_VARIABLE, NODE_INDEX_VARIABLE, RENDEZVOUS_PORT
+from dporun_api.pod import MAIN_ADDRESS_VARIABLE, NODE_INDEX_VARIABLE, RENDEZVOUS_PORT, SecretPrefix
 from dporun_api.results import Outcome
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
@@ -76,7 +76,7 @@ def training_environment(config: RunConfig, environment: Mapping[str, str], ends
 
 
 def offline(environment: Mapping[str, str]) -> dict[str, str]:
-    """Environment of a process that uses what prepare fetched without network access."""
+    """Environment of a process that uses what prepare fetched, without network access and without a cloud's keys."""
     fixed = {
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
@@ -86,7 +86,8 @@ def offline(environment: Mapping[str, str]) -> dict[str, str]:
         "TQDM_DISABLE": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    return {**environment, **fixed} | ({} if has_gpu() else {"DS_ACCELERATOR": "cpu"})
+    kept = {name: value for name, value in environment.items() if not name.startswith((SecretPrefix.ARCHIVE, "AWS_"))}
+    return {**kept, **fixed} | ({} if has_gpu() else {"DS_ACCELERATOR": "cpu"})
 
 
 def has_gpu() -> bool:

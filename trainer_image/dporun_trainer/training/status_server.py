@@ -41,11 +41,13 @@ def serve(directory: Path, port: int, *, host: str = "", heartbeat_limit: float 
     if port == 0:
         yield 0
         return
-    progress = RunFolder(directory).progress
+    folder = RunFolder(directory)
 
     class Handler(_Handler):
         def answer(self) -> tuple[HTTPStatus, str, str]:
-            return respond(self.path.partition("?")[0], progress.read(), time.time(), heartbeat_limit)
+            upload = {"checkpoint_upload": folder.checkpoint_upload.read()}  # by a process of its own
+            progress = folder.progress.read().model_copy(update=upload)
+            return respond(self.path.partition("?")[0], progress, time.time(), heartbeat_limit)
 
     server = ThreadingHTTPServer((host, max(port, 0)), Handler)
     server.daemon_threads = True
