@@ -40,7 +40,7 @@ def upload_checkpoints(store: Store, folder: RunFolder, run: Identity) -> Checkp
     newest, best = folder.checkpoints.newest(), folder.checkpoints.best()
     if newest is None or best is None:
         return index
-    for checkpoint in (newest, best):
+    for checkpoint in {newest.step: newest, best.step: best}.values():
         uploaded = _upload(store, folder, checkpoint, index.get(checkpoint.step))
         if index.get(checkpoint.step) != uploaded:
             index = index.having(uploaded)
