@@ -13,6 +13,9 @@ import pytest
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import training
 from dporun_testing.training import a_config, attempt, stop_at_step
+from dporun_trainer.archiving.archive import open_archive
+from dporun_trainer.archiving.upload import upload_checkpoints
+from dporun_trainer.commands.uploads import fetch
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder, checkpoints
 from dporun_trainer.run_folder.checkpoints import Checkpoints
@@ -208,15 +211,39 @@ def test_resume_never_starts_again(stopped: Path) -> None:
 
 
 def test_tensorboard_shows_one_continuous_run(stopped: Path, uninterrupted: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     (stopped / "checkpoint-6" / "COMPLETE").unlink()  # so that steps 5 and 6 are made, and written, a second time
     attempt(a_config(training=EVERY_THREE), stopped)
+    same_curves(stopped, uninterrupted)
+
+
+def same_curves(one: Path, other: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     for run, tags in (("train", ("loss", "optimizer/learning_rate", "rewards/margin")), ("validation", ("loss",))):
-        ours, theirs = (EventAccumulator(str(one / "runs" / run)).Reload() for one in (stopped, uninterrupted))
+        ours, theirs = (EventAccumulator(str(folder / "runs" / run)).Reload() for folder in (one, other))
         for tag in tags:
             shown = [(event.step, event.value) for event in ours.Scalars(tag)]
             assert shown == [(event.step, event.value) for event in theirs.Scalars(tag)], (run, tag)
+
+
+def test_a_lost_volume_costs_nothing_that_was_uploaded(
+    stopped: Path, uninterrupted: Path, model: Path, tmp_path: Path, bucket: str
+) -> None:
+    """All that an attempt needs to go on exactly comes from the archive; the inputs are prepared again."""
+    config = a_config(training=EVERY_THREE, archive={"uri": f"s3://{bucket}/runs"})
+    store = open_archive(config.archive, config.run)
+    upload_checkpoints(store, RunFolder(stopped), config.run)
+    shutil.rmtree(stopped)
+    directory = training.prepare(config, tmp_path / "new", model)
+    assert fetch(config, RunFolder(directory)) is None
+    trainer = attempt(config, directory)
+    assert trainer.run.resumed.step == 6
+    assert training.history(directory) == training.history(uninterrupted)
+    assert training.adapter_difference(directory / "final", uninterrupted / "final") == 0
+    ours, theirs = (json.loads((one / "training_metrics.json").read_text()) for one in (directory, uninterrupted))
+    for name in ("train_loss", "eval_loss", "best_step", "num_tokens"):
+        assert ours[name] == theirs[name], name
+    same_curves(directory, uninterrupted)
 
 
 @pytest.fixture

@@ -50,19 +50,29 @@ class Charts(TrainerCallback):
         root, resumed = trainer.run.folder.tensorboard, trainer.run.resumed
         # What an attempt wrote after the checkpoint it was resumed from never happened.
         purge = None if resumed is None else resumed.step + 1
+        self._lost = resumed is not None and not root.is_dir()
         self._train = SummaryWriter(str(root / "train"), purge_step=purge)
         self._validation = SummaryWriter(str(root / "validation"), purge_step=purge)
         self._train.add_custom_scalars(LAYOUT)
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Draw the curves anew up to the checkpoint, where a volume was lost and they with it."""
+        if self._lost:
+            for entry in state.log_history:
+                self._add(entry, entry["step"])
+
+    def _add(self, logs: Mapping[str, Any], step: int) -> SummaryWriter:
+        writer = self._validation if "eval_loss" in logs else self._train
+        for tag, value in scalars(logs).items():
+            writer.add_scalar(tag, value, step)
+        return writer
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Mapping[str, Any], **_: Any) -> None:
         """Add a log entry's metrics to their charts."""
         if "train_runtime" in logs:
             return
-        validation = "eval_loss" in logs
-        writer = self._validation if validation else self._train
-        for tag, value in scalars(logs).items():
-            writer.add_scalar(tag, value, state.global_step)
-        if not validation:
+        writer = self._add(logs, state.global_step)
+        if writer is self._train:
             if self._reporter.samples_per_second is not None:
                 writer.add_scalar(_PAIRS_PER_SECOND, self._reporter.samples_per_second, state.global_step)
             writer.add_scalar(_PEAK_MEMORY, peak_memory() / 2**30, state.global_step)
