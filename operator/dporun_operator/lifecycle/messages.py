@@ -47,6 +47,8 @@ def training(draft: Draft, attempt: int) -> str:
     words = [sentence(", ".join(parts))]
     if problem := _health_problem(draft.status.health):
         words.append(problem)
+    if draft.status.checkpoint_upload and draft.status.checkpoint_upload.problem:
+        words.append(f"Checkpoints cannot be uploaded now: {sentence(draft.status.checkpoint_upload.problem)}")
     if draft.run.spec.tensorboard.enabled and not draft.observed.refused_objects:
         words.append(f"TensorBoard: {port_forward(draft.run)}")
     return " ".join(words)

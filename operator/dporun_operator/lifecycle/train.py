@@ -58,7 +58,8 @@ def _stop_earlier_attempts(draft: Draft, attempt: int) -> bool:
 
 
 def _start(draft: Draft, attempt: int) -> None:
-    draft.create(train_job(draft.run, draft.settings, attempt))
+    uploaded = draft.status.checkpoint_upload
+    draft.create(train_job(draft.run, draft.settings, attempt, uploaded=uploaded.step if uploaded else None))
     for old in draft.observed.jobs_of(Component.TRAIN):
         if old.attempt < attempt - 1:
             draft.delete("Job", old.name)
@@ -135,6 +136,7 @@ def _record_progress(draft: Draft, progress: Progress) -> None:
     status.progress = _progress_status(progress, status.progress, draft.now)
     status.metrics = progress.metrics
     status.best_checkpoint = progress.best_checkpoint or status.best_checkpoint
+    status.checkpoint_upload = progress.checkpoint_upload or status.checkpoint_upload
     status.resumed_from = progress.resumed_from or status.resumed_from
     _record_health(draft, progress.health)
     if progress.stage in {Stage.EVALUATING, Stage.REPORTING}:
@@ -175,6 +177,7 @@ def _record(draft: Draft, outcome: Outcome) -> None:
     status = draft.status
     status.metrics = outcome.metrics or status.metrics
     status.best_checkpoint = outcome.best_checkpoint or status.best_checkpoint
+    status.checkpoint_upload = outcome.checkpoint_upload or status.checkpoint_upload
     status.evaluation = outcome.evaluation or status.evaluation
     status.verdict = outcome.verdict or status.verdict
     status.dataset = outcome.dataset or status.dataset

@@ -41,6 +41,7 @@ def container(
     *,
     environment: Mapping[str, str] = MappingProxyType({}),
     secrets: Mapping[SecretPrefix, SecretReference | None] = MappingProxyType({}),
+    optional_secrets: Mapping[SecretPrefix, SecretReference | None] = MappingProxyType({}),
     mounts: Sequence[Manifest] = (),
     read_only_results: bool = False,
 ) -> Manifest:
@@ -53,14 +54,16 @@ def container(
         environment: variables.
         secrets: each becomes variables whose names begin with its prefix, so that the same key of two Secrets does
             not clash.
+        optional_secrets: likewise, but the container starts without those that do not exist.
         mounts: besides the results and /tmp.
         read_only_results: whether the container may only read the results.
 
     """
     variables = {"HOME": _TEMPORARY_FOLDER, **environment}
     sources = [
-        {"prefix": prefix.value, "secretRef": {"name": secret_ref.name}}
-        for prefix, secret_ref in secrets.items()
+        {"prefix": prefix.value, "secretRef": {"name": secret_ref.name, **optional}}
+        for some, optional in ((secrets, {}), (optional_secrets, {"optional": True}))
+        for prefix, secret_ref in some.items()
         if secret_ref
     ]
     results = {"name": _RESULTS_VOLUME, "mountPath": str(RESULTS_MOUNT)}

@@ -7,7 +7,16 @@ podFailurePolicy only make its condition say why it failed, which outlives the p
 
 from collections.abc import Mapping
 
-from dporun_api.pod import MAIN_ADDRESS_VARIABLE, PROGRAM, STATUS_PORT, Command, ExitCode, arguments
+from dporun_api.pod import (
+    MAIN_ADDRESS_VARIABLE,
+    PROGRAM,
+    STATUS_PORT,
+    UPLOADED_STEP_VARIABLE,
+    Command,
+    ExitCode,
+    SecretPrefix,
+    arguments,
+)
 from dporun_operator import names
 from dporun_operator.names import Component
 from dporun_operator.objects import pod, tensorboard
@@ -19,10 +28,18 @@ _SHARED_MEMORY_VOLUME = "shm"
 _EXPLAINED = tuple(code for code in ExitCode if code not in {ExitCode.OK, ExitCode.ERROR})
 
 
-def train_job(run: Run, settings: Settings, attempt: int) -> Manifest:
-    """Build the Job of ``attempt``, counted from 1."""
+def train_job(run: Run, settings: Settings, attempt: int, *, uploaded: int | None = None) -> Manifest:
+    """Build the Job of ``attempt``, counted from 1.
+
+    Args:
+        run: the run.
+        settings: the operator's.
+        attempt: which one.
+        uploaded: step of the newest checkpoint that is known to be in the archive.
+
+    """
     spec = run.spec
-    nodes = spec.distributed.nodes
+    nodes, uploads = spec.distributed.nodes, spec.uploads_checkpoints
     shared_memory = {"medium": "Memory", "sizeLimit": spec.resources.shm_size}
     container = pod.container(
         run,
@@ -33,7 +50,12 @@ def train_job(run: Run, settings: Settings, attempt: int) -> Manifest:
             "resources": _resources(run, settings),
             "ports": [{"name": "status", "containerPort": STATUS_PORT}],
         },
-        environment={MAIN_ADDRESS_VARIABLE: main_address(run, attempt)} if nodes > 1 else {},
+        environment={
+            **({MAIN_ADDRESS_VARIABLE: main_address(run, attempt)} if nodes > 1 else {}),
+            **({UPLOADED_STEP_VARIABLE: str(uploaded)} if uploaded is not None else {}),
+        },
+        # For the process that uploads checkpoints; that there is no such Secret must not keep training from starting.
+        optional_secrets={SecretPrefix.ARCHIVE: spec.archive.secret_ref} if spec.archive and uploads else {},
         mounts=[pod.config_mount(), {"name": _SHARED_MEMORY_VOLUME, "mountPath": "/dev/shm"}],  # noqa: S108
     )
     template = pod.template(

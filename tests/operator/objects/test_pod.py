@@ -155,10 +155,38 @@ def test_only_the_pod_that_needs_a_secret_has_it() -> None:
     }
     assert secrets == {
         "prepare": ["MODEL_hub", "DATASET_data"],
-        "train": [],
+        "train": ["ARCHIVE_vault"],
         "archive": ["ARCHIVE_vault"],
         "tensorboard": [],
     }
+
+
+def test_training_starts_without_the_secret_of_the_archive() -> None:
+    archive = {"uri": "s3://bucket/runs", "secretRef": {"name": "vault"}}
+    (container,) = pod(train_job(a_run({"archive": archive}), SETTINGS, 1))["containers"]
+    assert container["envFrom"] == [{"prefix": "ARCHIVE_", "secretRef": {"name": "vault", "optional": True}}]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"archive": {"uri": "s3://bucket/runs", "secretRef": {"name": "vault"}}, "checkpoints": {"upload": False}},
+        {"archive": {"uri": "s3://bucket/runs", "serviceAccountName": "archiver"}},
+        {},
+    ],
+)
+def test_training_gets_no_key_where_nothing_is_uploaded(spec: dict[str, Any]) -> None:
+    run = a_run(spec)
+    template = pod(train_job(run, SETTINGS, 1))
+    assert "envFrom" not in template["containers"][0]
+    assert "serviceAccountName" not in template
+    config = RunConfig.model_validate_json(config_map(run, SETTINGS)["data"]["run.json"])
+    assert not config.checkpoints.upload
+
+
+def test_an_attempt_knows_what_was_uploaded() -> None:
+    (container,) = pod(train_job(a_run(), SETTINGS, 2, uploaded=40))["containers"]
+    assert {"name": "DPORUN_UPLOADED_STEP", "value": "40"} in container["env"]
 
 
 def test_the_archive_pod_may_have_an_identity_of_its_own() -> None:

@@ -62,6 +62,12 @@ def test_the_processes_are_offline_and_have_time_to_save() -> None:
     assert 60 <= int(made["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < 120
 
 
+def test_the_processes_hold_no_keys_of_a_cloud() -> None:
+    keys = {"ARCHIVE_AWS_SECRET_ACCESS_KEY": "s", "AWS_SECRET_ACCESS_KEY": "s", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}
+    made = launch.training_environment(a_config(), {**keys, "HOME": "/home/trainer"}, Path("ends"))
+    assert not keys.keys() & made.keys()
+
+
 @pytest.mark.parametrize("index", ["2", "-1", "x"])
 def test_a_pod_that_is_none_of_the_nodes_is_refused(index: str) -> None:
     with pytest.raises(RunError, match="JOB_COMPLETION_INDEX"):

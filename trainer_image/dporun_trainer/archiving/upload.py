@@ -17,7 +17,7 @@ from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.checkpoint_index import CHECKPOINT_INDEX, CheckpointIndex, UploadedCheckpoint
 from dporun_trainer.run_folder.checkpoints import Checkpoint, DamagedError
 from dporun_trainer.run_folder.manifest import MANIFEST, ManifestFile
-from dporun_trainer.stores.transfer import Content, Store
+from dporun_trainer.stores.transfer import Content, DamagedFileError, Store
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ def upload_checkpoints(store: Store, folder: RunFolder, run: Identity) -> Checkp
     if kept != index:
         write_index(store, kept)
     if kept != before:
+        store.clean()
         remove_uploaded(
             store, run, keep={CHECKPOINT_INDEX, *(file.path for one in kept.checkpoints for file in one.files)}
         )
@@ -106,7 +107,7 @@ def fetch_checkpoints(store: Store, folder: RunFolder, checkpoints: Iterable[Upl
     for one in checkpoints:
         try:
             folder.checkpoints.adopt(one.step, functools.partial(_download, store, one))
-        except DamagedError as error:
+        except (DamagedError, DamagedFileError) as error:
             log.warning("%s is left where it is: %s", one.name, error)
         else:
             log.info("fetched %s from %s", one.name, store.uri)
@@ -114,6 +115,5 @@ def fetch_checkpoints(store: Store, folder: RunFolder, checkpoints: Iterable[Upl
 
 def _download(store: Store, checkpoint: UploadedCheckpoint, place: Path) -> None:
     for file in checkpoint.files:
-        found = store.download(file.path, place / file.path.removeprefix(f"{checkpoint.name}/"), lambda _: None)
-        if found != file.sha256:
-            raise DamagedError(f"the SHA-256 of {store.uri}/{file.path} is {found} and should be {file.sha256}")
+        path = place / file.path.removeprefix(f"{checkpoint.name}/")
+        store.download(file.path, path, lambda _: None, file.sha256)

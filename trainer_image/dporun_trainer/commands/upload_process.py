@@ -58,7 +58,7 @@ def keep_uploading(archive: ArchiveTarget, run: Identity, folder: RunFolder, sto
         if found != done:
             try:
                 if store is None:
-                    store = _open(archive, run)
+                    store = open_archive(archive, run)
                 _report(folder, upload_checkpoints(store, folder, run))
                 log.log(logging.INFO if failures else logging.DEBUG, "checkpoints are uploaded")
                 done, failures = found, 0
@@ -68,13 +68,6 @@ def keep_uploading(archive: ArchiveTarget, run: Identity, folder: RunFolder, sto
         if last:
             return
         stop.wait(min(_LOOK_SECONDS * 2.0 ** min(failures, 10), _LONGEST_DELAY_SECONDS) if failures else _LOOK_SECONDS)
-
-
-def _open(archive: ArchiveTarget, run: Identity) -> Store:
-    """Open the archive, and remove what an upload that was killed has left."""
-    store = open_archive(archive, run)
-    store.clean()
-    return store
 
 
 def _report(folder: RunFolder, index: CheckpointIndex) -> None:

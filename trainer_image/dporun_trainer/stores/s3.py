@@ -183,10 +183,8 @@ class S3Store:
 
     def delete(self, name: str) -> None:
         """Delete an object; S3 does not mind when there is none."""
-        try:
-            self._client.delete_object(**self._at(name))
-        except (BotoCoreError, ClientError) as error:
-            self._fail(error, "delete", name)
+        with self._explained("delete", name):
+            self._s3.boto.delete_object(**self._at(name))
 
     def clean(self) -> None:
         """Abort uploads in parts below the prefix that were never completed; their parts cost money unseen."""

@@ -109,9 +109,13 @@ class Store(Protocol):
         """Remove what uploads that were killed have left, and that no later upload has completed."""
 
 
-def damaged(uri: str, found: str, right: str, reason: Reason, kind: str = "SHA-256") -> RunError:
+class DamagedFileError(RunError):
+    """A store gives out a file otherwise than it got it."""
+
+
+def damaged(uri: str, found: str, right: str, reason: Reason, kind: str = "SHA-256") -> DamagedFileError:
     """The error of a file that a store gives out changed; ``kind`` is that of the two checksums."""
-    return RunError(
+    return DamagedFileError(
         reason,
         f"{uri} is damaged: its {kind} is {found}, it should be {right}",
         hint="Restore an earlier version of this object, if the bucket keeps them.",
