@@ -13,6 +13,9 @@ from dporun_trainer.stores.transfer import Store
 
 log = logging.getLogger(__name__)
 
+_READINGS = 3
+"""Readings of an index after which it counts as damaged there, and not on the way: then it says nothing."""
+
 
 def read_index(store: Store, run: Identity) -> CheckpointIndex:
     """Read which checkpoints are whole in the archive of ``run``.
@@ -21,14 +24,7 @@ def read_index(store: Store, run: Identity) -> CheckpointIndex:
         RunError: the store cannot be read, or they are another run's.
 
     """
-    data = store.read(CHECKPOINT_INDEX)
-    if data is None:
-        return CheckpointIndex(run=run)
-    try:
-        index = CheckpointIndex.model_validate_json(data)
-    except ValidationError as error:
-        log.warning("%s/%s cannot be used: %s", store.uri, CHECKPOINT_INDEX, error)
-        return CheckpointIndex(run=run)
+    index = next((found for _ in range(_READINGS) if (found := _read(store, run))), CheckpointIndex(run=run))
     if index.run != run:
         raise RunError(
             ARCHIVE.reason,
@@ -36,6 +32,16 @@ def read_index(store: Store, run: Identity) -> CheckpointIndex:
             hint="Set archive.uri to another folder.",
         )
     return index
+
+
+def _read(store: Store, run: Identity) -> CheckpointIndex | None:
+    """The index as it arrives; an empty one where there is none, None where it cannot be understood."""
+    data = store.read(CHECKPOINT_INDEX)
+    try:
+        return CheckpointIndex(run=run) if data is None else CheckpointIndex.model_validate_json(data)
+    except ValidationError as error:
+        log.warning("%s/%s cannot be used: %s", store.uri, CHECKPOINT_INDEX, error)
+        return None
 
 
 def write_index(store: Store, index: CheckpointIndex) -> None:
