@@ -77,6 +77,11 @@ class Proxy:
             self.faults, self.hits, self._seen = [Fault(**fault) for fault in faults], Counter(), Counter()
             self.requests.clear()
 
+    def assert_met(self) -> None:
+        """Fail where a fault was never met: a test of it would show nothing."""
+        missed = [fault for number, fault in enumerate(self.faults) if not self.hits[number]]
+        assert not missed, f"never met: {missed}"
+
     def met(self, operation: str, path: str, headers: http.client.HTTPMessage) -> list[Fault]:
         """Faults that a request meets."""
         found = []

@@ -73,17 +73,12 @@ def test_fault(
         assert sorted(path.name for path in directory.glob("checkpoint-*")) == before
         assert "manifest.json" not in stored(s3, bucket)
         assert len(s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads", [])) <= 1
-        assert_all_met(proxy)
+        proxy.assert_met()
         proxy.break_with()
         archive(config, folder)
         made = {operation: proxy.requests.count(operation) for operation in case.get("again", {})}
         assert made == case.get("again", {})
     else:
         archive(config, folder)
-        assert_all_met(proxy)
+        proxy.assert_met()
     assert_complete(s3, bucket, directory)
-
-
-def assert_all_met(proxy: Proxy) -> None:
-    missed = [fault for number, fault in enumerate(proxy.faults) if not proxy.hits[number]]
-    assert not missed, "these faults were never met"

@@ -14,6 +14,7 @@ from dporun_api.results import DatasetSummary
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.run_folders import a_run, results
+from dporun_testing.s3_proxy import Proxy
 from dporun_trainer.__main__ import main
 from dporun_trainer.archiving.archive import archive
 from dporun_trainer.errors import RunError
@@ -73,6 +74,19 @@ def test_damage_in_the_archive_is_found(archived: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"adapter_model.safetensors is damaged: its SHA-256 is"):
         restore(str(archived), tmp_path / "back")
     assert not (tmp_path / "back" / "final" / "adapter_model.safetensors").exists()
+
+
+def test_damage_on_the_way_is_never_put_in_place(proxy: Proxy, bucket: str, tmp_path: Path) -> None:
+    result = archive(a_run(f"s3://{bucket}/runs"), RunFolder(results(tmp_path / "run"))).archive
+    assert result
+    proxy.break_with({"of": "GetObject", "path": "adapter_model.safetensors", "flip": {"answer": 7}})
+    with pytest.raises(RunError, match=r"adapter_model.safetensors is damaged: its SHA-256 is"):
+        restore(result.uri, tmp_path / "back", only="final/")
+    assert not list((tmp_path / "back").rglob("adapter_model*"))
+    proxy.break_with({"of": "GetObject", "path": "adapter_model.safetensors", "times": 2, "flip": {"answer": 7}})
+    restore(result.uri, tmp_path / "back", only="final/")
+    proxy.assert_met()
+    assert (tmp_path / "back" / "final" / "adapter_model.safetensors").read_bytes() == b"a" * 1000
 
 
 def test_nothing_is_overwritten(archived: Path, tmp_path: Path) -> None:

@@ -3,17 +3,23 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.s3_proxy import Proxy
 from dporun_testing.s3_server import S3Server
 from dporun_trainer.errors import RunError
+from dporun_trainer.stores import s3_client
 from dporun_trainer.stores.s3 import S3Store
-from dporun_trainer.stores.sources import ARCHIVE, DATASET, Credentials
+from dporun_trainer.stores.sources import DATASET, Credentials
 from dporun_trainer.stores.transfer import Content, Meter, StoredFile
 
 PART = 5 * 2**20  # the smallest that S3 allows
+CASES = Path(__file__).parent / "cases"
+DOWNLOADS = yaml.safe_load((CASES / "downloads.yaml").read_text())
 
 
 @pytest.fixture
@@ -142,6 +148,44 @@ def test_download_of_a_changed_object_starts_over(store: S3Store, tmp_path: Path
     assert (tmp_path / "back" / "file").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("case", DOWNLOADS, ids=[case["fault"] for case in DOWNLOADS])
+def test_download_fault(
+    s3: S3Server, proxy: Proxy, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]
+) -> None:
+    path, target = a_file(tmp_path, 3 * 2**20), tmp_path / "back" / "file"
+    put_as(case["object"], s3, bucket, path)
+    proxy.break_with(*case["break"])
+    if any("stall" in fault for fault in case["break"]):
+        monkeypatch.setattr(s3_client, "READ_SECONDS", 1)
+    store = S3Store(bucket, "some/folder", DATASET)
+    if case["download"] == "fails":
+        with pytest.raises(RunError, match=case["says"]) as raised:
+            store.download("file", target, nothing)
+        assert raised.value.reason == case["reason"]
+        assert not target.exists()
+        proxy.assert_met()
+        proxy.break_with()
+    store.download("file", target, nothing)
+    proxy.assert_met()
+    assert proxy.requests.count("GetObject") == case.get("asks", proxy.requests.count("GetObject"))
+    assert target.read_bytes() == path.read_bytes()
+    assert [file.name for file in target.parent.iterdir()] == ["file"]
+
+
+def put_as(kind: str, s3: S3Server, bucket: str, path: Path) -> None:
+    """Store a file so that the server knows this kind of checksum of it."""
+    at = {"Bucket": bucket, "Key": "some/folder/file"}
+    client = s3.client(request_checksum_calculation="when_required")
+    if kind == "parts":
+        upload = at | {"UploadId": client.create_multipart_upload(**at, ChecksumAlgorithm="SHA256")["UploadId"]}
+        part = client.upload_part(**upload, PartNumber=1, Body=path.read_bytes(), ChecksumAlgorithm="SHA256")
+        parts = [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]}]
+        client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    else:
+        algorithm = {} if kind == "bare" else {"ChecksumAlgorithm": kind.upper()}
+        client.put_object(**at, Body=path.read_bytes(), **algorithm)
+
+
 @pytest.mark.parametrize(
     ("credentials", "change", "reason", "words", "hint"),
     [
@@ -152,14 +196,6 @@ def test_download_of_a_changed_object_starts_over(store: S3Store, tmp_path: Path
         (
             DATASET, {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, Reason.DATASET_INVALID,
             "no credentials", "Name a Secret with AWS_ACCESS_KEY_ID",
-        ),
-        (
-            DATASET, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, Reason.TRAINER_ERROR,
-            "http://127.0.0.1:9 cannot be reached", "AWS_ENDPOINT_URL in the Secret of spec.dataset.secretRef",
-        ),
-        (
-            ARCHIVE, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, Reason.ARCHIVE_FAILED,
-            "cannot be reached", "spec.archive.secretRef",
         ),
     ],
 )  # fmt: skip

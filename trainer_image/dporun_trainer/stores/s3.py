@@ -1,27 +1,20 @@
 """A prefix of an S3 bucket as a Store."""
 
-import base64
 import contextlib
 import hashlib
 import io
-import logging
-import os
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
-from dporun_trainer.stores.s3_client import CHUNK, SENDINGS, Requests, client, encode
+from dporun_trainer.stores.s3_client import ASK_FOR_CHECKSUMS, Requests, client, encode
+from dporun_trainer.stores.s3_download import download
 from dporun_trainer.stores.s3_errors import ERRORS, EXISTS, MISSING, UNSUPPORTED, code, explain
 from dporun_trainer.stores.s3_multipart import abort_unfinished, upload_parts
 from dporun_trainer.stores.sources import Credentials
-from dporun_trainer.stores.transfer import Content, StoredFile, damaged
-
-log = logging.getLogger(__name__)
-
-_ASK = {"ChecksumMode": "ENABLED"}
+from dporun_trainer.stores.transfer import Content, StoredFile
 
 
 class S3Store:
@@ -71,53 +64,9 @@ class S3Store:
         return None if head is None else StoredFile(name, head["ContentLength"])
 
     def download(self, name: str, path: Path, done: Callable[[int], None], sha256: str | None = None) -> str:
-        """Copy an object to ``path`` and return its SHA-256; an interrupted download goes on where it stopped.
-
-        What arrives otherwise than it should be (see Store) is fetched again: it may have been damaged on the way.
-        """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        etag = part.with_name(part.name + ".etag")
-        for sending in range(1, SENDINGS + 1):
-            with self._explained("read", name):
-                found, known = self._fetch(name, part, etag, done if sending == 1 else lambda _: None)
-            right = known if sha256 is None else {"SHA-256": sha256}
-            wrong = [kind for kind in right if found[kind] != right[kind]]
-            if not wrong:
-                break
-            part.unlink()
-            log.warning("%s arrived damaged (%d of %d times)", name, sending, SENDINGS)
-            if sending == SENDINGS:
-                kind, uri = wrong[0], f"{self.uri}/{name}"
-                raise damaged(uri, found[kind], right[kind], self._credentials.reason, kind)
-        part.replace(path)
-        etag.unlink()
-        return found["SHA-256"]
-
-    def _fetch(
-        self, name: str, part: Path, etag: Path, done: Callable[[int], None]
-    ) -> tuple[dict[str, str], dict[str, str]]:
-        """Complete the file ``part``, which is of the version ``etag``; its checksums, and those that S3 knows."""
-        head = self._s3.checked(self._s3.boto.head_object, _ASK, **self._at(name))
-        if not (part.exists() and etag.exists() and etag.read_text(encoding="utf-8") == head["ETag"]):
-            part.unlink(missing_ok=True)
-            etag.write_text(head["ETag"], encoding="utf-8")
-        sha256, crc32 = hashlib.sha256(), 0
-        with part.open("a+b") as file:
-            file.seek(0)
-            while chunk := file.read(CHUNK):
-                sha256.update(chunk)
-                crc32 = zlib.crc32(chunk, crc32)
-            done(file.tell())
-            if file.tell() < head["ContentLength"]:
-                for chunk in self._s3.receive(self._at(name), start=file.tell(), etag=head["ETag"]):
-                    file.write(chunk)
-                    sha256.update(chunk)
-                    crc32 = zlib.crc32(chunk, crc32)
-                    done(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
-        return {"SHA-256": sha256.hexdigest(), "CRC32": f"{crc32:08x}"}, _whole_checksums(head)
+        """Copy an object to ``path`` and return its SHA-256; an interrupted download goes on where it stopped."""
+        with self._explained("read", name):
+            return download(self._s3, self._at(name), path, done, sha256, self._credentials.reason)
 
     def holds(self, name: str, content: Content) -> bool:
         """Whether the object has exactly this content.
@@ -136,7 +85,7 @@ class S3Store:
             return False
         digest = hashlib.sha256()
         with self._explained("read", name):
-            for chunk in self._s3.receive(self._at(name), etag=head["ETag"]):
+            for chunk in self._s3.receive(self._at(name), etag=head.get("ETag")):
                 digest.update(chunk)
         return digest.hexdigest() == content.sha256
 
@@ -199,7 +148,9 @@ class S3Store:
         """What S3 knows of an object, with its checksums; None when there is none."""
         with self._explained("read", name):
             try:
-                return cast("dict[str, Any]", self._s3.checked(self._s3.boto.head_object, _ASK, **self._at(name)))
+                return cast(
+                    "dict[str, Any]", self._s3.checked(self._s3.boto.head_object, ASK_FOR_CHECKSUMS, **self._at(name))
+                )
             except ClientError as error:
                 if code(error) in MISSING:
                     return None
@@ -216,16 +167,6 @@ class S3Store:
         except ERRORS as error:
             what = f"cannot {verb} s3://{self._bucket}/{self._prefix}{name}"
             raise explain(error, what, self._credentials, self._s3.endpoint) from error
-
-
-def _whole_checksums(head: dict[str, Any]) -> dict[str, str]:
-    """Checksums of the whole object, in hexadecimal; those of its parts ("-") cannot be compared with a file."""
-    sums = {"SHA-256": head.get("ChecksumSHA256", "-"), "CRC32": head.get("ChecksumCRC32", "-")}
-    return {
-        kind: base64.b64decode(value).hex()
-        for kind, value in sums.items()
-        if "-" not in value and head.get("ChecksumType") != "COMPOSITE"
-    }
 
 
 def _checksum(content: Content) -> str:

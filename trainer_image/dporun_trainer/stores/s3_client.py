@@ -23,6 +23,8 @@ SENDINGS = 3
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
 CHUNK = 2**20
+ASK_FOR_CHECKSUMS = {"ChecksumMode": "ENABLED"}
+"""Of HeadObject."""
 
 
 def client(credentials: Credentials, *, endpoint: str | None = None, region: str | None = None) -> Any:
@@ -110,7 +112,7 @@ class Requests:
             version = {"IfMatch": etag} if etag else {}
             rest = {"Range": f"bytes={start}-"} if start else {}
             answer = self.boto.get_object(**at, **version, **rest)
-            etag = answer["ETag"]
+            etag = etag or answer.get("ETag")
             try:
                 for chunk in answer["Body"].iter_chunks(CHUNK):
                     yield chunk

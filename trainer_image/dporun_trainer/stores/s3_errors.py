@@ -16,14 +16,13 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
-from botocore.parsers import ResponseParserError
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.stores.sources import Credentials
 
-ERRORS = (BotoCoreError, ClientError, ResponseParserError)
-"""All that boto3 raises."""
+ERRORS = (BotoCoreError, ClientError, RecursionError)
+"""All that boto3 raises; it follows a server that redirects everything until it can no more."""
 MISSING = {"404", "NoSuchKey", "NotFound"}
 DENIED = {"401", "403", "AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden"}
 DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
@@ -80,8 +79,8 @@ _MEANINGS = (
     ),
     _Meaning(
         {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"},
-        "the bucket is in another region, says {endpoint} ({error})",
-        "Check the region, and AWS_REGION in the Secret of {where}.",
+        "{endpoint} says that the bucket is elsewhere ({error})",
+        "Check the region (AWS_REGION in the Secret of {where}), and whether the address begins with https://.",
     ),
     _Meaning(
         {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "StorageFull", "507"},
@@ -105,7 +104,7 @@ _MEANINGS = (
     _Meaning(
         {"InternalError", "500", "502", "504"},
         "{endpoint} has an error of its own ({code})",
-        "Look at the log of the store.",
+        "Look at the log of the store, and check that this is its address, not that of its website.",
         passes=True,
     ),
     _Meaning(
@@ -124,11 +123,6 @@ _MEANINGS = (
         "{endpoint} cannot be reached ({error})",
         "Check AWS_ENDPOINT_URL in the Secret of {where}, and the network of the pod.",
         passes=True,
-    ),
-    _Meaning(
-        {"NoS3"},
-        "{endpoint} does not answer as S3 does ({error})",
-        "Check AWS_ENDPOINT_URL in the Secret of {where}: it may be the address of the store's website.",
     ),
 )
 
@@ -161,7 +155,7 @@ _CLASSES = (
     ("ParamValidation", (ParamValidationError,)),
     ("Tls", (SSLError,)),
     ("Unreachable", (BotoConnectionError, HTTPClientError, IncompleteReadError)),
-    ("NoS3", (ResponseParserError,)),
+    ("PermanentRedirect", (RecursionError,)),
 )
 """Our words, in the table above, for what S3 never answered; the first that fits counts."""
 
