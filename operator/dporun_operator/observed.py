@@ -29,6 +29,7 @@ class Job:
     """How many pods it has at a time."""
     succeeded: bool
     failed: bool
+    """It is over without success; see ``_is_forgotten`` for one that does not say so."""
     message: str
     """Why it failed, in the words of the Job controller."""
     created_at: datetime | None
@@ -57,12 +58,23 @@ class Job:
             suspended=bool(spec.get("suspend")),
             parallelism=spec.get("parallelism", 1),
             succeeded="Complete" in conditions,
-            failed="Failed" in conditions,
+            failed="Failed" in conditions or _is_forgotten(status),
             message=end.get("message", ""),
             created_at=parse_time(metadata.get("creationTimestamp")),
             waits_since=parse_time(queued.get("lastTransitionTime") or metadata.get("creationTimestamp")),
             finished_at=parse_time(end.get("lastTransitionTime")),
         )
+
+
+def _is_forgotten(status: Mapping[str, Any]) -> bool:
+    """Whether a pod has failed, none is left, and the Job controller has drawn no conclusion.
+
+    None of our Jobs gets a second pod, so it is over. The controller says so at once or, if the API server died in that
+    moment, when something touches the Job the next time, which may be never. A Job that a queue has stopped counts the
+    pods that were stopped as failed, and gets new ones.
+    """
+    queued = any(entry["type"] == "Suspended" for entry in status.get("conditions", ()))
+    return bool(status.get("failed")) and not queued and not status.get("active") and not status.get("terminating")
 
 
 @dataclass(frozen=True, kw_only=True)

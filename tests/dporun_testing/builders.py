@@ -102,7 +102,9 @@ def job(
     message: str = "",
     job_uid: str | None = None,
 ) -> Body:
-    """A Job of ``age`` seconds: active, suspended, or complete or failed since ``ago`` seconds.
+    """A Job of ``age`` seconds: active, suspended, complete or failed since ``ago`` seconds, or forgotten.
+
+    That is one whose pod has failed, without a word of the Job controller about it.
 
     A queue has stopped or started it ``queued`` seconds ago.
     """
@@ -126,7 +128,7 @@ def job(
             **({} if component == "archive" else {"ownerReferences": [_owner("DPORun", "demo", UID)]}),
         },
         "spec": {"suspend": state == "suspended"},
-        "status": {"conditions": conditions},
+        "status": {"conditions": conditions, **({"failed": 1} if state in {"forgotten", "failed"} else {})},
     }
 
 

@@ -113,8 +113,8 @@ def _first_failure(evidence: Evidence, accepts: Callable[[Reason], bool]) -> End
 
 
 def _unheard(evidence: Evidence) -> Ending | None:
-    """The pods ended well and were deleted before anyone heard what they said."""
-    if not evidence.job.succeeded or evidence.pods:
+    """The pods were deleted before anyone heard what they said, and the Job does not tell of a failure."""
+    if evidence.pods or not (evidence.job.succeeded or evidence.job.finished_at is None):
         return None
     return _preempted(evidence, "the pods are gone, and with them what they said at their end")
 

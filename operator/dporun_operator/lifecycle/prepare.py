@@ -32,10 +32,6 @@ def prepare(draft: Draft) -> Step:
         return _follow(draft, job, pods)
     if not retries.is_settled(draft, job, pods):
         return Step.WAITING
-    if job.succeeded and not pods:  # nobody heard what it said; what is prepared is soon found again
-        draft.delete("Job", job.name)
-        draft.set_message("The pod that prepared is gone, and with it what it said. Preparing again")
-        return Step.WAITING
     return _conclude(draft, job, pods)
 
 

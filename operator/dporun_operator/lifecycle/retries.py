@@ -59,8 +59,11 @@ def delay(failures: int) -> float:
 
 def is_settled(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> bool:
     """Whether all evidence of how ``job`` ended is in; asks to look again when it is not."""
+    ended = all(pod.ended for pod in pods)
+    if job.finished_at is None:  # it does not say that it is over, which takes no time as a rule
+        return ended
     wait = draft.seconds_left(job.finished_at, SETTLE_SECONDS)
-    if wait == 0 or (pods and all(pod.ended for pod in pods)):
+    if wait == 0 or (pods and ended):
         return True
     draft.requeue(min(wait, 5.0))
     return False
