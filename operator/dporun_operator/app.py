@@ -9,12 +9,14 @@ import aiohttp
 from dporun_operator.cache import WatchCache
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import NotHolderError
+from dporun_operator.events import Events
 from dporun_operator.health import HealthServer
 from dporun_operator.lease import Lease
 from dporun_operator.loop import Loop
 from dporun_operator.metrics import Metrics
+from dporun_operator.orphans import Orphans
 from dporun_operator.progress import DirectProgress, ProxiedProgress
-from dporun_operator.reconcile import Reconciler
+from dporun_operator.reconcile import Reconciler, utc_now
 from dporun_operator.resync import Resync
 from dporun_operator.settings import Settings
 from dporun_operator.watches import Watches
@@ -32,15 +34,17 @@ class Operator:
         cluster = unguarded.guarded_by(self._lease.is_held)
         ask = DirectProgress(session) if settings.progress_via == "pod" else ProxiedProgress(cluster)
         self._cache = WatchCache()
+        self._orphans = Orphans(cluster, Events(cluster, utc_now))
         self._metrics = Metrics(
             runs_by_phase=self._cache.count_by_phase,
             api_requests=lambda: cluster.requests,
             lease_requests=lambda: unguarded.requests,
             lease_held=self._lease.is_held,
+            orphaned_claims=lambda: self._orphans.count,
         )
         self._reconciler = Reconciler(cluster, self._cache, ask, settings, self._metrics)
         self._loop = Loop(self._reconciler, self._cache, resync_seconds=seconds)
-        self._resync = Resync(cluster, self._cache, self._loop, namespaces=namespaces, seconds=seconds)
+        self._resync = Resync(cluster, self._cache, self._loop, self._orphans, namespaces=namespaces, seconds=seconds)
         self._watches = Watches(self._cache, self._loop, namespaces=namespaces)
         self._health = HealthServer(self._resync, self._lease, self._metrics.registry, port=settings.port)
 

@@ -189,6 +189,11 @@ class Cluster:
         if finalizer in before:
             await self._set_finalizers(kind, metadata, [other for other in before if other != finalizer])
 
+    async def remove_annotation(self, kind: str, metadata: Manifest, name: str) -> None:
+        """Take an annotation off the object of ``metadata``, provided that nobody has changed it meanwhile."""
+        change = {"resourceVersion": metadata["resourceVersion"], "annotations": {name: None}}
+        await self.patch(kind, metadata["namespace"], metadata["name"], {"metadata": change})
+
     async def _set_finalizers(self, kind: str, metadata: Manifest, finalizers: list[str]) -> Manifest:
         patch = [
             {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},

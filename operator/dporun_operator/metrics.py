@@ -21,6 +21,7 @@ class Metrics:
         api_requests: requests about runs sent to the API server so far.
         lease_requests: those about the lease.
         lease_held: whether this operator holds it.
+        orphaned_claims: claims of results whose run does not exist any more.
 
     """
 
@@ -30,9 +31,11 @@ class Metrics:
         api_requests: Callable[[], Requests],
         lease_requests: Callable[[], Requests] = dict,
         lease_held: Callable[[], bool] = bool,
+        orphaned_claims: Callable[[], int] = int,
     ):
         self.registry = CollectorRegistry()
-        self.registry.register(_AskedAtScrape(runs_by_phase, api_requests, lease_requests, lease_held))
+        asked = _AskedAtScrape(runs_by_phase, api_requests, lease_requests, lease_held, orphaned_claims)
+        self.registry.register(asked)
         ProcessCollector(registry=self.registry)
         self._reconciliations = Counter(
             "dporun_operator_reconciliations", "Reconciliations by result.", ["result"], registry=self.registry
@@ -66,11 +69,13 @@ class _AskedAtScrape(Collector):
         api_requests: Callable[[], Requests],
         lease_requests: Callable[[], Requests],
         lease_held: Callable[[], bool],
+        orphaned_claims: Callable[[], int],
     ):
         self._runs_by_phase = runs_by_phase
         self._api_requests = api_requests
         self._lease_requests = lease_requests
         self._lease_held = lease_held
+        self._orphaned_claims = orphaned_claims
 
     def collect(self) -> Iterable[Metric]:
         runs = GaugeMetricFamily("dporun_operator_runs", "DPORuns by phase.", labels=["phase"])
@@ -87,4 +92,9 @@ class _AskedAtScrape(Collector):
             yield requests
         yield GaugeMetricFamily(
             "dporun_operator_lease_held", "1 while this operator acts, 0 while it stands by.", value=self._lease_held()
+        )
+        yield GaugeMetricFamily(
+            "dporun_orphaned_claims",
+            "Claims that the operator's finalizer keeps although their run does not exist any more.",
+            value=self._orphaned_claims(),
         )

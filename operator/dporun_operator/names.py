@@ -14,6 +14,8 @@ RESULTS_FINALIZER: Final = f"{GROUP}/results"
 """Keeps a run's claim, whoever deletes it, until the operator has cleaned up."""
 FORCE_RELEASE: Final = f"{GROUP}/force-release"
 """Annotation of a run with its own UID: let it go, whatever becomes of its results."""
+RETRY: Final = f"{GROUP}/retry"
+"""Annotation of a run that asks, with the value ``archive``, for another try; taken off once the status shows it."""
 
 RUN_UID: Final = f"{GROUP}/run-uid"
 """Label of every child: UID of its run. The watches select by it."""

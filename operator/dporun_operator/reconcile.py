@@ -126,6 +126,8 @@ class Reconciler:
             await self._cluster.remove_finalizer(KIND, metadata, names.FINALIZER)
         elif plan.delete_run:
             await self._cluster.delete(KIND, run.namespace, run.name, uid=run.uid)
+        elif plan.answered:
+            await self._cluster.remove_annotation(KIND, metadata, names.RETRY)
         return 0.0 if refused_anew else plan.requeue_seconds  # at once: the decision did not know of it
 
     # 1. hold

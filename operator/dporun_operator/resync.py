@@ -10,8 +10,9 @@ from dporun_api.v1alpha1 import KIND, PLURAL
 from dporun_operator import names
 from dporun_operator.cache import Body, WatchCache
 from dporun_operator.cluster import Cluster
-from dporun_operator.errors import ApiError
+from dporun_operator.errors import ApiError, OperatorError
 from dporun_operator.loop import Loop
+from dporun_operator.orphans import Orphans
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Resync:
     """Brings the cache in line with the API server and wakes every run.
 
     Args:
+        orphans: get every claim of ours.
         namespaces: to list; the whole cluster when empty.
         seconds: between two resyncs.
         clock: monotonic, in seconds.
@@ -41,6 +43,7 @@ class Resync:
         cluster: Cluster,
         cache: WatchCache,
         loop: Loop,
+        orphans: Orphans,
         *,
         namespaces: Sequence[str],
         seconds: float,
@@ -49,6 +52,7 @@ class Resync:
         self._cluster = cluster
         self._cache = cache
         self._loop = loop
+        self._orphans = orphans
         self._namespaces = namespaces or (None,)
         self._seconds = seconds
         self._clock = clock
@@ -70,7 +74,7 @@ class Resync:
         for delay in CappedBackoffs():
             try:
                 await self._list()
-            except ApiError as error:
+            except OperatorError as error:
                 log.warning("cannot list %s; retrying in %.0f s: %s", PLURAL, delay, error)
                 await asyncio.sleep(delay)
             else:
@@ -82,7 +86,7 @@ class Resync:
             await asyncio.sleep(self._seconds)
             try:
                 await self._list()
-            except ApiError as error:
+            except OperatorError as error:
                 log.warning("the resync failed; retrying in %.0f s: %s", self._seconds, error)
             for uid in list(self._cache.runs):
                 self._loop.wake(uid)
@@ -92,6 +96,7 @@ class Resync:
             newest = self._cache.newest_child_version()
             found = await self._list_kind(kind, label=names.RUN_UID)
             self._cache.replace_children(kind, found, before=newest)
+        claims = await self._list_claims()  # before the runs: a claim without one has lost it
         known = set(self._cache.runs)  # a run that a watch adds during the list is not in it, and stays
         runs = await self._list_kind(KIND)
         for uid in known - {run["metadata"]["uid"] for run in runs}:
@@ -99,6 +104,17 @@ class Resync:
         for run in runs:
             self._cache.put_run(run)
         self._listed_at = self._clock()
+        await self._orphans.report(claims, {run["metadata"]["uid"] for run in runs})
+
+    async def _list_claims(self) -> list[Body]:
+        """Every claim of ours; none where this operator may not list them, which nothing else depends on."""
+        try:
+            return await self._list_kind("PersistentVolumeClaim", label=names.RUN_UID)
+        except ApiError as error:
+            if not error.refused:
+                raise
+            log.warning("orphaned claims are not found: %s", error)
+            return []
 
     async def _list_kind(self, kind: str, *, label: str | None = None) -> list[Body]:
         return [

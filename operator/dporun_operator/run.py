@@ -33,6 +33,8 @@ class Run:
     """When the run was deleted, if it was."""
     force_release: bool
     """Whether the user asks to let the run go, whatever becomes of its results."""
+    asks_to_archive: bool
+    """Whether the user asks to try archiving once more, and at once."""
     spec: DPORunSpec
     status: DPORunStatus
     manifest: Manifest
@@ -61,6 +63,7 @@ class Run:
             finalizers=tuple(metadata.get("finalizers", ())),
             deletion_time=parse_time(metadata.get("deletionTimestamp")),
             force_release=asks_for_release(metadata),
+            asks_to_archive=metadata.get("annotations", {}).get(names.RETRY) == "archive",
             spec=spec,
             status=status,
             manifest=_as_written(body),

@@ -22,6 +22,7 @@ WRITES: dict[str, Callable[[Cluster], Awaitable[object]]] = {
     "post": lambda cluster: cluster.post(JOB),
     "delete": lambda cluster: cluster.delete("Job", "team-a", "demo"),
     "patch": lambda cluster: cluster.patch("PersistentVolume", None, "pv-1", {}),
+    "remove_annotation": lambda cluster: cluster.remove_annotation("DPORun", METADATA, "dporun.io/retry"),
     "add_finalizer": lambda cluster: cluster.add_finalizer("DPORun", METADATA, "other"),
     "remove_finalizer": lambda cluster: cluster.remove_finalizer("DPORun", METADATA, "ours"),
 }

@@ -11,6 +11,7 @@ def test_metrics_are_in_the_format_of_prometheus() -> None:
         lambda: {("GET", "pods"): 7},
         lambda: {("PATCH", "leases"): 3},
         lambda: True,
+        lambda: 2,
     )
     metrics.count_reconciliation(0.25, failed=False)
     metrics.count_reconciliation(0.5, failed=True)
@@ -25,6 +26,7 @@ def test_metrics_are_in_the_format_of_prometheus() -> None:
     assert float(samples['dporun_operator_api_requests_total{method="GET",resource="pods"}']) == 7
     assert float(samples['dporun_operator_lease_requests_total{method="PATCH",resource="leases"}']) == 3
     assert float(samples["dporun_operator_lease_held"]) == 1
+    assert float(samples["dporun_orphaned_claims"]) == 2
     assert float(samples["process_resident_memory_bytes"]) > 0
     named = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     values = {name.partition("{")[0] for name in samples}

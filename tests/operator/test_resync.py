@@ -46,9 +46,20 @@ class Tasks:
         self.cache.remove_run(uid)
 
 
-def a_resync(cluster: Listed, cache: WatchCache, **options: Any) -> tuple[Resync, Tasks]:
+class Claims:
+    """Orphans that only write down which claims and runs they are told of."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[list[str], set[str]]] = []
+
+    async def report(self, claims: list[dict[str, Any]], runs: set[str]) -> None:
+        self.told.append(([claim["metadata"]["name"] for claim in claims], runs))
+
+
+def a_resync(cluster: Listed, cache: WatchCache, orphans: Claims | None = None, **options: Any) -> tuple[Resync, Tasks]:
     tasks = Tasks(cache)
-    return Resync(cluster, cache, tasks, **{"namespaces": (), "seconds": 600, **options}), tasks
+    settings = {"namespaces": (), "seconds": 600, **options}
+    return Resync(cluster, cache, tasks, orphans or Claims(), **settings), tasks
 
 
 async def test_a_resync_finds_what_is_new_and_what_was_deleted() -> None:
@@ -75,7 +86,33 @@ async def test_only_the_watched_namespaces_are_listed() -> None:
     cluster = Listed()
     resync, _ = a_resync(cluster, WatchCache(), namespaces=("team-a", "team-b"))
     await resync.list_until_served()
-    assert cluster.namespaces == ["team-a", "team-b"] * 3
+    assert cluster.namespaces == ["team-a", "team-b"] * 4
+
+
+CLAIM = {"kind": "PersistentVolumeClaim", "metadata": {"name": "demo-results"}}
+
+
+async def test_claims_are_compared_with_runs_that_were_listed_later() -> None:
+    """A run that is applied during the list, and its claim made, has not lost it."""
+    cluster, orphans, asked = Listed(CLAIM, run_body()), Claims(), []
+    cluster.during = asked.append
+    resync, _ = a_resync(cluster, WatchCache(), orphans)
+    await resync.list_until_served()
+    assert asked.index("PersistentVolumeClaim") < asked.index("DPORun")
+    assert orphans.told == [(["demo-results"], {UID})]
+
+
+async def test_without_rights_on_claims_all_else_is_listed() -> None:
+    def refuse(kind: str) -> None:
+        if kind == "PersistentVolumeClaim":
+            raise ApiError(403, "Forbidden", "cannot list")
+
+    cluster, orphans, cache = Listed(CLAIM, run_body()), Claims(), WatchCache()
+    cluster.during = refuse
+    resync, _ = a_resync(cluster, cache, orphans)
+    await resync.list_until_served()
+    assert set(cache.runs) == {UID}
+    assert orphans.told == [([], {UID})]
 
 
 async def test_the_first_list_waits_for_the_crd(

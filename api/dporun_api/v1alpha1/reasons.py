@@ -97,6 +97,7 @@ class Reason(StrEnum):
     DELETING = "Deleting"
     VOLUME_KEPT = "VolumeKept", _WARNING
     VOLUME_RETAINED = "VolumeRetained", _WARNING
+    CLAIM_ORPHANED = "ClaimOrphaned", _WARNING
     ARCHIVE_MENDED = "ArchiveMended", _WARNING
 
     # Trouble that may pass by itself.

@@ -94,6 +94,8 @@ class ArchiveStatus(Document):
     """Times that archiving was tried."""
     job_uid: str | None = Field(None, max_length=64)
     """UID of the Job that archives; no other Job is believed."""
+    secret_name: str | None = Field(None, max_length=253)
+    """Secret that this Job was given; empty where the run names none."""
     message: str | None = Field(None, max_length=1024)
     """What went wrong, or why nothing was archived."""
 

@@ -129,9 +129,8 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | 
         return Step.GAVE_UP
     if stuck and stuck.reason is Reason.IMAGE_PULL:
         draft.requeue(waiting.IMAGE_PULL_LOOK_SECONDS)
-    if stuck and stuck.reason is Reason.CONTAINER_CONFIG and _spec_has_changed(draft):
-        # It may wait for a Secret of another name by now; the next Job has that. Nothing is reported before then, so
-        # that the change still counts if this deletion is lost.
+    if stuck and stuck.reason is Reason.CONTAINER_CONFIG and secret_has_changed(draft):
+        # It may wait for a Secret of another name by now; the next Job has that.
         draft.delete("Job", job.name)
         return Step.WAITING
     waits_for = stuck.message if stuck and stuck.reason is not Reason.PENDING else waiting.pods_refused(draft, job)
@@ -187,7 +186,8 @@ def _judge(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | N
 
 
 def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only: bool) -> None:
-    wait = 0.0 if _spec_has_changed(draft) else draft.seconds_left(job.finished_at, retries.delay(attempt))
+    at_once = draft.run.asks_to_archive or secret_has_changed(draft)
+    wait = 0.0 if at_once else draft.seconds_left(job.finished_at, retries.delay(attempt))
     if wait > 0:
         _report(draft, attempt, f"{sentence(problem)} Retrying in {duration(wait)}.", retrying=True)
         draft.requeue(wait)
@@ -198,9 +198,15 @@ def _try_again(draft: Draft, job: Job, attempt: int, problem: str, *, prune_only
     _start(draft, attempt + 1, prune_only=prune_only, problem=problem)
 
 
-def _spec_has_changed(draft: Draft) -> bool:
-    """Whether the user has changed the run since the last report, such as the name of its Secret."""
-    return draft.condition(ConditionType.ARCHIVED).observed_generation != draft.run.generation
+def secret_has_changed(draft: Draft) -> bool:
+    """Whether the user has named another Secret since the last Job was started."""
+    before = draft.status.archive.secret_name if draft.status.archive else None
+    return before is not None and before != _secret_name(draft)
+
+
+def _secret_name(draft: Draft) -> str:
+    archive = draft.run.spec.archive
+    return archive.secret_ref.name if archive and archive.secret_ref else ""
 
 
 def _manifest_to_verify(draft: Draft) -> str | None:
@@ -225,6 +231,8 @@ def _start(
     )
     draft.create(job)
     _report(draft, attempt, problem)
+    if draft.status.archive:
+        draft.status.archive = draft.status.archive.model_copy(update={"secret_name": _secret_name(draft)})
 
 
 def _report(draft: Draft, attempt: int, problem: str | None, *, retrying: bool = False) -> None:
@@ -246,9 +254,10 @@ def _report(draft: Draft, attempt: int, problem: str | None, *, retrying: bool =
 
 
 def _give_up(draft: Draft, attempt: int, problem: str) -> None:
-    known = draft.status.archive.job_uid if draft.status.archive else None
+    before = draft.status.archive
+    known = before.model_dump(include={"job_uid", "secret_name"}) if before else {}
     draft.status.archive = ArchiveStatus(
-        state=ArchiveState.FAILED, attempts=attempt, job_uid=known, message=shorten(problem, 1024)
+        state=ArchiveState.FAILED, attempts=attempt, message=shorten(problem, 1024), **known
     )
     draft.set_condition(ConditionType.ARCHIVED, False, Reason.ARCHIVE_FAILED, problem)
 

@@ -14,6 +14,7 @@ from dporun_operator.lifecycle.plan import Plan
 from dporun_operator.lifecycle.prepare import prepare
 from dporun_operator.lifecycle.provide import provide
 from dporun_operator.lifecycle.recall import recall
+from dporun_operator.lifecycle.reopen import reopen
 from dporun_operator.lifecycle.step import Step
 from dporun_operator.lifecycle.stop import stop
 from dporun_operator.lifecycle.suspend import suspend
@@ -63,6 +64,8 @@ def decide(run: Run, observed: Observed, settings: Settings, now: datetime) -> P
     if run.deleting:
         delete(draft)
         return draft.plan()
+    if draft.is_true(ConditionType.FINISHED):
+        reopen(draft)
     if not draft.is_true(ConditionType.FINISHED) and _work(draft) is not Step.WAITING:
         _take(CLOSING, draft)
     for step in ASIDE:

@@ -159,6 +159,7 @@ class Draft:
             unprotect=tuple(self._unprotect),
             status=status,
             events=(*_transitions(self.run, self._conditions), *self._events),
+            answered=self.run.asks_to_archive,
             delete_run=self.delete_run,
             release=self.release,
             requeue_seconds=self._requeue,

@@ -62,6 +62,8 @@ class Plan:
     status: DPORunStatus
     events: tuple[Event, ...]
     """To emit once the status is written."""
+    answered: bool
+    """Take the annotation off by which the user has asked for another try: the status shows what came of it."""
     delete_run: bool
     """The run has been finished for as long as it was to stay."""
     release: bool

@@ -166,6 +166,19 @@ def test_an_archive_that_fails_holds_the_deleted_run(operator: OperatorProcess, 
 
 
 @pytest.mark.usefixtures("operator")
+def test_archiving_that_gave_up_begins_again_when_asked(namespace: str) -> None:
+    train(namespace, archive={"uri": "s3://bucket/runs", "retryForSeconds": 0})
+    kubelet.end(namespace, "demo-train-1", TRAINED)
+    kubelet.end(namespace, "demo-archive-1", DENIED, exit_code=74)
+    wait_phase(namespace, "Failed")
+    kubectl("annotate", "dporun", "demo", "-n", namespace, "dporun.io/retry=archive")
+    wait_phase(namespace, "Archiving")
+    kubelet.end(namespace, "demo-archive-2", ARCHIVED)
+    wait_phase(namespace, "Succeeded")
+    assert "dporun.io/retry" not in get("dporun", "demo", namespace)["metadata"].get("annotations", {})
+
+
+@pytest.mark.usefixtures("operator")
 def test_a_run_created_again_under_its_old_name_starts_afresh(namespace: str) -> None:
     finish(namespace)
     first = get("dporun", "demo", namespace)["metadata"]["uid"]

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from dporun_operator import names
 from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl, wait_condition
 from dporun_testing.operator_process import OperatorProcess
-from dporun_testing.played_run import ARCHIVED, TRAINED, finish, status, train
+from dporun_testing.played_run import ARCHIVED, TRAINED, delete, finish, status, train, wait_gone
 
 pytestmark = pytest.mark.cluster
 
@@ -166,3 +166,22 @@ def test_an_archive_job_whose_status_was_lost_is_made_again(operator: OperatorPr
     )
     kubelet.end(namespace, "demo-archive-1", ARCHIVED)
     wait_condition("demo", "Archived", namespace, seconds=30)
+
+
+def test_a_run_without_its_finalizer_leaves_a_claim_that_is_told(
+    start_operator: Callable[..., OperatorProcess], namespace: str
+) -> None:
+    operator = start_operator(DPORUN_NAMESPACES=namespace, DPORUN_RESYNC_SECONDS="2")
+    train(namespace)
+    claim = f"demo-results-{uid_of_demo(namespace)[:8]}"
+    operator.kill()
+    delete(namespace)
+    kubectl("patch", "dporun", "demo", "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    wait_gone("dporun", "demo", namespace)
+    operator.start()
+    eventually(lambda: operator.metric("dporun_orphaned_claims") == 1, seconds=30, what="the orphan is counted")
+    about = f"involvedObject.name={claim},reason=ClaimOrphaned"
+    assert kubectl("get", "events", "-n", namespace, "--field-selector", about, "-o", "name")
+    assert "deletionTimestamp" not in get("pvc", claim, namespace)["metadata"]
+    kubectl("patch", "pvc", claim, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    eventually(lambda: operator.metric("dporun_orphaned_claims") == 0, seconds=30, what="nor for ever")
