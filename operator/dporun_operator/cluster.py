@@ -36,6 +36,7 @@ _COLLECTIONS: Final = {
     "Deployment": ("/apis/apps/v1", "deployments"),
     "Job": ("/apis/batch/v1", "jobs"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
+    "Workload": ("/apis/kueue.x-k8s.io/v1beta1", "workloads"),
     KIND: (f"/apis/{API_VERSION}", PLURAL),
 }
 
@@ -293,7 +294,7 @@ def _path(kind: str, namespace: str | None, name: str | None = None, subresource
 def _resource(path: str) -> str:
     """Resource and subresource of a path, such as ``dporuns/status``."""
     parts = path.split("/")[3 if path.startswith("/api/") else 4 :]
-    if parts[0] == "namespaces":
+    if parts[0] == "namespaces" and len(parts) > 2:
         parts = parts[2:]
     return "/".join((parts[0], *parts[2:3]))
 

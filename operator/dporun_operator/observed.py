@@ -27,6 +27,8 @@ class Job:
     suspended: bool
     parallelism: int
     """How many pods it has at a time."""
+    doomed: bool
+    """A pod of it has failed, so it can only fail; while it is suspended, it does not say so yet."""
     succeeded: bool
     failed: bool
     """It is over without success; see ``_is_forgotten`` for one that does not say so."""
@@ -57,6 +59,7 @@ class Job:
             attempt=_attempt(metadata["labels"]),
             suspended=bool(spec.get("suspend")),
             parallelism=spec.get("parallelism", 1),
+            doomed="FailureTarget" in conditions,
             succeeded="Complete" in conditions,
             failed="Failed" in conditions or _is_forgotten(status),
             message=end.get("message", ""),
@@ -191,6 +194,8 @@ class Observed:
     """PersistentVolume that the run's claim is bound to; looked for only where the namespace is being deleted."""
     source_uri: str | None = None
     """Archive of the run that ``checkpoints.resumeFrom.run`` names, once it has one."""
+    queue_message: str | None = None
+    """Why Kueue keeps the training Job suspended, in its own words."""
 
     @classmethod
     def of(
@@ -234,6 +239,10 @@ class Observed:
         idle = [job for job in self.jobs if not (job.finished or job.suspended)]
         late = [job for job in idle if job.waits_since and (now - job.waits_since).total_seconds() >= NO_POD_SECONDS]
         return tuple(job for job in late if pods[job.component, job.attempt] < job.parallelism)
+
+    def queued_job(self) -> Job | None:
+        """The training Job that waits in a queue."""
+        return next((job for job in self.jobs_of(Component.TRAIN) if job.suspended and not job.finished), None)
 
     def training_pod(self) -> Pod | None:
         """The pod that serves progress: the newest of completion index 0 that runs."""

@@ -41,6 +41,7 @@ from dporun_operator.observed import Observed
 from dporun_operator.optional_objects import OptionalObjects
 from dporun_operator.pod_refusals import PodRefusals
 from dporun_operator.progress import Ask
+from dporun_operator.queue_message import queue_message
 from dporun_operator.run import Manifest, Run, asks_for_release
 from dporun_operator.settings import Settings
 from dporun_operator.volumes import Volumes
@@ -176,10 +177,13 @@ class Reconciler:
         now = self._clock()
         without_pods = observed.jobs_without_pods(now)
         refused_pods = await self._pod_refusals(run.uid, run.namespace, without_pods, now)
-        pod = observed.training_pod()
-        progress = None if pod is None or run.deleting else await self._ask(run.namespace, pod.name, pod.ip)
-        refused_objects = self._optional.refused(run.uid)
-        return replace(observed, refused_pods=refused_pods, refused_objects=refused_objects, progress=progress)
+        observed = replace(observed, refused_pods=refused_pods, refused_objects=self._optional.refused(run.uid))
+        if run.deleting:
+            return observed
+        queued, pod = observed.queued_job(), observed.training_pod()
+        waits = await queue_message(self._cluster, run.namespace, queued.uid) if queued else None
+        progress = await self._ask(run.namespace, pod.name, pod.ip) if pod else None
+        return replace(observed, queue_message=waits, progress=progress)
 
     def _source_uri(self, run: Run) -> str | None:
         """Archive of the run to start from, once it has one."""

@@ -102,9 +102,10 @@ def job(
     message: str = "",
     job_uid: str | None = None,
 ) -> Body:
-    """A Job of ``age`` seconds: active, suspended, complete or failed since ``ago`` seconds, or forgotten.
+    """A Job of ``age`` seconds: active, suspended, complete or failed since ``ago`` seconds, forgotten or doomed.
 
-    That is one whose pod has failed, without a word of the Job controller about it.
+    The pod of one that is forgotten has failed, without a word of the Job controller about it; that of one that is
+    doomed has failed when the Job was suspended.
 
     A queue has stopped or started it ``queued`` seconds ago.
     """
@@ -112,9 +113,11 @@ def job(
     conditions = {
         "complete": [{"type": "Complete", "status": "True", "lastTransitionTime": ended}],
         "failed": [{"type": "Failed", "status": "True", "lastTransitionTime": ended, "message": message}],
+        "doomed": [{"type": "FailureTarget", "status": "True", "lastTransitionTime": ended}],
     }.get(state, [])
+    suspended = state in {"suspended", "doomed"}
     if queued is not None:
-        stopped, moment = "True" if state == "suspended" else "False", stamp(at - timedelta(seconds=queued))
+        stopped, moment = "True" if suspended else "False", stamp(at - timedelta(seconds=queued))
         conditions.append({"type": "Suspended", "status": stopped, "lastTransitionTime": moment})
     return {
         "kind": "Job",
@@ -127,7 +130,7 @@ def job(
             "labels": _labels(component, attempt),
             **({} if component == "archive" else {"ownerReferences": [_owner("DPORun", "demo", UID)]}),
         },
-        "spec": {"suspend": state == "suspended"},
+        "spec": {"suspend": suspended},
         "status": {"conditions": conditions, **({"failed": 1} if state in {"forgotten", "failed"} else {})},
     }
 

@@ -60,7 +60,7 @@ class S3Server:
 
 def program() -> Path:
     """The server's program: the dev cluster's, where that was built, else built here once, at the same version."""
-    cache = Path(os.environ.get("DPORUN_CACHE") or Path.home() / ".cache" / "dporun") / "devcluster"
+    cache = cache_folder()
     if found := sorted(cache.glob("bin-*/versitygw")):
         return found[0]
     module = DEVCLUSTER / "go"
@@ -75,7 +75,7 @@ def program() -> Path:
             # Not optimised, which nothing here needs: that takes a quarter less time to build.
             flags = ["-gcflags=all=-N -l", "-ldflags=-s -w"]
             subprocess.run(
-                [_go(), "build", *flags, "-o", str(partial), f"{_PACKAGE}/cmd/versitygw"],
+                [go_tool(), "build", *flags, "-o", str(partial), f"{_PACKAGE}/cmd/versitygw"],
                 cwd=module,
                 env={**os.environ, "CGO_ENABLED": "0"},
                 check=True,
@@ -84,7 +84,13 @@ def program() -> Path:
     return path
 
 
-def _go() -> str:
+def cache_folder() -> Path:
+    """Where Go programs are kept that were built once."""
+    return Path(os.environ.get("DPORUN_CACHE") or Path.home() / ".cache" / "dporun") / "devcluster"
+
+
+def go_tool() -> str:
+    """The Go command, installed where there is none."""
     sys.path.insert(0, str(DEVCLUSTER))
     try:
         from node import tools

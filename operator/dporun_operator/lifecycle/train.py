@@ -6,7 +6,7 @@ from dporun_api.results import Health, HealthState, Outcome, Progress, Stage
 from dporun_api.text import duration, sentence, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType, ProgressStatus
-from dporun_operator.lifecycle import limits, messages, retries, waiting
+from dporun_operator.lifecycle import limits, messages, queue, retries, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
@@ -77,13 +77,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     if lost := limits.lost(draft, job, pods):
         return _stop_exceeding(draft, job, lost)
     if job.suspended:
-        queue = draft.run.spec.scheduling.queue_name
-        words = f"Waiting in queue {queue} for its quota" if queue else "The Job is suspended"
-        draft.set_condition(ConditionType.SCHEDULED, False, Reason.QUEUED, words)
-        draft.reset_condition(ConditionType.RUNNING)
-        draft.set_message(words)
-        limits.end_active_time(draft, draft.now)  # the queue may have taken its nodes back
-        return _stop_exceeding(draft, job, limits.exceeded_while_pending(draft, job, words))
+        return _await_queue(draft, job)
     step = waiting.explain(draft, job, pods)
     if step is Step.WAITING and not draft.is_true(ConditionType.SCHEDULED):
         return _stop_exceeding(draft, job, limits.exceeded_while_pending(draft, job, draft.status.message or ""))
@@ -112,6 +106,16 @@ def _await_ending(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
     words = messages.pods_ended(job.attempt)
     draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING, words)
     draft.set_message(words)
+
+
+def _await_queue(draft: Draft, job: Job) -> Step:
+    """Say what the queue waits for. A Job that would only fail once it is admitted makes place for another attempt."""
+    words = queue.wait(draft, job)
+    if not job.doomed:
+        return _stop_exceeding(draft, job, limits.exceeded_while_pending(draft, job, words))
+    draft.status.attempt = job.attempt + 1
+    _stop_earlier_attempts(draft, draft.status.attempt)
+    return Step.WAITING
 
 
 def _stop_exceeding(draft: Draft, job: Job, limit: limits.Exceeded | None) -> Step:

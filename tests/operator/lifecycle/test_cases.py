@@ -36,6 +36,7 @@ STEP = {
     "progress",
     "refused_pods",
     "refused_objects",
+    "queue",
     "then",
 }
 SENTENCE = re.compile(r"(?:[A-Z0-9]|\S+[./]\S)\S*(?: \S+)*", re.DOTALL)
@@ -83,6 +84,7 @@ def test_story(path: Path) -> None:
             refused_pods=step.get("refused_pods", {}),
             refused_objects=step.get("refused_objects", {}),
             volume=step.get("volume"),
+            queue_message=step.get("queue"),
         )
         plan = decide(run, observed, SETTINGS, now)
         check(step["when"], plan, step["then"])
