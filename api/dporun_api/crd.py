@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from dporun_api.v1alpha1.rules import NOT_FROM_ITSELF
 from dporun_api.v1alpha1.spec import PATTERN_HELP, DPORunSpec
 from dporun_api.v1alpha1.status import DPORunStatus
 
@@ -69,6 +70,9 @@ def custom_resource_definition() -> Schema:
                             "description": "A DPO (Direct Preference Optimization) fine-tuning run.",
                             "type": "object",
                             "required": ["spec"],
+                            "x-kubernetes-validations": [
+                                {"rule": NOT_FROM_ITSELF.cel, "message": NOT_FROM_ITSELF.message}
+                            ],
                             "properties": {
                                 "apiVersion": {"type": "string"},
                                 "kind": {"type": "string"},

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from dporun_api.crd import structural
 from dporun_api.v1alpha1 import API_VERSION, KIND
+from dporun_api.v1alpha1.rules import NOT_FROM_ITSELF
 from dporun_api.v1alpha1.spec import OBJECT_NAME, PATTERN_HELP, DPORunSpec
 from dporun_cli.yaml_reader import Document, documents
 
@@ -103,10 +104,12 @@ def _check(document: Document) -> tuple[Manifest | None, list[Problem]]:
         parsed = DPORunSpec.model_validate_json(json.dumps(spec), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         found += [(("spec", *item["loc"]), _explain(item, schema)) for item in _essential(error)]
-    problems = [Problem(document.line(path), dotted(path), text) for path, text in found]
-    if problems:
-        return None, problems
-    return Manifest(name=body["metadata"]["name"], spec=parsed, document=body), []
+    if not found:
+        manifest = Manifest(name=body["metadata"]["name"], spec=parsed, document=body)
+        if NOT_FROM_ITSELF.holds(manifest):
+            return manifest, []
+        found.append((("spec", "checkpoints", "resumeFrom", "run"), NOT_FROM_ITSELF.message))
+    return None, [Problem(document.line(path), dotted(path), text) for path, text in found]
 
 
 def _essential(error: ValidationError) -> list[ErrorDetails]:

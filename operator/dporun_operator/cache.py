@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator import names
 
 Body = Mapping[str, Any]
@@ -25,6 +26,8 @@ class WatchCache:
     def __init__(self) -> None:
         self.runs: dict[str, Body] = {}
         """Every run, by UID."""
+        self._uids: dict[tuple[str, str], str] = {}
+        self._waiting: dict[tuple[str, str], set[str]] = {}
         self._children: dict[str, dict[tuple[str, str, str], Body]] = {}
 
     def put_run(self, body: Body) -> None:
@@ -32,11 +35,27 @@ class WatchCache:
         uid = body["metadata"]["uid"]
         if uid not in self.runs or _version(body) >= _version(self.runs[uid]):
             self.runs[uid] = body
+            self._uids[_place(body)] = uid
+            if source := _source(body):
+                self._waiting.setdefault(source, set()).add(uid)
 
     def remove_run(self, uid: str) -> None:
         """Remove a run and all its children."""
-        self.runs.pop(uid, None)
+        body = self.runs.pop(uid, None)
         self._children.pop(uid, None)
+        if body is None:
+            return
+        if self._uids.get(_place(body)) == uid:
+            del self._uids[_place(body)]
+        if source := _source(body):
+            self._waiting[source].discard(uid)
+            if not self._waiting[source]:
+                del self._waiting[source]
+
+    def waiting_for(self, body: Body) -> list[str]:
+        """UIDs of the runs that are to start from this one, and wait for it."""
+        found = self._waiting.get(_place(body), ())
+        return [uid for uid in found if not _is_accepted(self.runs[uid])]
 
     def put_child(self, body: Body) -> None:
         """Keep a Job or Pod, unless a newer version of it has been seen."""
@@ -79,8 +98,7 @@ class WatchCache:
 
     def find_run(self, namespace: str, name: str) -> Body | None:
         """The run of that name, or None."""
-        metadata = ((body, body["metadata"]) for body in self.runs.values())
-        return next((body for body, m in metadata if (m["namespace"], m["name"]) == (namespace, name)), None)
+        return self.runs.get(self._uids.get((namespace, name), ""))
 
     def newest_child_version(self) -> int:
         """The newest version of any child seen; 0 when there is none."""
@@ -100,6 +118,22 @@ def slim(child: Body) -> dict[str, Any]:
         "spec": {key: spec[key] for key in ("suspend", "parallelism") if key in spec},
         "status": child.get("status", {}),
     }
+
+
+def _place(body: Body) -> tuple[str, str]:
+    return body["metadata"]["namespace"], body["metadata"]["name"]
+
+
+def _source(run: Body) -> tuple[str, str] | None:
+    """Namespace and name of the run to start from."""
+    checkpoints = (run.get("spec") or {}).get("checkpoints") or {}
+    name = (checkpoints.get("resumeFrom") or {}).get("run")
+    return (run["metadata"]["namespace"], name) if name else None
+
+
+def _is_accepted(run: Body) -> bool:
+    conditions = (run.get("status") or {}).get("conditions", ())
+    return any(entry["type"] == ConditionType.ACCEPTED and entry["status"] == "True" for entry in conditions)
 
 
 def _owner(body: Body) -> str:

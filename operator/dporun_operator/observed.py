@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from dporun_api.results import Progress
 from dporun_api.text import parse_time
+from dporun_api.v1alpha1.status import ArchiveState
 from dporun_operator import names
 from dporun_operator.names import Component
 from dporun_operator.run import Run
@@ -177,6 +178,34 @@ class Pod:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """The run that ``checkpoints.resumeFrom.run`` names."""
+
+    phase: str
+    deleting: bool
+    archive: ArchiveState | None
+    uri: str | None
+    """Its archive, once it has one."""
+    message: str
+    """Why it has none, if it says so."""
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Self:
+        """Read the resource as far as it matters here; another version of the operator may have written it."""
+        status = body.get("status") or {}
+        archive = status.get("archive") or {}
+        state = archive.get("state")
+        known = ArchiveState(state) if state in set(ArchiveState) else None
+        return cls(
+            phase=status.get("phase") or "Pending",
+            deleting="deletionTimestamp" in body["metadata"],
+            archive=known,
+            uri=archive.get("uri") if known is ArchiveState.SUCCEEDED else None,
+            message=archive.get("message") or "",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """Everything seen of a run's children."""
 
@@ -192,10 +221,10 @@ class Observed:
     """Whether the run's namespace is being deleted, so that nothing can be created in it any more."""
     volume: str | None = None
     """PersistentVolume that the run's claim is bound to; looked for only where the namespace is being deleted."""
-    source_uri: str | None = None
-    """Archive of the run that ``checkpoints.resumeFrom.run`` names, once it has one."""
     queue_message: str | None = None
     """Why Kueue keeps the training Job suspended, in its own words."""
+    source: Source | None = None
+    """The run that ``checkpoints.resumeFrom.run`` names, if there is one."""
 
     @classmethod
     def of(
@@ -206,7 +235,7 @@ class Observed:
         progress: Progress | None = None,
         namespace_terminates: bool = False,
         volume: str | None = None,
-        source_uri: str | None = None,
+        source: Mapping[str, Any] | None = None,
     ) -> Self:
         """Read the children of a run, in the order of their attempts; what only bears its label is none of them."""
         ours = [child for child in children if _is_child(child, run)]
@@ -218,7 +247,7 @@ class Observed:
             progress=progress,
             namespace_terminates=namespace_terminates,
             volume=volume,
-            source_uri=source_uri,
+            source=None if source is None else Source.parse(source),
         )
 
     def jobs_of(self, component: Component) -> tuple[Job, ...]:

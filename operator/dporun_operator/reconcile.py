@@ -25,7 +25,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from dporun_api.v1alpha1 import API_VERSION, KIND
-from dporun_api.v1alpha1.status import ArchiveState, DPORunStatus
+from dporun_api.v1alpha1.status import DPORunStatus
 from dporun_operator import names
 from dporun_operator.applied import DELETED, AppliedCache, digest
 from dporun_operator.cache import Body, WatchCache
@@ -172,7 +172,7 @@ class Reconciler:
             run,
             namespace_terminates=terminates,
             volume=await self._volumes.behind(run) if terminates else None,
-            source_uri=self._source_uri(run),
+            source=self._source(run),
         )
         now = self._clock()
         without_pods = observed.jobs_without_pods(now)
@@ -185,14 +185,10 @@ class Reconciler:
         progress = await self._ask(run.namespace, pod.name, pod.ip) if pod else None
         return replace(observed, queue_message=waits, progress=progress)
 
-    def _source_uri(self, run: Run) -> str | None:
-        """Archive of the run to start from, once it has one."""
+    def _source(self, run: Run) -> Body | None:
+        """The run to start from, if there is one."""
         source = run.spec.checkpoints.resume_from
-        if source is None or source.run is None:
-            return None
-        found = self._cache.find_run(run.namespace, source.run)
-        archive = ((found or {}).get("status") or {}).get("archive") or {}
-        return archive.get("uri") if archive.get("state") == ArchiveState.SUCCEEDED else None
+        return self._cache.find_run(run.namespace, source.run) if source and source.run else None
 
     # 5. act
 

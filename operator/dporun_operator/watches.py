@@ -78,6 +78,8 @@ class Watches:
         else:
             self._cache.put_run(dict(body))
             self._loop.wake(uid)
+        for other in self._cache.waiting_for(body):
+            self._loop.wake(other)
 
     async def _on_child(self, type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002  kopf's name
         child = dict(body)

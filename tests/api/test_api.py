@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dporun_api.document import Document
 from dporun_api.v1alpha1.immutable import Immutable
-from dporun_api.v1alpha1.rules import Ruled
+from dporun_api.v1alpha1.rules import NOT_FROM_ITSELF, Ruled
 from dporun_api.v1alpha1.spec import PATTERN_HELP, Archive, Dataset, DPORunSpec, RunPolicy
 from dporun_api.v1alpha1.status import DPORunStatus
 from dporun_testing.manifests import dporun
@@ -96,6 +96,7 @@ def test_every_rule_and_pattern_has_a_case_for_both_languages() -> None:
     """The cases run against the API server, and offline; so CEL and Python cannot drift apart unseen."""
     cases = [yaml.safe_load(path.read_text()) for path in REFUSED]
     messages = {rule.message for kind in every(Ruled) for rule in kind.rules} | set(PATTERN_HELP.values())
+    messages.add(NOT_FROM_ITSELF.message)
     for message in messages:
         assert any(message.startswith(case["offline"].partition(": ")[2].partition(", not ")[0]) for case in cases), (
             message

@@ -71,3 +71,33 @@ def test_runs_are_counted_by_phase() -> None:
     for uid, status in (("a", None), ("b", {"phase": "Training"}), ("c", {"phase": "Training"})):
         cache.put_run(run_body(uid=uid, status=status))
     assert cache.count_by_phase() == {"Pending": 1, "Training": 2}
+
+
+def test_a_run_that_waits_for_another_is_found_by_it() -> None:
+    cache, other, second = WatchCache(), {"uid": "first-uid"}, {"uid": "second-uid"}
+    first = run_body(name="first", **other)
+    waiting = run_body({"checkpoints": {"resumeFrom": {"run": "first"}}})
+    cache.put_run(waiting)
+    assert cache.waiting_for(first) == [UID]
+    assert cache.waiting_for(run_body(name="first", namespace="team-b", **other)) == []
+    accepted = {"conditions": [{"type": "Accepted", "status": "True"}]}
+    cache.put_run({**waiting, "status": accepted})
+    assert cache.waiting_for(first) == []
+    cache.put_run(run_body({"checkpoints": {"resumeFrom": {"run": "first"}}}, name="next", **second))
+    assert cache.waiting_for(first) == ["second-uid"]
+    cache.remove_run("second-uid")
+    cache.remove_run(UID)
+    assert cache.waiting_for(first) == []
+
+
+def test_a_name_belongs_to_the_run_of_now() -> None:
+    """The successor of a deleted run may be seen before the deletion is."""
+    cache = WatchCache()
+    cache.put_run(run_body(name="other"))
+    cache.put_run(run_body(name="other", uid="successor"))
+    cache.remove_run(UID)
+    found = cache.find_run("team-a", "other")
+    assert found is not None
+    assert found["metadata"]["uid"] == "successor"
+    cache.remove_run("successor")
+    assert cache.find_run("team-a", "other") is None

@@ -43,3 +43,12 @@ class Ruled(Document):
         if validations := cls.validations():
             handler.resolve_ref_schema(reference)["x-kubernetes-validations"] = validations
         return reference
+
+
+NOT_FROM_ITSELF = Rule(
+    "!has(self.spec.checkpoints) || !has(self.spec.checkpoints.resumeFrom) || "
+    "!has(self.spec.checkpoints.resumeFrom.run) || self.spec.checkpoints.resumeFrom.run != self.metadata.name",
+    lambda run: run.spec.checkpoints.resume_from is None or run.spec.checkpoints.resume_from.run != run.name,
+    "checkpoints.resumeFrom.run is this run itself: name another one",
+)
+"""The one rule of the whole resource, which has a name and a spec."""

@@ -1,8 +1,10 @@
 """Acceptance: what the schema of the API cannot refuse is refused before anything else exists."""
 
 from dporun_api.results import Failure
+from dporun_api.text import sentence
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_api.v1alpha1.status import ConditionType
+from dporun_api.v1alpha1.rules import NOT_FROM_ITSELF
+from dporun_api.v1alpha1.status import ArchiveState, ConditionType
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.step import Step
 
@@ -15,15 +17,41 @@ def accept(draft: Draft) -> Step:
     if run.spec.image and not settings.allows_image(run.spec.image):
         problem = f"spec.image {run.spec.image} is not among the images that the administrator allows"
         hint = f"Leave spec.image out to use {settings.trainer_image}, or ask for it to be allowed."
-        draft.set_condition(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, problem)
-        draft.fail(Failure(reason=Reason.INVALID_SPEC, message=problem, hint=hint))
-        return Step.GAVE_UP
+        return _refuse(draft, problem, hint)
+    if not NOT_FROM_ITSELF.holds(run):  # a run that is older than the rule of the schema
+        return _refuse(draft, NOT_FROM_ITSELF.message, None)
     source = run.spec.checkpoints.resume_from
-    if source and source.run and draft.observed.source_uri is None:
-        words = f"Waiting for DPORun {source.run} in this namespace to be archived, to start from its best adapter"
-        draft.set_condition(ConditionType.ACCEPTED, False, Reason.WAITING_FOR_SOURCE, words)
-        draft.set_message(words)
-        draft.requeue(30)
-        return Step.WAITING
+    if source and source.run and (step := _await_source(draft, source.run)) is not Step.DONE:
+        return step
     draft.set_condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The run is valid.")
     return Step.DONE
+
+
+def _await_source(draft: Draft, name: str) -> Step:
+    """Wait until the run to start from has an archive; give up on one that will never have any."""
+    source = draft.observed.source
+    if source is None:
+        words = (
+            f"Waiting for DPORun {name} to start from: there is none in namespace {draft.run.namespace}. If it was "
+            "deleted, start from its archive: checkpoints.resumeFrom.uri"
+        )
+    elif source.uri is not None:
+        return Step.DONE
+    elif source.archive is ArchiveState.SKIPPED:
+        problem = f"DPORun {name} cannot be started from: {source.message or 'it is not archived'}"
+        hint = "Name a run that is archived, or a folder in checkpoints.resumeFrom.uri."
+        return _refuse(draft, problem, hint)
+    elif source.archive is ArchiveState.FAILED:
+        words = f"Waiting for DPORun {name} to be archived, which has failed: {source.message}"
+    else:
+        doing = "is being deleted" if source.deleting else f"is {source.phase}"
+        words = f"Waiting for DPORun {name} to be archived, to start from its best adapter; it {doing}"
+    draft.set_condition(ConditionType.ACCEPTED, False, Reason.WAITING_FOR_SOURCE, sentence(words))
+    draft.set_message(words)
+    return Step.WAITING
+
+
+def _refuse(draft: Draft, problem: str, hint: str | None) -> Step:
+    draft.set_condition(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, problem)
+    draft.fail(Failure(reason=Reason.INVALID_SPEC, message=problem, hint=hint))
+    return Step.GAVE_UP

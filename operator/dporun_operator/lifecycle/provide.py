@@ -21,7 +21,8 @@ def provide_results_and_config(draft: Draft) -> None:
     the results. Where the run starts from another one that no longer exists, the ConfigMap of the time when it did
     stays.
     """
-    run, source_uri = draft.run, draft.observed.source_uri
+    run, found = draft.run, draft.observed.source
+    source_uri = found.uri if found else None
     if run.spec.storage.claim_name is None and not draft.started:
         draft.apply(results_claim(run))
     source = run.spec.checkpoints.resume_from

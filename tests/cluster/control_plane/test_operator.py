@@ -339,3 +339,14 @@ def test_nothing_is_asked_while_nothing_happens(operator: OperatorProcess, names
         time.sleep(0.5)
     kubelet.end(namespace, "demo-prepare", PREPARED)
     kubelet.pod_of(namespace, "demo-train-1")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_run_starts_once_the_one_that_it_names_is_archived(namespace: str) -> None:
+    """The other one wakes it: the resync is ten minutes away."""
+    apply(manifest("second", checkpoints={"resumeFrom": {"run": "first"}}), namespace)
+    eventually(lambda: "there is none" in status(namespace, "second").get("message", ""), seconds=30, what="the wait")
+    finish(namespace, "first")
+    kubelet.pod_of(namespace, "second-prepare")
+    config = json.loads(get("configmap", "second-config", namespace)["data"]["run.json"])
+    assert config["checkpoints"]["resumeFrom"] == status(namespace, "first")["archive"]["uri"]

@@ -34,6 +34,7 @@ STEP = {
     "pods",
     "outcome",
     "progress",
+    "source",
     "refused_pods",
     "refused_objects",
     "queue",
@@ -79,8 +80,12 @@ def test_story(path: Path) -> None:
         progress = Progress.model_validate(step["progress"]) if "progress" in step else None
         run = Run.parse(run_body(spec, status=status, **metadata))
         terminates = step.get("namespace_terminates", False)
+        source = run_body(**{"name": "source", **step["source"]}) if "source" in step else None
+        seen = Observed.of(
+            map(slim, children(step, now)), run, progress=progress, namespace_terminates=terminates, source=source
+        )
         observed = replace(
-            Observed.of(map(slim, children(step, now)), run, progress=progress, namespace_terminates=terminates),
+            seen,
             refused_pods=step.get("refused_pods", {}),
             refused_objects=step.get("refused_objects", {}),
             volume=step.get("volume"),

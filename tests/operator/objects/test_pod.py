@@ -15,7 +15,7 @@ from dporun_operator.objects.tensorboard import tensorboard_deployment
 from dporun_operator.objects.train_job import train_job
 from dporun_operator.observed import Observed
 from dporun_operator.run import Run
-from dporun_testing.builders import NOW, SETTINGS, a_run
+from dporun_testing.builders import NOW, SETTINGS, a_run, run_body
 
 PLACED = {
     "resources": {
@@ -39,7 +39,9 @@ def workloads(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def provided(run: Run, source_uri: str | None = None) -> tuple[dict[str, Any], ...]:
-    draft = Draft(run, Observed(source_uri=source_uri), SETTINGS, NOW)
+    archived = {"archive": {"state": "Succeeded", "uri": source_uri}}
+    source = run_body(name="old", status=archived) if source_uri else None
+    draft = Draft(run, Observed.of([], run, source=source), SETTINGS, NOW)
     provide(draft)
     return draft.plan().apply
 
