@@ -2,44 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from dporun_api.results import Outcome, Progress
-from dporun_api.v1alpha1.status import ConditionType, DPORunStatus
-from dporun_operator.cache import slim
-from dporun_operator.lifecycle.archive import remember_job
-from dporun_operator.lifecycle.decide import decide
+from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle.plan import Plan
-from dporun_operator.observed import Observed
-from dporun_operator.run import Run
-from dporun_testing.builders import NOW, SETTINGS, job, merge, pod, run_body
+from dporun_testing.stories import STORIES, play
 
-CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
-STEP = {
-    "when",
-    "after",
-    "spec",
-    "annotations",
-    "deleting",
-    "namespace_terminates",
-    "volume",
-    "jobs",
-    "pods",
-    "outcome",
-    "progress",
-    "source",
-    "refused_pods",
-    "refused_objects",
-    "queue",
-    "then",
-}
 SENTENCE = re.compile(r"(?:[A-Z0-9]|\S+[./]\S)\S*(?: \S+)*", re.DOTALL)
 """It begins with a capital letter, or with the name of a file or field."""
 UNFINISHED = re.compile(r"\b(None|Reason|null)\b| is (True|False|Unknown)$|\.\.|: ?$|  ")
@@ -59,59 +30,19 @@ THEN = {
 }
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
 def test_story(path: Path) -> None:
-    story = yaml.safe_load(path.read_text(encoding="utf-8"))
-    spec, status, now, deleting, deleted_at, generation = story.get("spec", {}), {}, NOW, False, NOW, 1
-    for step in story["steps"]:
-        assert set(step) <= STEP, f"unknown words in {step['when']}"
-        assert set(step["then"]) <= THEN, f"unknown words in {step['when']}"
-        now += timedelta(seconds=step.get("after", 10))
-        spec = merge(spec, step.get("spec", {}))
-        generation += "spec" in step
-        if step.get("deleting", False) and not deleting:
-            deleting, deleted_at = True, now
-        metadata = {
-            "deleting": deleting,
-            "deleted_at": deleted_at,
-            "generation": generation,
-            "annotations": step.get("annotations", {}),
-        }
-        progress = Progress.model_validate(step["progress"]) if "progress" in step else None
-        run = Run.parse(run_body(spec, status=status, **metadata))
-        terminates = step.get("namespace_terminates", False)
-        source = run_body(**{"name": "source", **step["source"]}) if "source" in step else None
-        seen = Observed.of(
-            map(slim, children(step, now)), run, progress=progress, namespace_terminates=terminates, source=source
-        )
-        observed = replace(
-            seen,
-            refused_pods=step.get("refused_pods", {}),
-            refused_objects=step.get("refused_objects", {}),
-            volume=step.get("volume"),
-            queue_message=step.get("queue"),
-        )
-        plan = decide(run, observed, SETTINGS, now)
-        check(step["when"], plan, step["then"])
-        check_words(step["when"], plan)
-        reworded = Run.parse(run_body(spec, status=reword(status), **metadata))
-        assert actions(decide(reworded, observed, SETTINGS, now)) == actions(plan), f"{step['when']}: words steer"
-        status = written(plan).model_dump(mode="json", by_alias=True, exclude_none=True)
-        again = decide(Run.parse(run_body(spec, status=status, **metadata)), observed, SETTINGS, now)
+    for moment, plan, status in play(path):
+        when, then = moment.when, moment.step["then"]
+        assert set(then) <= THEN, f"unknown words in {when}"
+        check(when, plan, then)
+        check_words(when, plan)
+        assert actions(moment.decide(reword(moment.status))) == actions(plan), f"{when}: words steer"
+        again = moment.decide(status)
         if not (plan.create or plan.release):
-            assert again.status == plan.status, step["when"]
+            assert again.status == plan.status, when
             repeated = [event for event in again.events if event.reason != "VolumeKept"]
-            assert not repeated, f"{step['when']}: told twice: {repeated}"
-
-
-def written(plan: Plan) -> DPORunStatus:
-    """The status that is written when the plan has been carried out."""
-    status = plan.status
-    for manifest in plan.create:
-        labels = manifest["metadata"]["labels"]
-        uid = job(labels["app.kubernetes.io/component"], int(labels["dporun.io/attempt"]))["metadata"]["uid"]
-        status = remember_job(status, {**manifest, "metadata": {**manifest["metadata"], "uid": uid}})
-    return status
+            assert not repeated, f"{when}: told twice: {repeated}"
 
 
 def reword(status: dict[str, Any]) -> dict[str, Any]:
@@ -123,20 +54,6 @@ def reword(status: dict[str, Any]) -> dict[str, Any]:
 def actions(plan: Plan) -> tuple[Any, ...]:
     done = (plan.retain, plan.apply, plan.create, plan.optional, plan.delete, plan.unprotect)
     return *done, plan.delete_run, plan.release
-
-
-def children(step: dict[str, Any], now: Any) -> Iterator[dict[str, Any]]:
-    for kind, build in (("jobs", job), ("pods", pod)):
-        for name, state in step.get(kind, {}).items():
-            component, _, number = name.partition("-")
-            options = dict(state) if isinstance(state, dict) else {"state": state}
-            attempt, _, index = number.partition("/")
-            if index:
-                options["index"] = int(index)
-            outcome = step.get("outcome", {}).get(name)
-            if kind == "pods" and outcome is not None:
-                options["message"] = Outcome.model_validate(outcome).to_json(exclude_none=True)
-            yield build(component, int(attempt or 1), at=now, **options)
 
 
 def check(when: str, plan: Plan, then: dict[str, Any]) -> None:
