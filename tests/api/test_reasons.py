@@ -61,6 +61,7 @@ def test_the_phase_of_work_under_way() -> None:
         Reason.QUEUED: Phase.QUEUED,
         Reason.UNSCHEDULABLE: Phase.QUEUED,
         Reason.TRAINING: Phase.TRAINING,
+        Reason.ENDING: Phase.TRAINING,
         Reason.EVALUATING: Phase.EVALUATING,
         Reason.ARCHIVING: Phase.ARCHIVING,
         Reason.ARCHIVE_RETRYING: Phase.ARCHIVING,

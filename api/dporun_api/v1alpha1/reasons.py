@@ -81,6 +81,7 @@ class Reason(StrEnum):
     QUEUED = "Queued", Traits(phase=Phase.QUEUED)
     SCHEDULED = "Scheduled"
     TRAINING = "Training", Traits(phase=Phase.TRAINING)
+    ENDING = "Ending", Traits(event=None, phase=Phase.TRAINING)
     EVALUATING = "Evaluating", Traits(phase=Phase.EVALUATING)
     EVALUATED = "Evaluated"
     COMPLETED = "Completed"

@@ -104,7 +104,7 @@ def _await_ending(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
     if any(pod.main.running for pod in pods):
         return
     words = messages.pods_ended(job.attempt)
-    draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING, words)
+    draft.set_condition(ConditionType.RUNNING, False, Reason.ENDING, words)
     draft.set_message(words)
 
 
