@@ -3,7 +3,7 @@
 One call is one look at one run:
 
 1. hold     put our finalizer on, before anything exists that would have to be cleaned up
-2. read     parse the resource; one that cannot be read fails, or is left to the operator that could read it
+2. read     parse the resource; one that cannot be read says so, and is left to the operator that could read it
 3. observe  its Jobs and Pods as the watches saw them last, the progress that its training pod reports, and why a Job
             gets no pod
 4. decide   what to do and what to report (``lifecycle``: pure)
@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -37,6 +37,7 @@ from dporun_operator.lifecycle.archive import remember_job
 from dporun_operator.lifecycle.decide import decide
 from dporun_operator.lifecycle.plan import Delete, Event, Plan, Unprotect
 from dporun_operator.metrics import Metrics
+from dporun_operator.names import Component
 from dporun_operator.observed import Observed
 from dporun_operator.optional_objects import OptionalObjects
 from dporun_operator.pod_refusals import PodRefusals
@@ -141,24 +142,46 @@ class Reconciler:
     # 2. read
 
     async def _reject(self, body: Body, error: InvalidRunError) -> None:
-        """Fail a run that cannot be read, or let it be deleted.
+        """Say that a run cannot be read, or let it be deleted; it goes on with an operator that can.
 
-        One that has trained is left as it is, for the operator that could read it: this one may just be older. Only its
-        user may let it go.
+        One that may have trained is left as it is but for its message: this operator may just be older. Only its user
+        may let it go.
+
+        Raises:
+            InvalidRunError: the run may have trained.
+
         """
-        metadata = body["metadata"]
+        metadata, status = body["metadata"], body.get("status") or {}
         deleting = "deletionTimestamp" in metadata
-        if (body.get("status") or {}).get("attempt") and not (deleting and asks_for_release(metadata)):
+        words = refusal.cannot_read(str(error), metadata)
+        if self._may_have_trained(metadata, status) and not (deleting and asks_for_release(metadata)):
+            if status.get("message") != words:
+                await self._write_message(metadata, words)
             raise error
         if deleting:
             claim = names.results_claim(metadata["name"], metadata["uid"])
             target = Unprotect(claim, even_if_deleted=True)
             await self._volumes.unprotect(metadata["namespace"], target, metadata["uid"])
             await self._cluster.remove_finalizer(KIND, metadata, names.FINALIZER)
-            return
-        status = refusal.unreadable(str(error), metadata.get("generation", 1), self._clock())
-        if (body.get("status") or {}).get("message") != status.message:
-            await self._apply_status(metadata, status)
+        elif status.get("message") != words:
+            await self._apply_status(metadata, refusal.unreadable(words, metadata.get("generation", 1), self._clock()))
+
+    def _may_have_trained(self, metadata: Manifest, status: Mapping[str, object]) -> bool:
+        """Whether anything says that training may have begun; of a status that cannot be read, any trace counts."""
+        children = self._cache.children_of(metadata["uid"], metadata["namespace"])
+        components = {child["metadata"]["labels"].get(names.COMPONENT) for child in children}
+        traces = ("attempt", "progress", "bestCheckpoint", "evaluation", "trainingCompletionTime", "archive")
+        return Component.TRAIN in components or any(status.get(trace) for trace in traces)
+
+    async def _write_message(self, metadata: Manifest, words: str) -> None:
+        """Change the message alone of a status that this operator cannot read."""
+        change = {
+            "metadata": {"resourceVersion": metadata["resourceVersion"]},
+            "status": {"message": words},
+        }
+        written = await self._cluster.patch(KIND, metadata["namespace"], metadata["name"], change, subresource="status")
+        self._metrics.count_status_write()
+        self._cache.put_run(written)
 
     # 3. observe
 

@@ -10,23 +10,13 @@ from dporun_operator.cluster import Cluster
 from dporun_operator.errors import InvalidRunError
 from dporun_operator.metrics import Metrics
 from dporun_operator.reconcile import Reconciler
-from dporun_testing.builders import SETTINGS, UID, run_body
+from dporun_testing.builders import SETTINGS, UID, job, run_body
 
 FORCE_RELEASE = "dporun.io/force-release"
 
 
 async def silence(_namespace: str, _pod: str, _address: str | None) -> Progress | None:
     return None
-
-
-@pytest.mark.parametrize(("deleting", "annotations"), [(False, {}), (True, {}), (False, {FORCE_RELEASE: UID})])
-async def test_a_trained_run_that_cannot_be_read_is_left_alone(deleting: bool, annotations: dict[str, str]) -> None:
-    trained = {"phase": "Training", "attempt": 1}
-    body = run_body({"fromTheFuture": True}, status=trained, deleting=deleting, annotations=annotations)
-    unconnected = Cluster(None)  # any request would raise another error
-    reconcile = Reconciler(unconnected, WatchCache(), silence, SETTINGS, Metrics(dict, dict))
-    with pytest.raises(InvalidRunError, match="fromTheFuture"):
-        await reconcile(body)
 
 
 class OneClaim(Cluster):
@@ -42,7 +32,7 @@ class OneClaim(Cluster):
         labels = {"dporun.io/run-uid": UID}
         finalizers = ["dporun.io/results", "other"]
         name, namespace = path.rpartition("/")[2], "team-a"
-        metadata = {"name": name, "namespace": namespace, "resourceVersion": "7"}
+        metadata = {"name": name, "namespace": namespace, "uid": UID, "resourceVersion": "7"}
         return {"metadata": {**metadata, "labels": labels, "finalizers": finalizers}}
 
 
@@ -53,9 +43,50 @@ def removed(version: str, *rest: str) -> list[dict[str, Any]]:
     ]
 
 
+TRAINED = {"phase": "Training", "attempt": 1}
+
+
+@pytest.mark.parametrize(
+    ("deleting", "annotations", "words"),
+    [
+        (False, {}, "leaves it to one that can: fromTheFuture"),
+        (True, {}, f"kubectl -n team-a annotate dporun demo {FORCE_RELEASE}={UID}"),
+        (False, {FORCE_RELEASE: UID}, "leaves it to one that can: fromTheFuture"),
+    ],
+    ids=["living", "deleted", "not deleted"],
+)
+async def test_a_trained_run_that_cannot_be_read_only_says_so(
+    deleting: bool, annotations: dict[str, str], words: str
+) -> None:
+    body = run_body({"fromTheFuture": True}, status=TRAINED, deleting=deleting, annotations=annotations)
+    cluster = OneClaim()
+    reconcile = Reconciler(cluster, WatchCache(), silence, SETTINGS, Metrics(dict, dict))
+    with pytest.raises(InvalidRunError, match="fromTheFuture"):
+        await reconcile(body)
+    message = cluster.patches["status"]["status"].pop("message")
+    assert words in message
+    assert cluster.patches == {"status": {"metadata": {"resourceVersion": "100"}, "status": {}}}, "nothing else"
+    body["status"]["message"] = message
+    cluster.patches.clear()
+    with pytest.raises(InvalidRunError):
+        await reconcile(body)
+    assert cluster.patches == {}
+
+
+@pytest.mark.parametrize("status", [{"bestCheckpoint": {"fromTheFuture": 1}}, {}], ids=["a trace", "a Job"])
+async def test_any_trace_of_training_counts_where_nothing_can_be_read(status: dict[str, Any]) -> None:
+    cluster, cache = OneClaim(), WatchCache()
+    if not status:
+        cache.put_child(job("train"))
+    body = run_body({"fromTheFuture": True}, status=status, deleting=True)
+    with pytest.raises(InvalidRunError):
+        await Reconciler(cluster, cache, silence, SETTINGS, Metrics(dict, dict))(body)
+    assert list(cluster.patches) == ["status"]
+
+
 @pytest.mark.parametrize(
     ("status", "annotations"),
-    [({}, {}), ({"phase": "Training", "attempt": 1}, {FORCE_RELEASE: UID})],
+    [({}, {}), (TRAINED, {FORCE_RELEASE: UID})],
     ids=["before it trained", "forced"],
 )
 async def test_a_deleted_run_that_cannot_be_read_lets_go(status: dict[str, Any], annotations: dict[str, str]) -> None:

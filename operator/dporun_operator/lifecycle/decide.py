@@ -9,7 +9,7 @@ from dporun_operator.lifecycle.archive import archive
 from dporun_operator.lifecycle.delete import delete
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.expire import expire
-from dporun_operator.lifecycle.finish import finish
+from dporun_operator.lifecycle.finish import finish, restate
 from dporun_operator.lifecycle.plan import Plan
 from dporun_operator.lifecycle.prepare import prepare
 from dporun_operator.lifecycle.provide import provide
@@ -65,6 +65,7 @@ def decide(run: Run, observed: Observed, settings: Settings, now: datetime) -> P
         delete(draft)
         return draft.plan()
     if draft.is_true(ConditionType.FINISHED):
+        restate(draft)
         reopen(draft)
     if not draft.is_true(ConditionType.FINISHED) and _work(draft) is not Step.WAITING:
         _take(CLOSING, draft)

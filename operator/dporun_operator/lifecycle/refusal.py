@@ -2,13 +2,13 @@
 
 from datetime import datetime
 
-from dporun_api.results import Failure
-from dporun_api.text import sentence, shorten, timestamp
+from dporun_api.text import sentence, shorten
 from dporun_api.v1alpha1.reasons import Phase, Reason
-from dporun_api.v1alpha1.status import Condition, ConditionType, DPORunStatus
+from dporun_api.v1alpha1.status import ConditionType, DPORunStatus
+from dporun_operator import names
 from dporun_operator.lifecycle import messages
 from dporun_operator.lifecycle.conditions import complete, transition
-from dporun_operator.run import Run
+from dporun_operator.run import Manifest, Run
 
 
 def refused(run: Run, message: str, now: datetime) -> DPORunStatus:
@@ -30,21 +30,22 @@ def refused(run: Run, message: str, now: datetime) -> DPORunStatus:
     )
 
 
-def unreadable(message: str, generation: int, now: datetime) -> DPORunStatus:
-    """Status of a run whose shape this version of the operator does not know."""
-    words = shorten(f"This version of the operator cannot read the run: {sentence(message)}", 1024)
+def cannot_read(problem: str, metadata: Manifest) -> str:
+    """What a run says whose shape this version of the operator does not know, and how to let go of it all the same."""
+    words = f"This version of the operator cannot read the run and leaves it to one that can: {sentence(problem)}"
+    if "deletionTimestamp" in metadata:
+        name, uid = f"-n {metadata['namespace']} annotate dporun {metadata['name']}", metadata["uid"]
+        words = f"{words} To give its results up: kubectl {name} {names.FORCE_RELEASE}={uid}"
+    return shorten(words, 1024)
 
-    def condition(kind: ConditionType, value: bool) -> Condition:
-        return transition(None, kind, value, Reason.INVALID_SPEC, words, generation=generation, now=now)
 
-    judged = {ConditionType.ACCEPTED: False, ConditionType.SUCCEEDED: False, ConditionType.FINISHED: True}
-    known = {kind: condition(kind, value) for kind, value in judged.items()}
-
+def unreadable(words: str, generation: int, now: datetime) -> DPORunStatus:
+    """Status of such a run, which has not begun; it can begin once it can be read."""
+    kind = ConditionType.ACCEPTED
+    condition = transition(None, kind, False, Reason.INVALID_SPEC, words, generation=generation, now=now)
     return DPORunStatus(
         observed_generation=generation,
-        phase=Phase.FAILED,
+        phase=Phase.PENDING,
         message=words,
-        conditions=complete(known, generation=generation, now=now),
-        completion_time=timestamp(now),
-        failure=Failure(reason=Reason.INVALID_SPEC, message=words),
+        conditions=complete({kind: condition}, generation=generation, now=now),
     )

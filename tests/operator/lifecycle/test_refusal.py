@@ -2,7 +2,9 @@
 
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle import refusal
-from dporun_testing.builders import NOW, a_run
+from dporun_operator.lifecycle.decide import decide
+from dporun_operator.observed import Observed
+from dporun_testing.builders import NOW, SETTINGS, a_run
 
 
 def test_a_first_refusal_has_every_condition() -> None:
@@ -12,6 +14,13 @@ def test_a_first_refusal_has_every_condition() -> None:
 
 
 def test_a_run_that_cannot_be_read_has_every_condition() -> None:
-    status = refusal.unreadable("spec.fromTheFuture: extra inputs are not permitted", 1, NOW)
+    status = refusal.unreadable("It cannot be read.", 1, NOW)
     assert [condition.type for condition in status.conditions] == list(ConditionType)
-    assert [c.type for c in status.conditions if c.status == "True"] == [ConditionType.FINISHED]
+    assert {c.type: c.reason for c in status.conditions}[ConditionType.ACCEPTED] == "InvalidSpec"
+
+
+def test_a_run_that_could_not_be_read_begins_once_it_can_be() -> None:
+    before = refusal.unreadable("It cannot be read.", 1, NOW).model_dump(mode="json", by_alias=True, exclude_none=True)
+    plan = decide(a_run(status=before), Observed(), SETTINGS, NOW)
+    assert [job["metadata"]["name"] for job in plan.create] == ["demo-prepare"]
+    assert plan.status.phase == "Preparing"
