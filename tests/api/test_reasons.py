@@ -58,6 +58,7 @@ def test_what_may_pass_is_retried() -> None:
 def test_the_phase_of_work_under_way() -> None:
     assert {reason: reason.traits.phase for reason in Reason if reason.traits.phase} == {
         Reason.PREPARING: Phase.PREPARING,
+        Reason.VOLUME_REPLACED: Phase.PREPARING,
         Reason.QUEUED: Phase.QUEUED,
         Reason.UNSCHEDULABLE: Phase.QUEUED,
         Reason.TRAINING: Phase.TRAINING,

@@ -77,6 +77,7 @@ class Reason(StrEnum):
     ACCEPTED = "Accepted"
     WAITING_FOR_SOURCE = "WaitingForSource"
     PREPARING = "Preparing", Traits(phase=Phase.PREPARING)
+    VOLUME_REPLACED = "VolumeReplaced", Traits(event="Warning", phase=Phase.PREPARING)
     PREPARED = "Prepared"
     QUEUED = "Queued", Traits(phase=Phase.QUEUED)
     SCHEDULED = "Scheduled"

@@ -155,6 +155,8 @@ def _saved(evidence: Evidence) -> Ending | None:
         outcome = evidence.outcomes.get(pod.name)
         if pod.main.exit_code == ExitCode.PREEMPTED or (outcome and outcome.state is OutcomeState.PREEMPTED):
             by = f" ({pod.disruption})" if pod.disruption else ""
+            if outcome and outcome.message and outcome.step is None:
+                return _preempted(evidence, f"pod {pod.name} ended{by}: {outcome.message}")
             return _preempted(evidence, f"pod {pod.name} was stopped and saved a checkpoint{by}")
     return None
 

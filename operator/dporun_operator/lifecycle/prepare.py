@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from dporun_api.text import duration, sentence
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
-from dporun_operator.lifecycle import retries, waiting
+from dporun_operator.lifecycle import retries, volume, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
@@ -19,11 +19,19 @@ def prepare(draft: Draft) -> Step:
     """Start the Job, follow it, and fail the run where model or data cannot be used."""
     if draft.is_true(ConditionType.PREPARED):
         return Step.DONE
+    if left := volume.training_left(draft):
+        for job in left:
+            draft.delete("Job", job.name)
+        return Step.WAITING
+    return _prepare(draft)
+
+
+def _prepare(draft: Draft) -> Step:
     draft.set_condition(ConditionType.PREPARED, False, Reason.PREPARING, "Model and data are fetched and checked.")
     draft.set_message("Fetching and checking model and data")
-    jobs = draft.observed.jobs_of(Component.PREPARE)
+    jobs = volume.tries_to_prepare(draft)
     if not jobs:
-        _start(draft, (draft.status.retries or 0) + (draft.status.preemptions or 0) + 1)
+        _start(draft, volume.next_number(draft))
         return Step.WAITING
     job = jobs[-1]
     ours = [pod for pod in draft.observed.pods_of(Component.PREPARE) if pod.controller == job.uid]

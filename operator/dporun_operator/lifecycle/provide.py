@@ -1,5 +1,6 @@
 """What every pod of a run needs before it starts: the volume, the configuration, the Service of the training pods."""
 
+from dporun_operator.lifecycle import volume
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.step import Step
 from dporun_operator.objects.config_map import config_map
@@ -17,14 +18,14 @@ def provide(draft: Draft) -> Step:
 def provide_results_and_config(draft: Draft) -> None:
     """Apply the volume and the configuration, which the archive Job of a deleted run needs, too.
 
-    A claim that no longer exists once training may have begun is never made again: an empty volume would pass for
-    the results. Where the run starts from another one that no longer exists, the ConfigMap of the time when it did
-    stays.
+    A claim that no longer exists once training may have begun is made again only for a run that is to be prepared
+    anew: an empty volume would pass for the results. Where the run starts from another one that no longer exists, the
+    ConfigMap of the time when it did stays.
     """
     run, found = draft.run, draft.observed.source
     source_uri = found.uri if found else None
-    if run.spec.storage.claim_name is None and not draft.started:
-        draft.apply(results_claim(run))
+    if run.spec.storage.claim_name is None and volume.is_to_be_made(draft):
+        draft.apply(results_claim(run, draft.status.attempt))
     source = run.spec.checkpoints.resume_from
     if not (source and source.run) or source_uri is not None:
         draft.apply(config_map(run, draft.settings, source=source_uri))

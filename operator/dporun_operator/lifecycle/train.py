@@ -6,7 +6,7 @@ from dporun_api.results import Health, HealthState, Outcome, Progress, Stage
 from dporun_api.text import duration, sentence, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType, ProgressStatus
-from dporun_operator.lifecycle import limits, messages, queue, retries, waiting
+from dporun_operator.lifecycle import limits, messages, queue, retries, volume, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
@@ -31,7 +31,7 @@ def train(draft: Draft) -> Step:
         return Step.WAITING
     pods = draft.observed.pods_of(Component.TRAIN, attempt)
     if not job.finished:
-        return _follow(draft, job, pods)
+        return _replace_volume(draft, job) if volume.can_be_replaced(draft, pods) else _follow(draft, job, pods)
     if not retries.is_settled(draft, job, pods):
         _await_ending(draft, job, pods)
         return Step.WAITING
@@ -97,6 +97,14 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     words = messages.pod_stops(stopped, job.attempt) if stopped else messages.training(draft, job.attempt)
     draft.set_message(words)
     return _stop_exceeding(draft, job, limits.exceeded_while_running(draft, job, pods))
+
+
+def _replace_volume(draft: Draft, job: Job) -> Step:
+    """Give up an attempt whose volume is gone, for one on another volume; that is no failure of the run."""
+    draft.status.preemptions = (draft.status.preemptions or 0) + 1
+    why = f"PersistentVolumeClaim {draft.run.claim_name} was deleted and is made again."
+    volume.prepare_anew(draft, job.attempt + 1, why)
+    return Step.WAITING
 
 
 def _await_ending(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
@@ -217,9 +225,10 @@ def _try_again(draft: Draft, job: Job, end: Ending, attempt: int) -> Step:
     status = draft.status
     draft.reset_condition(ConditionType.EVALUATED)
     retry = retries.next_try(draft, job, end, what=f"Attempt {attempt}")
-    if retry is None:
-        if end.failure:
-            draft.fail(end.failure)
+    lost = volume.lost_checkpoint(draft, end.failure)
+    if retry is None or lost:
+        if failure := lost or end.failure:
+            draft.fail(failure)
         return Step.GAVE_UP
     status.failure = end.failure or status.failure
     draft.set_condition(ConditionType.RUNNING, False, retry.reason, sentence(retry.words))
@@ -232,5 +241,8 @@ def _try_again(draft: Draft, job: Job, end: Ending, attempt: int) -> Step:
     if _stop_earlier_attempts(draft, attempt + 1):
         return Step.WAITING
     status.retries, status.preemptions = retry.retries, retry.preemptions
-    _start(draft, attempt + 1)
+    if end.failure and end.failure.reason is Reason.NOT_PREPARED:
+        volume.prepare_anew(draft, attempt + 1, f"PersistentVolumeClaim {draft.run.claim_name} is empty.")
+    else:
+        _start(draft, attempt + 1)
     return Step.WAITING

@@ -9,7 +9,7 @@ from dporun_api.text import sentence, shorten
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator import names
-from dporun_operator.lifecycle import messages
+from dporun_operator.lifecycle import messages, volume
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.step import Step
 from dporun_operator.names import Component
@@ -134,13 +134,17 @@ def lost_volume(draft: Draft, stuck: Waiting) -> Failure | None:
     The scheduler says so: it gives no node to a pod whose claim does not exist or is being deleted.
     """
     claim = draft.run.claim_name
-    if not draft.started:
+    if not draft.started or volume.is_to_be_made(draft):
         return None
     if f'persistentvolumeclaim "{claim}" not found' in stuck.message:
         message, hint = f"PersistentVolumeClaim {claim} was deleted, and the checkpoints with it.", None
+        if checkpoint := volume.uploaded(draft):
+            message, hint = f"PersistentVolumeClaim {claim} was deleted.", f"There still is {checkpoint}."
     elif f'persistentvolumeclaim "{claim}" is being deleted' in stuck.message:
         message = f"PersistentVolumeClaim {claim} was deleted: no pod can use it any more."
         hint = f"Its data stays until its finalizer {names.RESULTS_FINALIZER} is taken off: save it from the volume."
+        if checkpoint := volume.uploaded(draft):
+            hint = f"{hint} There also is {checkpoint}."
     else:
         return None
     return Failure(reason=Reason.VOLUME_LOST, message=message, hint=hint or Reason.VOLUME_LOST.traits.hint)
