@@ -22,7 +22,7 @@ class Fault:
 
     Attributes:
         of: S3's name of the operation, such as UploadPart; every operation when absent.
-        path: only where the object's path ends so.
+        path: only where the address contains it: a name, or ``partNumber=2``.
         header: only where the request has this header.
         after: this many requests pass before.
         times: how many requests it hits; all when absent.
@@ -88,7 +88,7 @@ class Proxy:
         with self._lock:
             self.requests.append(operation)
             for number, fault in enumerate(self.faults):
-                if fault.of not in {None, operation} or not path.endswith(fault.path):
+                if fault.of not in {None, operation} or fault.path not in path:
                     continue
                 if fault.header is not None and fault.header not in headers:
                     continue
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         with contextlib.suppress(_CutError, ConnectionError):
             operation = operation_of(self.command, self.path)
-            faults = self.state.met(operation, urlsplit(self.path).path, self.headers)
+            faults = self.state.met(operation, self.path, self.headers)
             for fault in faults:
                 self.state.closing.wait(fault.delay)
             length = int(self.headers.get("Content-Length", 0))

@@ -1,9 +1,5 @@
 """Archiving runs, to a real S3 server and to a folder: complete, verified, repeatable; and nothing is lost."""
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,6 @@ from dporun_api.pod import ExitCode
 from dporun_api.results import ArchiveResult, Outcome, OutcomeState, Progress, Stage, Verdict, VerdictState
 from dporun_api.run_config import ArchiveContent, RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_testing.processes import running
 from dporun_testing.run_folders import ODD_NAME, a_checkpoint, a_run, results
 from dporun_testing.s3_server import S3Server
 from dporun_trainer.archiving.archive import archive
@@ -133,32 +128,6 @@ def test_another_volume_leaves_the_archive_as_it_is(s3: S3Server, bucket: str, t
     assert archived(config, empty) == first
     s3.client().delete_object(Bucket=bucket, Key=f"runs/{config.run.directory}/final/adapter_model.safetensors")
     assert archived(config, empty).adapter is False
-
-
-@pytest.mark.slow
-def test_killed_in_the_middle_then_whole(s3: S3Server, bucket: str, tmp_path: Path) -> None:
-    config = a_run(f"s3://{bucket}/runs")
-    directory = results(tmp_path / config.run.directory)
-    with (directory / "merged" / "model.safetensors").open("wb") as file:
-        file.truncate(200 * 2**20)  # several parts
-    (tmp_path / "run.json").write_text(config.to_json())
-    command = [sys.executable, "-m", "dporun_trainer", "archive", "--config", "run.json", "--root", "."]
-    with running(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while not s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads"):
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-        process.send_signal(signal.SIGKILL)
-    assert "manifest.json" not in str(s3.client().list_objects_v2(Bucket=bucket).get("Contents"))
-    assert left(directory) == ["checkpoint-10", "checkpoint-20", "checkpoint-30", "checkpoint-40"]
-
-    subprocess.run(command, cwd=tmp_path, check=True)
-    outcome = Outcome.model_validate_json((directory / "archive_outcome.json").read_text())
-    assert outcome.archive
-    assert outcome.archive.files == len(manifest_of(s3, bucket).files)
-    assert not s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads")
-    head = s3.client().head_object(Bucket=bucket, Key="runs/tone-1a2b3c4d/merged/model.safetensors")
-    assert head["ContentLength"] == 200 * 2**20
 
 
 @pytest.mark.parametrize(

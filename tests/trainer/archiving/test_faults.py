@@ -1,5 +1,9 @@
 """The archive on a bad network, and in stores that lack what Amazon's has: readable cases, before a real S3 server."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,8 @@ import yaml
 
 from dporun_api.files import sha256
 from dporun_api.pod import ExitCode
+from dporun_api.run_config import RunConfig
+from dporun_testing.processes import running
 from dporun_testing.run_folders import a_run, results
 from dporun_testing.s3_proxy import Proxy
 from dporun_testing.s3_server import S3Server
@@ -16,16 +22,22 @@ from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.manifest import Manifest
 from dporun_trainer.stores import s3_client, transfer
+from dporun_trainer.stores.transfer import Content
 
 PART = 5 * 2**20  # the smallest that S3 allows
 CASES = yaml.safe_load((Path(__file__).parent / "cases" / "faults.yaml").read_text())
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "PART_BYTES", PART)
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A run's directory with one file of three parts."""
     directory = results(tmp_path / "run")
-    (directory / "merged" / "model.safetensors").write_bytes(b"0123456789abcdef" * (2 * PART // 16) + b"the end")
+    (directory / "merged" / "model.safetensors").write_bytes(b"0123456789abcdef" * (2 * PART // 16) + b"the end" * 1000)
     return directory
 
 
@@ -43,7 +55,7 @@ def assert_complete(s3: S3Server, bucket: str, directory: Path) -> None:
     objects = stored(s3, bucket)
     manifest = Manifest.model_validate_json(objects.pop("manifest.json"))
     assert {file.path for file in manifest.files} == set(objects)
-    assert {"final/adapter_model.safetensors", "merged/model.safetensors"} <= set(objects)
+    assert "final/adapter_model.safetensors" in objects
     for file in manifest.files:
         assert objects[file.path] == (directory / file.path).read_bytes()
         assert file.sha256 == sha256(directory / file.path)
@@ -52,9 +64,13 @@ def assert_complete(s3: S3Server, bucket: str, directory: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=[case["fault"] for case in CASES])
 def test_fault(
-    s3: S3Server, proxy: Proxy, bucket: str, directory: Path, monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]
+    s3: S3Server,
+    proxy: Proxy,
+    bucket: str,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr(transfer, "PART_BYTES", PART)
     config, folder = a_run(f"s3://{bucket}/runs", include=["best", "merged"]), RunFolder(directory)
     before = sorted(path.name for path in directory.glob("checkpoint-*"))
     if "before" in case:
@@ -82,3 +98,115 @@ def test_fault(
         archive(config, folder)
         proxy.assert_met()
     assert_complete(s3, bucket, directory)
+
+
+def lose_the_third_part(proxy: Proxy, config: RunConfig, folder: RunFolder) -> None:
+    """Have a try that leaves an upload with two of three parts."""
+    proxy.break_with({"of": "UploadPart", "path": "partNumber=3", "answer": [503, "SlowDown"]})
+    with pytest.raises(RunError):
+        archive(config, folder)
+    proxy.break_with()
+
+
+@pytest.mark.slow(5)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_in_the_middle_of_a_part(
+    s3: S3Server, proxy: Proxy, bucket: str, directory: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    config = a_run(f"s3://{bucket}/runs", include=["best", "merged"])
+    directory = directory.rename(tmp_path / config.run.directory)
+    (tmp_path / "run.json").write_text(config.to_json())
+    program = f"""if True:
+        import sys
+        from dporun_trainer.__main__ import main
+        from dporun_trainer.stores import transfer
+        transfer.PART_BYTES = {PART}
+        sys.exit(main(["archive", "--config", "run.json", "--root", "."]))"""
+    proxy.break_with({"of": "UploadPart", "path": "partNumber=3", "stall": {"request": 1000}})
+    with running([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        await_parts(s3, bucket, 2, process)
+        process.send_signal(number)
+        process.wait(timeout=50)
+    assert process.returncode == (-signal.SIGKILL if number is signal.SIGKILL else ExitCode.PREEMPTED)
+    assert proxy.requests.count("UploadPart") == 3, "the stalled part is waited for and not tried again"
+    assert "manifest.json" not in stored(s3, bucket)
+    assert len(list(directory.glob("checkpoint-*"))) == 4
+
+    proxy.break_with()
+    archive(config, RunFolder(directory))
+    sent = [operation for operation in proxy.requests if operation in {"CreateMultipartUpload", "UploadPart"}]
+    assert sent == ["UploadPart"], "the upload goes on, with the part that was lost"
+    assert_complete(s3, bucket, directory)
+
+
+def await_parts(s3: S3Server, bucket: str, count: int, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the unfinished upload has so many parts."""
+    client, deadline, parts = s3.client(), time.monotonic() + 120, 0
+    while parts < count:
+        assert process.poll() is None, "it ended before it could be stopped"
+        assert time.monotonic() < deadline
+        for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+            at = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+            parts = len(client.list_parts(**at).get("Parts", []))
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("content", "begun", "sent"),
+    [
+        pytest.param(b"0123456789abcdef" * (PART // 16) + b"x" * (PART + 9), 0, 2, id="partly"),
+        pytest.param(b"x" * (2 * PART), 1, 2, id="wholly"),
+        pytest.param(b"small", 0, 0, id="now small"),
+        pytest.param(None, 0, 0, id="gone"),
+    ],
+)
+def test_file_that_changed_meanwhile(
+    s3: S3Server, proxy: Proxy, bucket: str, directory: Path, content: bytes, begun: int, sent: int
+) -> None:
+    config, folder = a_run(f"s3://{bucket}/runs", include=["best", "merged"]), RunFolder(directory)
+    lose_the_third_part(proxy, config, folder)
+    if content is None:
+        (directory / "merged" / "model.safetensors").unlink()
+    else:
+        (directory / "merged" / "model.safetensors").write_bytes(content)
+    archive(config, folder)
+    assert (proxy.requests.count("CreateMultipartUpload"), proxy.requests.count("UploadPart")) == (begun, sent)
+    assert_complete(s3, bucket, directory)
+
+
+def test_file_that_changes_while_it_is_sent(
+    s3: S3Server, bucket: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checksums are of before: the store takes the new content for damage, and nothing of it stays there."""
+    config, folder = a_run(f"s3://{bucket}/runs", include=["best", "merged"]), RunFolder(directory)
+    content_of = Content.of
+
+    def change(path: Path) -> Content:
+        content = content_of(path)
+        if path.parent.name == "merged":
+            path.write_bytes(b"!" * content.length)
+        return content
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Content, "of", change)
+        with pytest.raises(RunError, match="did not match its checksum"):
+            archive(config, folder)
+    assert not s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads")
+    archive(config, folder)
+    assert_complete(s3, bucket, directory)
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["archived", "verified at the deletion"])
+def test_only_the_runs_own_leftovers_are_aborted(s3: S3Server, bucket: str, directory: Path, deleted: bool) -> None:
+    config, folder = a_run(f"s3://{bucket}/runs", include=["best", "merged"]), RunFolder(directory)
+    result = archive(config, folder).archive if deleted else None
+    for key in (
+        "tone-1a2b3c4d/merged/old",
+        "tone-1a2b3c4d/merged/model.safetensors",
+        "tone-1a2b3c4d-2/x",
+        "other",
+    ):
+        s3.client().create_multipart_upload(Bucket=bucket, Key=f"runs/{key}")
+    archive(config, folder, manifest_sha256=result.manifest_sha256 if result else None)
+    left = s3.client().list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert sorted(upload["Key"] for upload in left) == ["runs/other", "runs/tone-1a2b3c4d-2/x"]
