@@ -1,5 +1,7 @@
 """Archiving: whether a run is to be archived, and one Job after the other until it is."""
 
+from collections.abc import Sequence
+
 from dporun_api import archive_policy
 from dporun_api.results import Failure, Outcome
 from dporun_api.run_config import ArchiveContent, ArchiveWhen
@@ -56,13 +58,11 @@ def run_archive_jobs(draft: Draft, *, patience: float | None, prune_only: bool =
     before = draft.status.archive or ArchiveStatus(state=ArchiveState.PENDING)
     attempt = max(before.attempts, 1)
     job = draft.observed.job(Component.ARCHIVE, attempt)
+    unknown = [job] if job is not None and job.uid != before.job_uid else []
+    if _replace(draft, attempt, [*unknown, *_later_jobs(draft, attempt)]):
+        return Step.WAITING
     if job is None:
         _start(draft, attempt, prune_only=prune_only)
-        return Step.WAITING
-    if job.uid != before.job_uid:
-        # Somebody else's, or ours and the status that said so was lost. Archiving can be repeated.
-        draft.delete("Job", job.name)
-        _report(draft, attempt, "An archive Job that this run does not know as its own is replaced.")
         return Step.WAITING
     pods = tuple(pod for pod in draft.observed.pods_of(Component.ARCHIVE, attempt) if pod.controller == job.uid)
     if not job.finished:
@@ -70,6 +70,19 @@ def run_archive_jobs(draft: Draft, *, patience: float | None, prune_only: bool =
     if not retries.is_settled(draft, job, pods):
         return Step.WAITING
     return _judge(draft, job, pods, patience=patience, prune_only=prune_only)
+
+
+def _later_jobs(draft: Draft, attempt: int) -> list[Job]:
+    """Jobs of attempts that the status does not know of, because it was lost."""
+    return [job for job in draft.observed.jobs_of(Component.ARCHIVE) if job.attempt > attempt]
+
+
+def _replace(draft: Draft, attempt: int, jobs: Sequence[Job]) -> bool:
+    """Delete ``jobs`` that may be somebody else's, as archiving can be repeated; True while there are any."""
+    for job in jobs:
+        draft.delete("Job", job.name)
+        _report(draft, attempt, "An archive Job that this run does not know as its own is replaced.")
+    return bool(jobs)
 
 
 def remember_job(status: DPORunStatus, created: Manifest) -> DPORunStatus:
@@ -106,7 +119,8 @@ def was_archived(draft: Draft) -> bool:
 def verify_again(draft: Draft) -> None:
     """Have another Job compare every file with the manifest, and upload again what differs."""
     attempts = draft.status.archive.attempts if draft.status.archive else 0
-    _start(draft, attempts + 1, prune_only=False)
+    if not _replace(draft, attempts, _later_jobs(draft, attempts)):
+        _start(draft, attempts + 1, prune_only=False)
 
 
 def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | None, prune_only: bool) -> Step:

@@ -25,8 +25,8 @@ from dporun_operator.names import Component
 
 def delete(draft: Draft) -> Step:
     """Take the next step towards the release of the run."""
-    forced = draft.run.force_release
-    if not forced and (_stop(draft) is Step.WAITING or _archive(draft) is Step.WAITING):
+    stopped = _stop(draft)  # also where nothing is waited for: an orphaned Job would go on without its run
+    if not draft.run.force_release and (stopped is Step.WAITING or _archive(draft) is Step.WAITING):
         return Step.WAITING
     kept = _clean_up(draft)
     archive = draft.status.archive
