@@ -72,6 +72,7 @@ class Reconciler:
         metrics: Metrics,
         *,
         clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
     ):
         self._cluster = cluster
         self._cache = cache
@@ -85,7 +86,7 @@ class Reconciler:
         self._volumes = Volumes(cluster, self._events)
         self._turn = asyncio.Semaphore(CONCURRENCY)
         self._terminating: set[str] = set()
-        self._applied = AppliedCache(lifetime=settings.resync_seconds, clock=time.monotonic)
+        self._applied = AppliedCache(lifetime=settings.resync_seconds, clock=monotonic)
 
     async def __call__(self, body: Body) -> float | None:
         """Reconcile a run as it was last seen; returns after how many seconds to look again."""
@@ -125,7 +126,8 @@ class Reconciler:
         for target in plan.delete:
             await self._delete(run, target, again=plan.release)
         if plan.release:
-            await self._cluster.remove_finalizer(KIND, metadata, names.FINALIZER)
+            left = await self._cluster.remove_finalizer(KIND, metadata, names.FINALIZER)
+            self._cache.put_run(left)  # until a watch says that it is gone: an event of a child must not begin anew
         elif plan.delete_run:
             await self._cluster.delete(KIND, run.namespace, run.name, uid=run.uid)
         elif plan.answered:
@@ -229,11 +231,11 @@ class Reconciler:
             for manifest in plan.apply:
                 await self._apply(run, manifest)
             for job in plan.create:
+                self._applied.clear(run.uid, "Job", job["metadata"]["name"])  # it may exist though no answer comes
                 created = await self._cluster.create(job)
                 self._cache.put_child(created)
                 status = remember_job(status, created)
                 self._terminating.discard(run.namespace)
-                self._applied.clear(run.uid, "Job", job["metadata"]["name"])
         except (ApiError, NameTakenError) as error:
             if isinstance(error, ApiError) and error.namespace_terminates:
                 self._terminating.add(run.namespace)

@@ -67,12 +67,13 @@ class Watches:
         kopf.on.login(id="login", registry=registry, errors=kopf.ErrorsMode.IGNORED)(kopf.login_via_client)
         kopf.on.startup(id="start", registry=registry, errors=kopf.ErrorsMode.PERMANENT)(begin)
         kopf.on.cleanup(id="stop", registry=registry, errors=kopf.ErrorsMode.PERMANENT)(end)
-        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._on_run)
-        kopf.on.event("batch", "v1", "jobs", labels=labels, registry=registry)(self._on_child)
-        kopf.on.event("", "v1", "pods", labels=labels, registry=registry)(self._on_child)
+        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self.on_run)
+        kopf.on.event("batch", "v1", "jobs", labels=labels, registry=registry)(self.on_child)
+        kopf.on.event("", "v1", "pods", labels=labels, registry=registry)(self.on_child)
         return registry
 
-    async def _on_run(self, type: str | None, body: kopf.Body, uid: str, **_: Any) -> None:  # noqa: A002  kopf's name
+    async def on_run(self, type: str | None, body: kopf.Body, uid: str, **_: Any) -> None:  # noqa: A002  kopf's name
+        """Take note of a run; ``type`` is None for one that was there when the watch began."""
         if type == "DELETED":
             self._loop.remove(uid)
         else:
@@ -81,7 +82,8 @@ class Watches:
         for other in self._cache.waiting_for(body):
             self._loop.wake(other)
 
-    async def _on_child(self, type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002  kopf's name
+    async def on_child(self, type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002  kopf's name
+        """Take note of a Job or Pod."""
         child = dict(body)
         if type == "DELETED":
             self._cache.remove_child(child)
