@@ -13,6 +13,8 @@ DEVCLUSTER := hack/devcluster/devcluster
 # CLUSTER=current uses the cluster of $$KUBECONFIG instead of the dev cluster.
 CLUSTER ?= dev
 export CLUSTER
+# Of `make nightly`.
+HISTORIES ?= 10000
 # Tests share the cores; one thread per process is quicker than two that fight.
 export OMP_NUM_THREADS ?= 1
 # Without bytecode every process compiles torch and its kin again, which takes longer than importing them.
@@ -67,6 +69,10 @@ lock: setup ## Pin the newest allowed version of every dependency
 test: setup ## Check the code and run every test that needs no cluster
 	@$(MAKE) --no-print-directory --jobs 2 lint s3-server verify
 	$(BIN)/pytest -n 2 --dist worksteal -m "not cluster"
+
+.PHONY: nightly
+nightly: setup ## Play HISTORIES random histories of a run, and kill the operator at every call of many lives (20 minutes)
+	DPORUN_HISTORIES=$(HISTORIES) $(BIN)/pytest -n 2 --dist worksteal tests/simulation
 
 .PHONY: s3-server
 s3-server: setup # The server that tests store to: built once, which takes minutes, and kept in ~/.cache/dporun

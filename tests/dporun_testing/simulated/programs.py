@@ -1,0 +1,191 @@
+"""The programs of a run's pods, reduced to what they leave behind: prepare, train, archive."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from dporun_api import archive_policy
+from dporun_api.pod import ExitCode
+from dporun_api.results import (
+    ArchiveResult,
+    BestCheckpoint,
+    DatasetSummary,
+    Failure,
+    Outcome,
+    OutcomeState,
+    Progress,
+    Stage,
+    Verdict,
+    VerdictState,
+)
+from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.simulated import storage, virtual_time
+from dporun_testing.simulated.storage import Folder, Storage
+
+STEP_SECONDS = 5.0
+STEPS = 6
+SAVE_EVERY = 2
+FILE_SECONDS = 2.0
+
+
+class Fate(StrEnum):
+    """What happens to a training attempt."""
+
+    ENDS_WELL = "ends well"
+    ENDS_BADLY = "is trained, but does not reach its gates"
+    IS_KILLED = "is killed"
+    IS_EVICTED = "is evicted"
+    NODE_IS_LOST = "loses its node"
+    DISK_IS_FULL = "finds the disk full"
+    DOES_NOT_FIND_MEMORY = "runs out of memory"
+
+
+class Stopped(Exception):  # noqa: N818  a signal
+    """SIGTERM."""
+
+
+@dataclass
+class Process:
+    """The main process of a pod."""
+
+    config: RunConfig
+    folder: Folder
+    storage: Storage
+    fate: Fate
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: Progress | None = None
+
+    async def work(self, seconds: float) -> None:
+        """Do something for a while; raises Stopped at a SIGTERM."""
+        try:
+            await asyncio.wait_for(self.stop.wait(), seconds)
+        except TimeoutError:
+            return
+        raise Stopped
+
+
+@dataclass(frozen=True)
+class End:
+    """Exit code and termination message."""
+
+    code: int
+    outcome: Outcome | None = None
+
+
+async def prepare(process: Process) -> End:
+    """Fetch and check model and data."""
+    try:
+        await process.work(4)
+    except Stopped:
+        return End(ExitCode.PREEMPTED, Outcome(state=OutcomeState.PREEMPTED))
+    dataset = DatasetSummary(train_rows=90, validation_rows=10)
+    return End(0, Outcome(state=OutcomeState.SUCCEEDED, dataset=dataset))
+
+
+async def train(process: Process) -> End:
+    """Go on from the newest checkpoint and save one now and then."""
+    folder = process.folder
+    try:
+        await process.work(2)  # loading: nothing to save yet
+    except Stopped:
+        return End(ExitCode.PREEMPTED, Outcome(state=OutcomeState.PREEMPTED))
+    step = max(folder.checkpoints, default=0)
+    try:
+        while step < STEPS:
+            await process.work(STEP_SECONDS)
+            step += 1
+            if step > STEPS // 2 and process.fate in {Fate.IS_KILLED, Fate.DOES_NOT_FIND_MEMORY}:
+                return _killed(process.fate)
+            if step % SAVE_EVERY == 0:
+                if process.fate is Fate.DISK_IS_FULL:
+                    return _failed(Reason.DISK_FULL, ExitCode.ERROR)
+                process.storage.save(folder, step)
+            process.progress = _progress(folder, step)
+        await process.work(STEP_SECONDS)  # evaluating
+    except Stopped:
+        if process.fate is not Fate.DISK_IS_FULL and step:
+            process.storage.save(folder, step)
+        best = _best(folder)
+        return End(ExitCode.PREEMPTED, Outcome(state=OutcomeState.PREEMPTED, step=step, best_checkpoint=best))
+    folder.succeeded, folder.passed = True, process.fate is not Fate.ENDS_BADLY
+    state = VerdictState.GOOD if folder.passed else VerdictState.NEEDS_IMPROVEMENT
+    verdict = Verdict(state=state, passed=folder.passed)
+    return End(0, Outcome(state=OutcomeState.SUCCEEDED, step=step, best_checkpoint=_best(folder), verdict=verdict))
+
+
+async def archive(process: Process) -> End:
+    """Upload what differs, the manifest last; see dporun_trainer.archiving."""
+    target, folder = process.config.archive, process.folder
+    try:
+        await process.work(1)
+        if target is None:
+            return End(0, Outcome(state=OutcomeState.SUCCEEDED, message="nothing uploaded"))
+        skipped = archive_policy.skip_reason(target, started=True, succeeded=folder.succeeded, passed=folder.passed)
+        if skipped:
+            return End(0, Outcome(state=OutcomeState.SUCCEEDED, message=f"not archived: {skipped}"))
+        uri = archive_policy.location(target, process.config.run.directory)
+        files = _still_archived(process, uri) | folder.files
+        listed = storage.manifest(files)
+        for name, content in [*files.items(), (storage.MANIFEST, listed)]:
+            await process.work(FILE_SECONDS)
+            if process.storage.refusing:
+                return _failed(Reason.ARCHIVE_FAILED, ExitCode.ARCHIVE_FAILED)
+            process.storage.archives.setdefault(uri, {})[name] = content
+    except Stopped:
+        return End(ExitCode.PREEMPTED, Outcome(state=OutcomeState.PREEMPTED))
+    result = ArchiveResult(
+        uri=uri,
+        manifest_sha256=hashlib.sha256(listed.encode()).hexdigest(),
+        files=len(files),
+        bytes=sum(map(len, files.values())),
+        adapter=storage.ADAPTER in files,
+    )
+    return End(0, Outcome(state=OutcomeState.SUCCEEDED, message=f"archived {len(files)} files", archive=result))
+
+
+def _still_archived(process: Process, uri: str) -> dict[str, str]:
+    """Files that the archive lists and still has."""
+    stored = process.storage.archives.get(uri, {})
+    listed = storage.parse(stored.get(storage.MANIFEST, ""))
+    return {name: content for name, content in listed.items() if stored.get(name) == content}
+
+
+def _best(folder: Folder) -> BestCheckpoint | None:
+    return BestCheckpoint(step=max(folder.checkpoints), eval_loss=0.3) if folder.checkpoints else None
+
+
+def _progress(folder: Folder, step: int) -> Progress:
+    return Progress(
+        stage=Stage.TRAINING,
+        step=step,
+        total_steps=STEPS,
+        best_checkpoint=_best(folder),
+        updated_at=virtual_time.now().timestamp(),
+    )
+
+
+def _killed(fate: Fate) -> End:
+    return _failed(Reason.HOST_OUT_OF_MEMORY, ExitCode.ERROR) if fate is Fate.DOES_NOT_FIND_MEMORY else End(137)
+
+
+def _failed(reason: Reason, code: int) -> End:
+    return End(code, Outcome(state=OutcomeState.FAILED, failure=Failure(reason=reason, message="it did not work")))
+
+
+PROGRAMS: dict[str, Any] = {"prepare": prepare, "train": train, "archive": archive}
+
+
+def start(component: str, process: Process) -> Coroutine[Any, Any, End]:
+    """Start the program of a component."""
+    program: Coroutine[Any, Any, End] = PROGRAMS[component](process)
+    return program
+
+
+def read_config(data: dict[str, str]) -> RunConfig:
+    """The RunConfig of a ConfigMap."""
+    return RunConfig.model_validate(json.loads(data["run.json"]))

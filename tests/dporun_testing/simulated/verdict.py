@@ -1,0 +1,96 @@
+"""What must hold at the end of every history, and at every moment of it."""
+
+from collections.abc import Iterator
+
+from dporun_testing.simulated.api_server import Body
+from dporun_testing.simulated.history import DELETIONS, Act
+from dporun_testing.simulated.world import Ended, children
+
+RESULTS = "dporun.io/results"
+_ENDS = {*DELETIONS, Act.DELETE_NAMESPACE}
+_ENDS_CLAIM = {Act.DELETE_CLAIM, Act.DELETE_NAMESPACE}
+
+
+def problems(ended: Ended) -> list[str]:
+    """Everything that is wrong; empty when the history ended well."""
+    return [*ended.mistakes, *_converges(ended), *_keeps_results(ended), *_leaves_nothing(ended)]
+
+
+def gave_up(ended: Ended) -> bool:
+    """Whether the user has asked for the loss of the results, by words or by breaking what protects them."""
+    history, acts = ended.history, [act for _, act in ended.history.acts]
+    deletion = next((number for number, act in enumerate(acts) if act in _ENDS), len(acts))
+    return (
+        history.policy == "Delete"
+        or Act.FORCE_RELEASE in acts
+        or (Act.STRIP_CLAIM in acts and history.has(*_ENDS_CLAIM))
+        or Act.ALTER_ARCHIVE in acts[deletion:]  # it may have been verified by then
+        or any(act in _ENDS_CLAIM and second >= ended.gone_at for second, act in history.acts)
+    )
+
+
+def _converges(ended: Ended) -> Iterator[str]:
+    """The run is gone, finished, suspended as asked, or says why it waits."""
+    run, history = ended.run, ended.history
+    if not ended.converged:
+        yield f"does not come to rest: {_says(run)}"
+        return
+    if run is None:
+        return
+    phase, broken = (
+        run.get("status", {}).get("phase"),
+        history.has(Act.DELETE_NAMESPACE, Act.DELETE_CLAIM, Act.STRIP_CLAIM),
+    )
+    if phase in {"Succeeded", "Failed"} and "deletionTimestamp" not in run["metadata"]:
+        return
+    if phase == "Suspended" and run["spec"].get("suspend"):
+        return
+    if not broken or not run.get("status", {}).get("message"):
+        yield f"waits for no reason: {_says(run)}"
+
+
+def _keeps_results(ended: Ended) -> Iterator[str]:
+    """The archive verifies and has an adapter, or a checkpoint is on a volume that stays and something says so."""
+    storage, directory = ended.storage, f"demo-{ended.uid[:8]}"
+    if not ended.saved or gave_up(ended):
+        return
+    if storage.holds_adapter(f"s3://bucket/runs/{directory}"):
+        return
+    held = [
+        name for name, folders in storage.volumes.items() if directory in folders and folders[directory].checkpoints
+    ]
+    volumes = [volume for volume in ended.server.all("PersistentVolume") if volume["metadata"]["name"] in held]
+    if not volumes:
+        yield "the results are lost"
+    for volume in volumes:
+        if not _stays(ended, volume):
+            yield f"the results are on {volume['metadata']['name']}, which will go away"
+
+
+def _stays(ended: Ended, volume: Body) -> bool:
+    if volume["spec"]["persistentVolumeReclaimPolicy"] == "Retain":
+        return True
+    reference = volume["spec"]["claimRef"]
+    claim = ended.server.find("PersistentVolumeClaim", reference["namespace"], reference["name"])
+    if claim is None:
+        return False
+    return "deletionTimestamp" not in claim["metadata"] or RESULTS in claim["metadata"].get("finalizers", ())
+
+
+def _leaves_nothing(ended: Ended) -> Iterator[str]:
+    """After the deletion there is nothing left of a run but what was meant to stay."""
+    if ended.run is not None:
+        return
+    stays = ["PersistentVolumeClaim"]
+    if ended.history.has(Act.DELETE_ORPHAN):
+        stays += ["Service"]
+    if ended.history.has(Act.STRIP_RUN):
+        stays += ["Job", "Pod", "ConfigMap"]
+    left = [child for child in children(ended) if child.split()[0] not in stays]
+    if left:
+        yield f"is left behind: {', '.join(left)}"
+
+
+def _says(run: Body | None) -> str:
+    status = (run or {}).get("status", {})
+    return f"{status.get('phase')}: {status.get('message')}"
