@@ -184,11 +184,17 @@ class Cluster:
         """Add a finalizer to the object of ``metadata``, provided that nobody has changed it meanwhile."""
         return await self._set_finalizers(kind, metadata, [*metadata.get("finalizers", ()), finalizer])
 
-    async def remove_finalizer(self, kind: str, metadata: Manifest, finalizer: str) -> None:
-        """Take a finalizer off the object of ``metadata``, provided that nobody has changed it meanwhile."""
+    async def remove_finalizer(self, kind: str, metadata: Manifest, finalizer: str) -> Manifest | None:
+        """Take a finalizer off the object of ``metadata``, provided that nobody has changed it meanwhile.
+
+        Returns:
+            The object then, also if that was its end; None where it had no such finalizer.
+
+        """
         before = metadata.get("finalizers", ())
-        if finalizer in before:
-            await self._set_finalizers(kind, metadata, [other for other in before if other != finalizer])
+        if finalizer not in before:
+            return None
+        return await self._set_finalizers(kind, metadata, [other for other in before if other != finalizer])
 
     async def remove_annotation(self, kind: str, metadata: Manifest, name: str) -> None:
         """Take an annotation off the object of ``metadata``, provided that nobody has changed it meanwhile."""

@@ -126,8 +126,8 @@ class Reconciler:
         for target in plan.delete:
             await self._delete(run, target, again=plan.release)
         if plan.release:
-            left = await self._cluster.remove_finalizer(KIND, metadata, names.FINALIZER)
-            self._cache.put_run(left)  # until a watch says that it is gone: an event of a child must not begin anew
+            if left := await self._cluster.remove_finalizer(KIND, metadata, names.FINALIZER):
+                self._cache.put_run(left)  # an event of a child must not begin anew before a watch says that it is gone
         elif plan.delete_run:
             await self._cluster.delete(KIND, run.namespace, run.name, uid=run.uid)
         elif plan.answered:

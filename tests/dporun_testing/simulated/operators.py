@@ -8,9 +8,11 @@ from typing import Any, cast
 from dporun_operator import names
 from dporun_operator.cache import WatchCache
 from dporun_operator.cluster import Cluster
+from dporun_operator.events import Events
 from dporun_operator.lease import Lease
 from dporun_operator.loop import Loop
 from dporun_operator.metrics import Metrics
+from dporun_operator.orphans import Orphans
 from dporun_operator.progress import Ask
 from dporun_operator.reconcile import Reconciler
 from dporun_operator.resync import Resync
@@ -62,7 +64,8 @@ class OperatorProcess:
         cluster = unguarded if alone else unguarded.guarded_by(self._lease.is_held)
         reconciler = Reconciler(cluster, cache, ask, SETTINGS, METRICS, clock=virtual_time.now, monotonic=time)
         self._loop = Loop(reconciler, cache, resync_seconds=RESYNC_SECONDS, jitter=lambda: 1.0)
-        self._resync = Resync(cluster, cache, self._loop, namespaces=(), seconds=RESYNC_SECONDS, clock=time)
+        orphans = Orphans(cluster, Events(cluster, virtual_time.now))
+        self._resync = Resync(cluster, cache, self._loop, orphans, namespaces=(), seconds=RESYNC_SECONDS, clock=time)
         self._watches = Watches(cache, self._loop, namespaces=())
         self._queues: dict[str, asyncio.Queue[tuple[str | None, Body]]] = {kind: asyncio.Queue() for kind in WATCHED}
         self._broken = False
