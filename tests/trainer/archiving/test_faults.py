@@ -122,20 +122,22 @@ def test_stopped_in_the_middle_of_a_part(
         from dporun_trainer.stores import transfer
         transfer.PART_BYTES = {PART}
         sys.exit(main(["archive", "--config", "run.json", "--root", "."]))"""
-    proxy.break_with({"of": "UploadPart", "path": "partNumber=3", "stall": {"request": 1000}})
+    stall = {"of": "UploadPart", "stall": {"request": 1000}}
+    proxy.break_with({"path": "partNumber=2", **stall}, {"path": "partNumber=3", **stall})
     with running([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-        await_parts(s3, bucket, 2, process)
+        await_parts(s3, bucket, 1, process)
+        await_met(proxy)
         process.send_signal(number)
         process.wait(timeout=50)
     assert process.returncode == (-signal.SIGKILL if number is signal.SIGKILL else ExitCode.PREEMPTED)
-    assert proxy.requests.count("UploadPart") == 3, "the stalled part is waited for and not tried again"
+    assert proxy.requests.count("UploadPart") == 3, "no stalled part is waited for and tried again"
     assert "manifest.json" not in stored(s3, bucket)
     assert len(list(directory.glob("checkpoint-*"))) == 4
 
     proxy.break_with()
     archive(config, RunFolder(directory))
     sent = [operation for operation in proxy.requests if operation in {"CreateMultipartUpload", "UploadPart"}]
-    assert sent == ["UploadPart"], "the upload goes on, with the part that was lost"
+    assert sent == ["UploadPart", "UploadPart"], "the upload goes on, with the parts that were lost"
     assert_complete(s3, bucket, directory)
 
 
@@ -148,6 +150,14 @@ def await_parts(s3: S3Server, bucket: str, count: int, process: "subprocess.Pope
         for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
             at = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
             parts = len(client.list_parts(**at).get("Parts", []))
+        time.sleep(0.02)
+
+
+def await_met(proxy: Proxy) -> None:
+    """Wait until every fault has struck."""
+    deadline = time.monotonic() + 60
+    while len(proxy.hits) < len(proxy.faults):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
