@@ -100,6 +100,7 @@ def job(
     ago: float = 60,
     queued: float | None = None,
     message: str = "",
+    parallelism: int = 1,
     job_uid: str | None = None,
 ) -> Body:
     """A Job of ``age`` seconds: active, suspended, complete or failed since ``ago`` seconds, forgotten or doomed.

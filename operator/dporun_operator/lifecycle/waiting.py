@@ -92,7 +92,8 @@ def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     stuck = waiting_reason(pods, now=draft.now, image_pull_seconds=draft.settings.image_pull_seconds)
     if stuck is None:
         return Step.DONE
-    if failure := stuck.failure or lost_volume(draft, stuck):
+    busy = any(pod.main.running for pod in pods)  # it may still be saving; then its end decides about the attempt
+    if failure := lost_volume(draft, stuck) or (None if busy else stuck.failure):
         draft.fail(failure)
         return Step.GAVE_UP
     if stuck.reason is Reason.UNSCHEDULABLE:
