@@ -250,6 +250,11 @@ class Observed:
             source=None if source is None else Source.parse(source),
         )
 
+    @property
+    def source_uri(self) -> str | None:
+        """Archive of the run to start from, once it has one."""
+        return self.source.uri if self.source else None
+
     def jobs_of(self, component: Component) -> tuple[Job, ...]:
         """Jobs of one component, oldest attempt first."""
         return tuple(job for job in self.jobs if job.component == component)

@@ -131,7 +131,7 @@ def job(
             "labels": _labels(component, attempt),
             **({} if component == "archive" else {"ownerReferences": [_owner("DPORun", "demo", UID)]}),
         },
-        "spec": {"suspend": suspended},
+        "spec": {"suspend": suspended, "parallelism": parallelism},
         "status": {"conditions": conditions, **({"failed": 1} if state in {"forgotten", "failed"} else {})},
     }
 

@@ -1,4 +1,4 @@
-"""Acceptance: what the schema of the API cannot refuse is refused before anything else exists."""
+"""Acceptance: what the schema cannot refuse is refused, and the run to start from awaited, before anything exists."""
 
 from dporun_api.results import Failure
 from dporun_api.text import sentence
@@ -10,7 +10,7 @@ from dporun_operator.lifecycle.step import Step
 
 
 def accept(draft: Draft) -> Step:
-    """Check the image, and wait for the run to start from."""
+    """Check the image, and that the run does not start from itself."""
     run, settings = draft.run, draft.settings
     if draft.is_true(ConditionType.ACCEPTED):
         return Step.DONE
@@ -21,22 +21,29 @@ def accept(draft: Draft) -> Step:
     if not NOT_FROM_ITSELF.holds(run):  # a run that is older than the rule of the schema
         return _refuse(draft, NOT_FROM_ITSELF.message, None)
     source = run.spec.checkpoints.resume_from
-    if source and source.run and (step := _await_source(draft, source.run)) is not Step.DONE:
-        return step
-    draft.set_condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The run is valid.")
+    if source is None or source.run is None:
+        _accept(draft)
     return Step.DONE
 
 
-def _await_source(draft: Draft, name: str) -> Step:
-    """Wait until the run to start from has an archive; give up on one that will never have any."""
+def await_source(draft: Draft) -> Step:
+    """Wait for the run to start from, and say what is awaited of it; give up on one that will never have an archive."""
+    source = draft.run.spec.checkpoints.resume_from
+    if draft.is_true(ConditionType.ACCEPTED) or source is None or source.run is None:
+        return Step.DONE
+    if draft.observed.source_uri is None:
+        return _say_what_is_awaited(draft, source.run)
+    _accept(draft)
+    return Step.DONE
+
+
+def _say_what_is_awaited(draft: Draft, name: str) -> Step:
     source = draft.observed.source
     if source is None:
         words = (
             f"Waiting for DPORun {name} to start from: there is none in namespace {draft.run.namespace}. If it was "
             "deleted, start from its archive: checkpoints.resumeFrom.uri"
         )
-    elif source.uri is not None:
-        return Step.DONE
     elif source.archive is ArchiveState.SKIPPED:
         problem = f"DPORun {name} cannot be started from: {source.message or 'it is not archived'}"
         hint = "Name a run that is archived, or a folder in checkpoints.resumeFrom.uri."
@@ -49,6 +56,10 @@ def _await_source(draft: Draft, name: str) -> Step:
     draft.set_condition(ConditionType.ACCEPTED, False, Reason.WAITING_FOR_SOURCE, sentence(words))
     draft.set_message(words)
     return Step.WAITING
+
+
+def _accept(draft: Draft) -> None:
+    draft.set_condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The run is valid.")
 
 
 def _refuse(draft: Draft, problem: str, hint: str | None) -> Step:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from dporun_api.v1alpha1.status import ConditionType
-from dporun_operator.lifecycle.accept import accept
+from dporun_operator.lifecycle.accept import accept, await_source
 from dporun_operator.lifecycle.archive import archive
 from dporun_operator.lifecycle.delete import delete
 from dporun_operator.lifecycle.draft import Draft
@@ -28,8 +28,9 @@ Steps = tuple[Callable[[Draft], Step], ...]
 
 WORK: Steps = (
     accept,  # refuse what the schema of the API cannot refuse
-    provide,  # the volume, the configuration and the Service that the pods need
     suspend,  # stop what runs, if asked to
+    await_source,  # the run to start from must have an archive
+    provide,  # the volume, the configuration and the Service that the pods need
     prepare,  # fetch and check model and data, on a CPU
     train,  # train, evaluate and judge, one Job per attempt
 )

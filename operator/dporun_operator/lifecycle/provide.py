@@ -22,8 +22,7 @@ def provide_results_and_config(draft: Draft) -> None:
     anew: an empty volume would pass for the results. Where the run starts from another one that no longer exists, the
     ConfigMap of the time when it did stays.
     """
-    run, found = draft.run, draft.observed.source
-    source_uri = found.uri if found else None
+    run, source_uri = draft.run, draft.observed.source_uri
     if run.spec.storage.claim_name is None and volume.is_to_be_made(draft):
         draft.apply(results_claim(run, draft.status.attempt))
     source = run.spec.checkpoints.resume_from

@@ -44,11 +44,12 @@ def columns(spec: DPORunSpec, status: DPORunStatus) -> Summary:
     accuracy = evaluation.accuracy if evaluation else metrics.reward_accuracy
     margin = evaluation.reward_margin if evaluation else metrics.reward_margin
     finished = status.completion_time is not None
+    runs = status.phase in {Phase.TRAINING, Phase.EVALUATING}
     eval_loss = best.eval_loss if finished and best and best.eval_loss is not None else metrics.eval_loss
     forgetting = evaluation.forgetting if evaluation else None
     return Summary(
         progress=f"{progress.step}/{progress.total_steps}" if progress.total_steps else None,
-        eta=duration(progress.eta_seconds) if progress.eta_seconds is not None and not finished else None,
+        eta=duration(progress.eta_seconds) if progress.eta_seconds is not None and runs else None,
         eval_loss=number(eval_loss),
         accuracy=None if accuracy is None else f"{accuracy:.2f}",
         margin=None if margin is None else f"{margin:.2f}",

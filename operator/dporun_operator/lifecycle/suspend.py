@@ -15,11 +15,13 @@ _WORK = (Component.PREPARE, Component.TRAIN)
 def suspend(draft: Draft) -> Step:
     """Stop what runs, if asked to; what has trained is not stopped any more."""
     if not draft.run.spec.suspend:
-        if draft.is_true(ConditionType.SUSPENDED):
+        if draft.condition(ConditionType.SUSPENDED).reason in {Reason.SUSPENDED, Reason.SUSPENDING}:
             _resume(draft)
         return Step.DONE
     jobs = [job for component in _WORK for job in draft.observed.jobs_of(component)]
     if draft.trained or any(job.component == Component.TRAIN and job.succeeded for job in jobs):
+        words = "Training is done: nothing is left to suspend."
+        draft.set_condition(ConditionType.SUSPENDED, False, Reason.NOT_NEEDED, words)
         return Step.DONE
     active = [job for job in jobs if not job.finished]
     for job in active:
@@ -32,8 +34,9 @@ def suspend(draft: Draft) -> Step:
         return Step.WAITING
     words = "The run is suspended and holds no node."
     draft.set_condition(ConditionType.SUSPENDED, True, Reason.SUSPENDED, words)
-    draft.set_condition(ConditionType.RUNNING, False, Reason.SUSPENDED, words)
-    draft.set_condition(ConditionType.SCHEDULED, False, Reason.SUSPENDED, words)
+    for kind in (ConditionType.PREPARED, ConditionType.SCHEDULED, ConditionType.RUNNING, ConditionType.EVALUATED):
+        if kind is not ConditionType.PREPARED or not draft.is_true(kind):
+            draft.set_condition(kind, False, Reason.SUSPENDED, words)
     draft.set_message(messages.suspended(draft.run))
     return Step.WAITING
 

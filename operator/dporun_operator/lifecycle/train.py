@@ -29,7 +29,7 @@ def train(draft: Draft) -> Step:
         if not _stop_earlier_attempts(draft, attempt):
             _start(draft, attempt)
         return Step.WAITING
-    pods = draft.observed.pods_of(Component.TRAIN, attempt)
+    pods = tuple(pod for pod in draft.observed.pods_of(Component.TRAIN, attempt) if pod.controller == job.uid)
     if not job.finished:
         return _replace_volume(draft, job) if volume.can_be_replaced(draft, pods) else _follow(draft, job, pods)
     if not retries.is_settled(draft, job, pods):
@@ -46,9 +46,12 @@ def train(draft: Draft) -> Step:
 
 
 def _stop_earlier_attempts(draft: Draft, attempt: int) -> bool:
-    """Stop what still runs of earlier attempts: two of them must never write to the volume. True while they do."""
+    """Stop what runs before ``attempt`` has a Job: two of them must never write to the volume. True while they do.
+
+    A pod of the same attempt is left of a Job that somebody has deleted, or that a suspension has.
+    """
     jobs = [job for job in draft.observed.jobs_of(Component.TRAIN) if job.attempt < attempt and not job.finished]
-    pods = still_running(draft, before=attempt)
+    pods = still_running(draft, before=attempt + 1)
     for job in jobs:
         draft.delete("Job", job.name)
     if jobs or pods:
