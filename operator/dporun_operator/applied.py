@@ -41,6 +41,19 @@ class AppliedCache:
         self._done.pop(uid, None)
 
 
+def has(found: object, wanted: object) -> bool:
+    """Whether an object has every field of a manifest already; what the API server has added does not matter.
+
+    A value that the API server writes in another way (a quantity such as 0.5) passes for a difference, which costs a
+    needless write.
+    """
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(key in found and has(found[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list | tuple):
+        return isinstance(found, list) and len(found) == len(wanted) and all(map(has, found, wanted))
+    return found == wanted
+
+
 def digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of an object's content."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -27,6 +27,8 @@ FOLDER: Final = f"{GROUP}/folder"
 BEST_CHECKPOINT: Final = f"{GROUP}/best-checkpoint"
 """Annotation of a PersistentVolume that was kept: the best checkpoint in that folder, if one is known."""
 COMPONENT: Final = "app.kubernetes.io/component"
+SERVES_TENSORBOARD: Final = f"{GROUP}/serves-tensorboard"
+"""Label of the pods behind the Service of TensorBoard."""
 COMPLETION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 

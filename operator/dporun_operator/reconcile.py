@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from dporun_api.v1alpha1 import API_VERSION, KIND
 from dporun_api.v1alpha1.status import DPORunStatus
 from dporun_operator import names
-from dporun_operator.applied import DELETED, AppliedCache, digest
+from dporun_operator.applied import DELETED, AppliedCache, digest, has
 from dporun_operator.cache import Body, WatchCache
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import ApiError, InvalidRunError, NameTakenError
@@ -250,7 +250,7 @@ class Reconciler:
         if self._applied.is_done(run.uid, kind, name, action):
             return
         found = await self._cluster.find(kind, run.namespace, name, run_uid=run.uid)
-        if found is None or kind != "PersistentVolumeClaim":
+        if found is None or (kind != "PersistentVolumeClaim" and not has(found, manifest)):
             await self._cluster.apply(manifest)
         self._applied.mark(run.uid, kind, name, action)
 

@@ -40,9 +40,27 @@ def schedule(namespace: str, pod: str) -> None:
 def run(namespace: str, job: str) -> str:
     """Let the pod of a Job run; returns its name."""
     pod = pod_of(namespace, job)
+    _run(namespace, pod)
+    return pod
+
+
+def run_tensorboard(namespace: str, run_name: str) -> str:
+    """Let the pod of a finished run's TensorBoard run; returns its name."""
+    selector = f"dporun.io/run={run_name},app.kubernetes.io/component=tensorboard"
+    question = ("get", "pods", "-n", namespace, "-l", selector, "-o", "jsonpath={.items[*].metadata.name}")
+    pod = eventually(lambda: kubectl(*question), seconds=30, what="TensorBoard has a pod")
+    _run(namespace, pod)
+    return pod
+
+
+def _run(namespace: str, pod: str) -> None:
     schedule(namespace, pod)
     started = {"running": {"startedAt": "2026-01-05T10:00:00Z"}}
-    sidecars = [c["name"] for c in get("pod", pod, namespace)["spec"].get("initContainers", ())]
+    spec = get("pod", pod, namespace)["spec"]
+    of_kind = {
+        kind: [_container(container["name"], started, ready=True) for container in spec.get(kind, ())]
+        for kind in ("containers", "initContainers")
+    }
     _status(
         namespace,
         pod,
@@ -50,11 +68,10 @@ def run(namespace: str, job: str) -> str:
             "phase": "Running",
             "podIP": ADDRESS,
             "podIPs": [{"ip": ADDRESS}],
-            "containerStatuses": [_container("trainer", started, ready=True)],
-            "initContainerStatuses": [_container(name, started, ready=True) for name in sidecars],
+            "containerStatuses": of_kind["containers"],
+            "initContainerStatuses": of_kind["initContainers"],
         },
     )
-    return pod
 
 
 def end(namespace: str, job: str, outcome: Outcome, *, exit_code: int = 0) -> None:

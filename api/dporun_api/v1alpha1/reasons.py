@@ -33,7 +33,7 @@ class Traits:
     """What follows from a reason."""
 
     event: Literal["Normal", "Warning"] | None = "Normal"
-    """Type of the Event that reports it; None for a reason that means that nothing has happened yet."""
+    """Type of the Event that reports it; None where nothing has happened yet, or another Event says more soon."""
     phase: Phase | None = None
     """Phase of a run while one of its conditions has this reason."""
     failure: bool = False
@@ -51,6 +51,7 @@ def _failure(hint: str | None = None, *, exit_code: ExitCode = ExitCode.ERROR, r
 
 
 _NOTHING_YET = Traits(event=None)
+_NO_EVENT = Traits(event=None)
 _WARNING = Traits(event="Warning")
 
 
@@ -74,25 +75,25 @@ class Reason(StrEnum):
     UNKNOWN = "Unknown", _NOTHING_YET
 
     # A run on its way.
-    ACCEPTED = "Accepted"
+    ACCEPTED = "Accepted", _NO_EVENT
     WAITING_FOR_SOURCE = "WaitingForSource"
-    PREPARING = "Preparing", Traits(phase=Phase.PREPARING)
+    PREPARING = "Preparing", Traits(event=None, phase=Phase.PREPARING)
     VOLUME_REPLACED = "VolumeReplaced", Traits(event="Warning", phase=Phase.PREPARING)
     PREPARED = "Prepared"
     QUEUED = "Queued", Traits(phase=Phase.QUEUED)
-    SCHEDULED = "Scheduled"
+    SCHEDULED = "Scheduled", _NO_EVENT
     TRAINING = "Training", Traits(phase=Phase.TRAINING)
     ENDING = "Ending", Traits(event=None, phase=Phase.TRAINING)
-    EVALUATING = "Evaluating", Traits(phase=Phase.EVALUATING)
+    EVALUATING = "Evaluating", Traits(event=None, phase=Phase.EVALUATING)
     EVALUATED = "Evaluated"
-    COMPLETED = "Completed"
-    ARCHIVING = "Archiving", Traits(phase=Phase.ARCHIVING)
+    COMPLETED = "Completed", _NO_EVENT
+    ARCHIVING = "Archiving", Traits(event=None, phase=Phase.ARCHIVING)
     ARCHIVED = "Archived"
     SKIPPED = "Skipped"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
-    TENSORBOARD_READY = "TensorBoardReady"
-    STOPPED = "Stopped"
+    TENSORBOARD_READY = "TensorBoardReady", _NO_EVENT
+    STOPPED = "Stopped", _NO_EVENT
     SUSPENDING = "Suspending"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
@@ -110,7 +111,7 @@ class Reason(StrEnum):
     ARCHIVE_RETRYING = "ArchiveRetrying", Traits(event="Warning", phase=Phase.ARCHIVING)
 
     # The health of a run's curves (``results.HealthState``).
-    ON_TRACK = "OnTrack"
+    ON_TRACK = "OnTrack", _NO_EVENT
     OVERFITTING = "Overfitting", _WARNING
     UNDERFITTING = "Underfitting", _WARNING
     UNSTABLE = "Unstable", _WARNING

@@ -140,7 +140,7 @@ class DPORunStatus(Document):
     )
     """Aspects of the run's state."""
     start_time: Time | None = None
-    """When the first pod of the run was created."""
+    """When the first Job of the run was created."""
     training_completion_time: Time | None = None
     """When training, evaluation included, was done; absent until then, and after a failure."""
     completion_time: Time | None = None

@@ -7,7 +7,7 @@ from dporun_api.results import Failure
 from dporun_api.text import sentence, shorten
 from dporun_api.v1alpha1.reasons import Reason, traits_of
 from dporun_api.v1alpha1.status import Condition, ConditionType
-from dporun_operator.lifecycle import summary
+from dporun_operator.lifecycle import reports, summary
 from dporun_operator.lifecycle.conditions import INITIAL, complete, transition
 from dporun_operator.lifecycle.plan import Delete, Event, Plan, Retain, Unprotect
 from dporun_operator.observed import Observed
@@ -150,6 +150,8 @@ class Draft:
         status.conditions = tuple(self._conditions[kind] for kind in ConditionType)
         status.phase = summary.phase(self._conditions, deleting=self.run.deleting)
         status.summary = summary.columns(self.run.spec, status)
+        if not reports.is_worth_writing(self.run.status, status):
+            status = self.run.status
         return Plan(
             retain=tuple(self._retain),
             apply=tuple(self._apply),

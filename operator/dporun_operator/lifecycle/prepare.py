@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from dporun_api.text import duration, sentence
+from dporun_api.text import duration, sentence, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle import retries, volume, waiting
@@ -94,6 +94,7 @@ def _try_again(draft: Draft, job: Job, end: Ending) -> Step:
 def _start(draft: Draft, number: int) -> None:
     """Start a Job of its own for each try, so that how the one before ended stays to be seen."""
     draft.create(prepare_job(draft.run, draft.settings, number))
+    draft.status.start_time = draft.status.start_time or timestamp(draft.now)
     for old in draft.observed.jobs_of(Component.PREPARE):
         if old.attempt < number - 1:
             draft.delete("Job", old.name)

@@ -1,4 +1,4 @@
-"""What every pod of a run needs before it starts: the volume, the configuration, the Service of the training pods."""
+"""What the pods of a run need before they start: the volume, the configuration, for several nodes a Service."""
 
 from dporun_operator.lifecycle import volume
 from dporun_operator.lifecycle.draft import Draft
@@ -11,7 +11,8 @@ from dporun_operator.objects.train_service import train_service
 def provide(draft: Draft) -> Step:
     """Apply all of them, at every reconciliation: what somebody deleted comes back."""
     provide_results_and_config(draft)
-    draft.apply(train_service(draft.run))
+    if draft.run.spec.distributed.nodes > 1:
+        draft.apply(train_service(draft.run))
     return Step.DONE
 
 

@@ -26,6 +26,6 @@ def recall(draft: Draft) -> None:
     repeated = prepared - 1 - (status.preemptions or 0)
     if repeated > (status.retries or 0):
         status.retries = repeated
-    created = [pod.created_at for pod in observed.pods if pod.created_at]
+    created = [job.created_at for job in observed.jobs if job.created_at]
     if status.start_time is None and created:
         status.start_time = timestamp(min(created))

@@ -32,7 +32,7 @@ def _serve(draft: Draft, *, finished: bool) -> None:
     run = draft.run
     if finished:
         draft.apply_if_allowed(tensorboard_deployment(run, draft.settings))
-    draft.apply_if_allowed(tensorboard_service(run, finished=finished))
+    draft.apply_if_allowed(tensorboard_service(run))
     command = port_forward(run)
     draft.status.tensorboard = TensorBoardStatus(
         service=names.tensorboard(run.name), port=TENSORBOARD_PORT, command=command

@@ -15,9 +15,6 @@ from dporun_operator.names import Component
 from dporun_operator.objects.train_job import train_job
 from dporun_operator.observed import Job, Pod
 
-HEARTBEAT_SECONDS = 60
-"""A heartbeat that brings nothing new is written to the status no more often than this."""
-
 
 def train(draft: Draft) -> Step:
     """Start an attempt, follow it, and judge how it ended."""
@@ -90,15 +87,15 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     if not any(pod.main.running for pod in pods):
         _await_ending(draft, job, pods)
         return Step.WAITING
-    draft.set_condition(ConditionType.RUNNING, True, Reason.TRAINING, f"Attempt {job.attempt} runs.")
     draft.status.failure = None
     limits.begin_active_time(draft, pods)
     draft.requeue(draft.settings.progress_seconds)
     if draft.observed.progress is not None:
         _record_progress(draft, draft.observed.progress)
     stopped = next((pod for pod in pods if pod.stops_at and not pod.ended), None)
-    words = messages.pod_stops(stopped, job.attempt) if stopped else messages.training(draft, job.attempt)
-    draft.set_message(words)
+    words = messages.pod_stops(stopped, job.attempt) if stopped else f"Attempt {job.attempt} runs."
+    draft.set_condition(ConditionType.RUNNING, True, Reason.TRAINING, words)
+    draft.set_message(words if stopped else messages.training(draft, job.attempt))
     return _stop_exceeding(draft, job, limits.exceeded_while_running(draft, job, pods))
 
 
@@ -148,7 +145,7 @@ def _stop_exceeding(draft: Draft, job: Job, limit: limits.Exceeded | None) -> St
 def _record_progress(draft: Draft, progress: Progress) -> None:
     """Keep what the first training pod says of itself while it runs."""
     status = draft.status
-    status.progress = _progress_status(progress, status.progress, draft.now)
+    status.progress = _progress_status(progress, draft.now)
     status.metrics = progress.metrics
     status.best_checkpoint = progress.best_checkpoint or status.best_checkpoint
     status.checkpoint_upload = progress.checkpoint_upload or status.checkpoint_upload
@@ -159,10 +156,10 @@ def _record_progress(draft: Draft, progress: Progress) -> None:
         draft.set_condition(ConditionType.EVALUATED, False, Reason.EVALUATING, sentence(doing))
 
 
-def _progress_status(progress: Progress, before: ProgressStatus | None, now: datetime) -> ProgressStatus:
-    """``progress`` as the status has it; what was there ``before`` where nothing but the heartbeat is new."""
+def _progress_status(progress: Progress, now: datetime) -> ProgressStatus:
+    """``progress`` as the status has it."""
     updated_at = datetime.fromtimestamp(min(progress.updated_at, now.timestamp()), UTC)
-    after = ProgressStatus(
+    return ProgressStatus(
         percent=round(progress.percent, 1),
         step=progress.step,
         total_steps=progress.total_steps,
@@ -171,11 +168,6 @@ def _progress_status(progress: Progress, before: ProgressStatus | None, now: dat
         samples_per_second=progress.samples_per_second,
         updated_at=timestamp(updated_at),
     )
-    if before is None or before.updated_at is None:
-        return after
-    unchanged = before == after.model_copy(update={"updated_at": before.updated_at})
-    recent = (updated_at - datetime.fromisoformat(before.updated_at)).total_seconds() < HEARTBEAT_SECONDS
-    return before if unchanged and recent else after
 
 
 def _record_health(draft: Draft, health: Health | None) -> None:

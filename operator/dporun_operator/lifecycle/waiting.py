@@ -96,6 +96,9 @@ def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     if failure := lost_volume(draft, stuck) or (None if busy else stuck.failure):
         draft.fail(failure)
         return Step.GAVE_UP
+    if stuck.reason is Reason.PENDING and not (job.component == Component.TRAIN and all(pod.scheduled for pod in pods)):
+        _await_start(draft, job, pods)
+        return Step.WAITING
     if stuck.reason is Reason.UNSCHEDULABLE:
         draft.set_condition(ConditionType.SCHEDULED, False, stuck.reason, stuck.message)
     else:
@@ -105,6 +108,14 @@ def explain(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
         draft.requeue(IMAGE_PULL_LOOK_SECONDS)
     draft.set_message(stuck.message)
     return Step.WAITING
+
+
+def _await_start(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
+    """Nothing is wrong, and what has been said of the Job holds: that each of its pods comes is not worth a write."""
+    mark_scheduled(draft, job, pods)
+    draft.reset_condition(ConditionType.RUNNING)
+    if job.component == Component.TRAIN:
+        draft.set_message(messages.starting(draft.run, job.attempt, draft.status.failure))
 
 
 def pods_refused(draft: Draft, job: Job) -> str | None:

@@ -91,6 +91,7 @@ def template(
     attempt: int | None = None,
     read_only_results: bool = False,
     with_results: bool = True,
+    serves_tensorboard: bool = False,
 ) -> Manifest:
     """A pod template.
 
@@ -103,6 +104,7 @@ def template(
         attempt: of the Job around it.
         read_only_results: whether the pod may only read the results.
         with_results: whether the pod has the run's results, rather than an empty folder in their place.
+        serves_tensorboard: whether the Service of TensorBoard leads to the pod.
 
     """
     resources = run.spec.resources
@@ -114,8 +116,9 @@ def template(
         "imagePullSecrets": [{"name": secret} for secret in settings.image_pull_secrets],
         **{key: value for key, value in spec.items() if key != "volumes"},
     }
+    more = {names.SERVES_TENSORBOARD: "true"} if serves_tensorboard else {}
     return {
-        "metadata": {"labels": labels(run, component, attempt)},
+        "metadata": {"labels": {**labels(run, component, attempt), **more}},
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,

@@ -29,24 +29,22 @@ def tensorboard_deployment(run: Run, settings: Settings) -> Manifest:
             "replicas": 1,
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": {names.RUN_UID: run.uid, names.COMPONENT: Component.TENSORBOARD.value}},
-            "template": pod.template(run, settings, Component.TENSORBOARD, spec, read_only_results=True),
+            "template": pod.template(
+                run, settings, Component.TENSORBOARD, spec, read_only_results=True, serves_tensorboard=True
+            ),
         },
     }
 
 
-def tensorboard_service(run: Run, *, finished: bool) -> Manifest:
-    """One name for TensorBoard: it leads to the first training pod, or to the Deployment when ``finished``."""
-    training = {names.COMPONENT: Component.TRAIN.value, names.COMPLETION_INDEX: "0"}
+def tensorboard_service(run: Run) -> Manifest:
+    """One name for TensorBoard: it leads to the training pods while they run, then to the Deployment."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(run, names.tensorboard(run.name), Component.TENSORBOARD),
         "spec": {
             "type": "ClusterIP",
-            "selector": {
-                names.RUN_UID: run.uid,
-                **({names.COMPONENT: Component.TENSORBOARD.value} if finished else training),
-            },
+            "selector": {names.RUN_UID: run.uid, names.SERVES_TENSORBOARD: "true"},
             "ports": [{"name": "http", "port": TENSORBOARD_PORT, "targetPort": TENSORBOARD_PORT}],
         },
     }

@@ -66,12 +66,13 @@ def train_job(run: Run, settings: Settings, attempt: int, *, uploaded: int | Non
             "initContainers": [tensorboard.sidecar(run, settings)] if spec.tensorboard.enabled else [],
             "containers": [container],
             "restartPolicy": "Never",
-            "subdomain": names.train_service(run.name),
+            "subdomain": names.train_service(run.name) if nodes > 1 else None,
             "terminationGracePeriodSeconds": spec.run_policy.grace_period_seconds,
             "priorityClassName": spec.resources.priority_class_name,
             "volumes": [pod.config_volume(run), {"name": _SHARED_MEMORY_VOLUME, "emptyDir": shared_memory}],
         },
         attempt=attempt,
+        serves_tensorboard=spec.tensorboard.enabled,
     )
     job_spec = {
         "completionMode": "Indexed",

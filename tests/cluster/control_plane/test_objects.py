@@ -54,8 +54,7 @@ def planned(run: Run) -> list[Manifest]:
         train_job(run, SETTINGS, 1),
         archive_job(run, SETTINGS, 1),
         archive_job(run, SETTINGS, 2, prune_only=True),
-        tensorboard_service(run, finished=False),
-        tensorboard_service(run, finished=True),
+        tensorboard_service(run),
         tensorboard_deployment(run, SETTINGS),
     ]
 
