@@ -66,9 +66,11 @@ STATUS = st.builds(
 ARCHIVE = {"archive": {"uri": "s3://bucket/runs"}}
 
 
-def plan(spec: dict[str, Any], status: dict[str, Any], children: list[dict[str, Any]], *, deleting: bool) -> Plan:
+def plan(
+    spec: dict[str, Any], status: dict[str, Any], children: list[dict[str, Any]], *, deleting: bool, **namespace: Any
+) -> Plan:
     run = Run.parse(run_body(spec, status=status, deleting=deleting))
-    return decide(run, Observed.of(map(slim, children), run), SETTINGS, NOW)
+    return decide(run, Observed.of(map(slim, children), run, **namespace), SETTINGS, NOW)
 
 
 def holds(plan: Plan, condition: str) -> bool:
@@ -87,6 +89,19 @@ def test_a_trained_run_is_released_only_with_its_archive(
         assert not decided.create
     else:
         assert not [target for target in decided.delete if target.kind == "PersistentVolumeClaim"]
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(STATUS, CHILDREN, st.sampled_from([ARCHIVE, {}, {**ARCHIVE, "deletionPolicy": "Retain"}]))
+def test_a_deleted_namespace_never_takes_the_only_copy(
+    status: dict[str, Any], children: list[dict[str, Any]], spec: dict[str, Any]
+) -> None:
+    decided = plan(spec, status, children, deleting=True, namespace_terminates=True, volume="pv-1")
+    if decided.release and not decided.retain:
+        assert "deletionPolicy" not in spec or not status["attempt"]
+        assert ("archive" in spec and holds(decided, "Archived")) or not status["attempt"]
+    if not decided.release:
+        assert not decided.unprotect
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow], deadline=None)
