@@ -172,7 +172,7 @@ class Reconciler:
         """Whether anything says that training may have begun; of a status that cannot be read, any trace counts."""
         children = self._cache.children_of(metadata["uid"], metadata["namespace"])
         components = {child["metadata"]["labels"].get(names.COMPONENT) for child in children}
-        traces = ("attempt", "progress", "bestCheckpoint", "evaluation", "trainingCompletionTime", "archive", "checkpointUpload")
+        traces = ("attempt", "progress", "bestCheckpoint", "checkpointUpload", "evaluation", "archive")
         return Component.TRAIN in components or any(status.get(trace) for trace in traces)
 
     async def _write_message(self, metadata: Manifest, words: str) -> None:
