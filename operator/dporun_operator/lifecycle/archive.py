@@ -10,6 +10,7 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ArchiveState, ArchiveStatus, ConditionType, DPORunStatus
 from dporun_operator import names
 from dporun_operator.lifecycle import retries, waiting
+from dporun_operator.lifecycle.conditions import HELD
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
@@ -173,7 +174,7 @@ def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
             message=mended,
             **values,
         )
-        words = f"{result.files} files are in {uri}."
+        words = f"{result.files} files are in {uri}. {HELD} compared them with the manifest."
         draft.set_condition(ConditionType.ARCHIVED, True, Reason.ARCHIVED, words)
         if mended:
             draft.add_event(Reason.ARCHIVE_MENDED, mended)

@@ -7,6 +7,10 @@ from typing import Literal
 from dporun_api.text import shorten, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import Condition, ConditionType
+from dporun_operator import names
+
+HELD = f"A deleted run stays, by its finalizer {names.FINALIZER}, until the operator has"
+"""Said before a run is deleted, for those who delete it when no operator runs that could say so."""
 
 INITIAL: Mapping[ConditionType, tuple[bool | None, Reason, str]] = {
     ConditionType.ACCEPTED: (False, Reason.PENDING, "The run has not been checked yet."),
@@ -16,7 +20,11 @@ INITIAL: Mapping[ConditionType, tuple[bool | None, Reason, str]] = {
     ConditionType.TENSORBOARD_READY: (False, Reason.PENDING, "No pod serves TensorBoard at the moment."),
     ConditionType.EVALUATED: (False, Reason.PENDING, "The result has not been evaluated yet."),
     ConditionType.HEALTHY: (None, Reason.UNKNOWN, "There are no curves to judge yet."),
-    ConditionType.ARCHIVED: (False, Reason.PENDING, "Nothing has been archived yet."),
+    ConditionType.ARCHIVED: (
+        False,
+        Reason.PENDING,
+        f"Nothing has been archived yet. {HELD} archived what there is of it.",
+    ),
     ConditionType.PROGRESS_STALLED: (False, Reason.NOT_NEEDED, "No attempt has stalled."),
     ConditionType.SUSPENDED: (False, Reason.NOT_NEEDED, "The run is not suspended."),
     ConditionType.SUCCEEDED: (None, Reason.UNKNOWN, "The run has not finished."),

@@ -3,6 +3,7 @@
 An error anywhere keeps the run: only the last step lets go of it.
 """
 
+from dporun_api.text import sentence
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.spec import DeletionPolicy
 from dporun_api.v1alpha1.status import ArchiveState, ConditionType
@@ -31,7 +32,7 @@ def delete(draft: Draft) -> Step:
     kept = _clean_up(draft)
     archive = draft.status.archive
     mended = archive.message if archive and archive.state is ArchiveState.SUCCEEDED else None
-    draft.set_message(messages.deleting(". ".join(filter(None, (kept or "everything is safe", mended)))))
+    draft.set_message(messages.deleting(draft.run, ". ".join(filter(None, (kept or "everything is safe", mended)))))
     draft.release = True
     return Step.DONE
 
@@ -45,12 +46,13 @@ def _stop(draft: Draft) -> Step:
     for job in jobs:
         draft.delete("Job", job.name)
     draft.delete("Deployment", names.tensorboard(run.name))
-    if not jobs and not any(is_awaited(draft, pod) for pod in pods):
+    awaited = [pod for pod in pods if is_awaited(draft, pod)]
+    if not jobs and not awaited:
         return Step.DONE
+    words = messages.deleting(run, messages.stopping(jobs, awaited))
     if not draft.trained:
-        words = "The pods save a checkpoint and stop."
-        draft.set_condition(ConditionType.RUNNING, False, Reason.DELETING, words)
-    draft.set_message(messages.deleting("the pods save a checkpoint and stop"))
+        draft.set_condition(ConditionType.RUNNING, False, Reason.DELETING, sentence(words))
+    draft.set_message(words)
     return Step.WAITING
 
 
@@ -65,13 +67,15 @@ def _archive(draft: Draft) -> Step:
     provide_results_and_config(draft)
     if draft.is_true(ConditionType.ARCHIVED):  # months may have passed since
         verify_again(draft)
-        return Step.WAITING
-    step = run_archive_jobs(draft, patience=None)
-    archive = draft.status.archive
+        step = Step.WAITING
+    else:
+        step = run_archive_jobs(draft, patience=None)
+    archive, way_out = draft.status.archive, ""
     if step is Step.WAITING and archive and archive.message:
         to_be_verified = archive.manifest_sha256 is not None
-        way_out = messages.how_to_force_release if to_be_verified else messages.how_to_force_delete
-        draft.set_message(f"{draft.status.message} {way_out(draft.run)}")
+        way_out = (messages.how_to_force_release if to_be_verified else messages.how_to_force_delete)(draft.run)
+    if step is Step.WAITING:
+        draft.set_message(f"{messages.deleting(draft.run, draft.status.message or '')} {way_out}".strip())
     return step
 
 

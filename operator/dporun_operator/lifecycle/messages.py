@@ -1,12 +1,15 @@
 """``status.message``: one sentence that says where the run stands and what to do next."""
 
+from collections.abc import Sequence
+
 from dporun_api.metrics import LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
 from dporun_api.results import Failure, Health, HealthState, Metrics, Progress, Stage, Suggestion
-from dporun_api.text import capitalise, duration, number, sentence
+from dporun_api.text import capitalise, duration, number, sentence, timestamp
 from dporun_operator import names
 from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.names import Component
 from dporun_operator.objects.tensorboard import port_forward
-from dporun_operator.observed import Pod
+from dporun_operator.observed import Job, Pod
 from dporun_operator.run import Run
 
 
@@ -148,6 +151,20 @@ def succeeded(draft: Draft) -> str:
     return capitalise("; ".join(parts))
 
 
-def deleting(step: str) -> str:
+def stopping(jobs: Sequence[Job], pods: Sequence[Pod]) -> str:
+    """What a run that is being stopped waits for: the first of its pods, or its Jobs."""
+    if not pods:
+        return f"waiting for Job {jobs[0].name} to be deleted" if jobs else "waiting for its Jobs to be deleted"
+    pod = next((pod for pod in pods if not pod.ended), pods[0])
+    others = sum(not other.ended for other in pods) - 1
+    more = f" and {others} more" if others > 0 else ""
+    if pod.ended:
+        return f"waiting for pod {pod.name} to be deleted"
+    does = "save a checkpoint and stop" if pod.component == Component.TRAIN else "stop"
+    return f"waiting for pod {pod.name}{more} to {does}"
+
+
+def deleting(run: Run, step: str) -> str:
     """The run is being deleted."""
-    return f"Deleting: {step}"
+    since = f" since {timestamp(run.deletion_time)}" if run.deletion_time else ""
+    return f"Deleting{since}: {step}"

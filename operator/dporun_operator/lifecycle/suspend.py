@@ -28,9 +28,11 @@ def suspend(draft: Draft) -> Step:
         draft.delete("Job", job.name)
     end_active_time(draft, draft.now)
     pods = [pod for component in _WORK for pod in draft.observed.pods_of(component) if not pod.ended]
-    if active or any(is_awaited(draft, pod) for pod in pods):
-        draft.set_condition(ConditionType.SUSPENDED, False, Reason.SUSPENDING, "The pods save a checkpoint and stop.")
-        draft.set_message("Suspending: the pods save a checkpoint and stop")
+    awaited = [pod for pod in pods if is_awaited(draft, pod)]
+    if active or awaited:
+        words = f"Suspending: {messages.stopping(active, awaited)}."
+        draft.set_condition(ConditionType.SUSPENDED, False, Reason.SUSPENDING, words)
+        draft.set_message(words)
         return Step.WAITING
     words = "The run is suspended and holds no node."
     draft.set_condition(ConditionType.SUSPENDED, True, Reason.SUSPENDED, words)
