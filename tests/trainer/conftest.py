@@ -1,11 +1,13 @@
 """Servers and a model that the trainer's tests share."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import create_loader
 from botocore.retries.standard import ExponentialBackoff
 
 from dporun_testing import hub_server, s3_proxy, s3_server
@@ -20,6 +22,14 @@ def _no_account() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
             patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_loader() -> Iterator[None]:
+    """botocore reads its descriptions of Amazon's services once, not for every client: 0.2 s of CPU each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", functools.cache(create_loader))
         yield
 
 
