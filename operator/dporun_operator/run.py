@@ -51,7 +51,7 @@ class Run:
         metadata = body["metadata"]
         try:
             spec = DPORunSpec.model_validate(body.get("spec") or {})
-            status = DPORunStatus.model_validate(body.get("status") or {})
+            status = DPORunStatus.model_validate(body.get("status") or {}, extra="ignore")
         except ValidationError as error:
             raise InvalidRunError(_explain(error)) from error
         return cls(

@@ -111,5 +111,19 @@ def test_a_path_may_hold_dots_but_no_parent() -> None:
 
 
 def test_status_of_a_newer_operator_can_be_read() -> None:
-    status = DPORunStatus.model_validate({"phase": "Training", "somethingNew": 1})
-    assert status.phase == "Training"
+    condition = {"status": "True", "reason": "Glitters", "lastTransitionTime": "2026-01-05T10:00:00Z"}
+    newer = {
+        "phase": "Dreaming",
+        "attempt": 2,
+        "somethingNew": 1,
+        "archive": {"state": "Running", "somethingNew": 1},
+        "failure": {"reason": "Bewitched", "message": "Who knows?"},
+        "conditions": [
+            {**condition, "type": kind, "observedGeneration": 1, "message": ""} for kind in ("Shiny", "Prepared")
+        ],
+    }
+    status = DPORunStatus.model_validate(newer, extra="ignore")
+    assert (status.phase, status.attempt) == (None, 2)
+    assert [(found.type, found.reason) for found in status.conditions] == [("Prepared", "Glitters")]
+    assert status.failure is not None
+    assert (status.failure.reason, status.failure.message) == ("TrainerError", "Who knows?")

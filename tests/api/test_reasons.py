@@ -22,9 +22,12 @@ def test_a_failure_is_a_warning_and_has_an_exit_code(reason: Reason) -> None:
 def test_only_failures_are_failures() -> None:
     adapter = TypeAdapter[Reason](FailureReason)
     assert adapter.validate_python("DiskFull") is Reason.DISK_FULL
-    for other in ("Scheduled", "NoSuchReason"):
-        with pytest.raises(ValidationError):
-            adapter.validate_python(other)
+    with pytest.raises(ValidationError):
+        adapter.validate_python("Scheduled")
+
+
+def test_a_reason_of_another_version_is_an_error_of_the_trainer() -> None:
+    assert TypeAdapter[Reason](FailureReason).validate_python("NoSuchReason") is Reason.TRAINER_ERROR
 
 
 @pytest.mark.parametrize("state", HealthState)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from dporun_api.pod import ExitCode
 
@@ -189,8 +189,14 @@ def _is_failure(reason: Reason) -> Reason:
     return reason
 
 
+def _or_trainer_error(word: object) -> object:
+    """A newer trainer, or an operator that was newer, may know more reasons; the message says what there is to say."""
+    return Reason.TRAINER_ERROR if isinstance(word, str) and word not in _WORDS else word
+
+
 FailureReason = Annotated[
     Reason,
+    BeforeValidator(_or_trainer_error),
     AfterValidator(_is_failure),
     WithJsonSchema({"type": "string", "enum": [reason.value for reason in FAILURES]}),
 ]

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from dporun_api import results
 from dporun_api.document import Document, inherited
@@ -47,6 +47,18 @@ class Condition(Document):
     """When status last changed."""
     observed_generation: int = Field(ge=0)
     """metadata.generation that this was derived from."""
+
+
+def _known_conditions(conditions: object) -> object:
+    """Leave out what only another version of the operator knows, rather than to find the whole status unreadable."""
+    if not isinstance(conditions, list):
+        return conditions
+    return [condition for condition in conditions if condition.get("type") in set(ConditionType)]
+
+
+def _known_phase(phase: object) -> object:
+    """A phase follows from the conditions, so that of another version need not be known."""
+    return phase if phase in set(Phase) else None
 
 
 class ProgressStatus(results.Position):
@@ -131,11 +143,11 @@ class DPORunStatus(Document):
 
     observed_generation: int | None = None
     """metadata.generation that this status was derived from."""
-    phase: Phase | None = None
+    phase: Annotated[Phase | None, BeforeValidator(_known_phase)] = None
     """Where the run stands, in one word."""
     message: str | None = Field(None, max_length=2048)
     """Where the run stands and what to do next, in one sentence."""
-    conditions: tuple[Condition, ...] = Field(
+    conditions: Annotated[tuple[Condition, ...], BeforeValidator(_known_conditions)] = Field(
         (), max_length=32, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     )
     """Aspects of the run's state."""
