@@ -9,9 +9,10 @@ import pytest
 from kubernetes.aio import client, config
 
 from dporun_testing.kubectl import temporary_namespace
+from dporun_testing.simulated import script_cases, script_job_cases
 from dporun_testing.simulated.script import Script, a_moment
-from dporun_testing.simulated.script_cases import CASES
 
+CASES = script_cases.case | script_job_cases.case
 pytestmark = pytest.mark.cluster
 
 

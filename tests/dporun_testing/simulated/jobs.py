@@ -72,6 +72,9 @@ class JobController:
             uid = pod["metadata"]["uid"]
             if known.setdefault(uid, "Running") == "Running" and pod["status"].get("phase") in ENDED:
                 known[uid] = self._judge(job, pod)
+            elif "deletionTimestamp" in pod["metadata"] and not pod["spec"].get("nodeName"):
+                known[uid] = "Gone"
+                self._let_go([pod])
         present = {pod["metadata"]["uid"] for pod in pods}
         for uid in [uid for uid, end in known.items() if end == "Running" and uid not in present]:
             known[uid] = "Gone"

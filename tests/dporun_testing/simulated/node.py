@@ -11,7 +11,7 @@ from dporun_testing.builders import stamp
 from dporun_testing.simulated import controllers, programs, virtual_time
 from dporun_testing.simulated.api_server import ApiServer, Body
 from dporun_testing.simulated.programs import End, Fate, Process
-from dporun_testing.simulated.storage import Storage
+from dporun_testing.simulated.storage import Folder, Storage
 
 EVICTION_SECONDS = 300.0
 """After which the pods of a node that does not answer are deleted, as by the taint manager."""
@@ -120,15 +120,16 @@ class Node:
             return
         (source,) = [v["configMap"]["name"] for v in pod["spec"]["volumes"] if "configMap" in v]
         config = self._server.find("ConfigMap", metadata["namespace"], source)
-        volume = self._volume(pod)
-        if config is None or volume is None:
+        claims = controllers.claims_of(pod)
+        volume = self._volume(pod, claims[0]) if claims else None
+        if config is None or (claims and volume is None):
             self._write(pod, {"phase": "Pending", "containerStatuses": [_container({"waiting": _CREATING})]})
             return
         run_config = programs.read_config(config["data"])
-        folder = self._storage.folder(volume, run_config.run.directory)
+        folder = self._storage.folder(volume, run_config.run.directory) if volume else Folder()
         fate = self._fates.pop(0) if component == "train" and self._fates else Fate.ENDS_WELL
         self._check_writers(pod, folder, component)
-        process = Process(run_config, folder, self._storage, fate)
+        process = Process(run_config, folder, self._storage, pod["spec"]["containers"][0]["command"], fate)
         task = asyncio.create_task(programs.start(component, process))
         self._running[metadata["uid"]] = _Running(process, task, component)
         task.add_done_callback(lambda task: self._note_end(metadata["uid"], task))
@@ -148,8 +149,7 @@ class Node:
                 words = f"{pod['metadata']['name']} starts while another pod that {running.component}s still runs"
                 self.mistakes.append(words)
 
-    def _volume(self, pod: Body) -> str | None:
-        (name,) = controllers.claims_of(pod)
+    def _volume(self, pod: Body, name: str) -> str | None:
         claim = self._server.find("PersistentVolumeClaim", pod["metadata"]["namespace"], name)
         return claim["spec"].get("volumeName") if claim else None
 

@@ -64,8 +64,10 @@ class OperatorProcess:
         cluster = unguarded if alone else unguarded.guarded_by(self._lease.is_held)
         reconciler = Reconciler(cluster, cache, ask, SETTINGS, METRICS, clock=virtual_time.now, monotonic=time)
         self._loop = Loop(reconciler, cache, resync_seconds=RESYNC_SECONDS, jitter=lambda: 1.0)
-        orphans = Orphans(cluster, Events(cluster, virtual_time.now))
-        self._resync = Resync(cluster, cache, self._loop, orphans, namespaces=(), seconds=RESYNC_SECONDS, clock=time)
+        self.orphans = Orphans(cluster, Events(cluster, virtual_time.now))
+        self._resync = Resync(
+            cluster, cache, self._loop, self.orphans, namespaces=(), seconds=RESYNC_SECONDS, clock=time
+        )
         self._watches = Watches(cache, self._loop, namespaces=())
         self._queues: dict[str, asyncio.Queue[tuple[str | None, Body]]] = {kind: asyncio.Queue() for kind in WATCHED}
         self._broken = False

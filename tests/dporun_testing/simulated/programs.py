@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -56,6 +56,7 @@ class Process:
     config: RunConfig
     folder: Folder
     storage: Storage
+    command: list[str]
     fate: Fate
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     progress: Progress | None = None
@@ -119,28 +120,49 @@ async def train(process: Process) -> End:
 
 
 async def archive(process: Process) -> End:
-    """Upload what differs, the manifest last; see dporun_trainer.archiving."""
+    """Upload what differs, the manifest last, or verify what was uploaded; see dporun_trainer.archiving."""
     target, folder = process.config.archive, process.folder
     try:
         await process.work(1)
-        if target is None:
+        if target is None or "--prune-only" in process.command:
             return End(0, Outcome(state=OutcomeState.SUCCEEDED, message="nothing uploaded"))
-        skipped = archive_policy.skip_reason(target, started=True, succeeded=folder.succeeded, passed=folder.passed)
-        if skipped:
-            return End(0, Outcome(state=OutcomeState.SUCCEEDED, message=f"not archived: {skipped}"))
         uri = archive_policy.location(target, process.config.run.directory)
-        files = _still_archived(process, uri) | folder.files
-        listed = storage.manifest(files)
-        for name, content in [*files.items(), (storage.MANIFEST, listed)]:
-            await process.work(FILE_SECONDS)
-            if process.storage.refusing:
+        stored = process.storage.archives.get(uri, {})
+        if "--manifest-sha256" in process.command:
+            listed = _expected(process, stored)
+            files = listed | {name: content for name, content in folder.files.items() if name not in listed}
+            lost = [name for name in files if stored.get(name) != files[name] != folder.files.get(name)]
+            if lost:
                 return _failed(Reason.ARCHIVE_FAILED, ExitCode.ARCHIVE_FAILED)
-            process.storage.archives.setdefault(uri, {})[name] = content
+        else:
+            passed = folder.passed
+            skipped = archive_policy.skip_reason(target, started=True, succeeded=folder.succeeded, passed=passed)
+            if skipped:
+                return End(0, Outcome(state=OutcomeState.SUCCEEDED, message=f"not archived: {skipped}"))
+            known = storage.parse(stored.get(storage.MANIFEST, ""))
+            files = {name: content for name, content in known.items() if stored.get(name) == content} | folder.files
+        return await _upload(process, uri, files)
     except Stopped:
         return End(ExitCode.PREEMPTED, Outcome(state=OutcomeState.PREEMPTED))
+
+
+def _expected(process: Process, stored: Mapping[str, str]) -> dict[str, str]:
+    """Files of the manifest that is to be verified: the one in the archive, or its copy on the volume."""
+    text = stored.get(storage.MANIFEST, "")
+    expected = process.command[process.command.index("--manifest-sha256") + 1]
+    return storage.parse(text if sha256(text) == expected else process.folder.manifest)
+
+
+async def _upload(process: Process, uri: str, files: dict[str, str]) -> End:
+    process.folder.manifest = listed = storage.manifest(files)
+    for name, content in [*files.items(), (storage.MANIFEST, listed)]:
+        await process.work(FILE_SECONDS)
+        if process.storage.refusing:
+            return _failed(Reason.ARCHIVE_FAILED, ExitCode.ARCHIVE_FAILED)
+        process.storage.archives.setdefault(uri, {})[name] = content
     result = ArchiveResult(
         uri=uri,
-        manifest_sha256=hashlib.sha256(listed.encode()).hexdigest(),
+        manifest_sha256=sha256(listed),
         files=len(files),
         bytes=sum(map(len, files.values())),
         adapter=storage.ADAPTER in files,
@@ -148,11 +170,9 @@ async def archive(process: Process) -> End:
     return End(0, Outcome(state=OutcomeState.SUCCEEDED, message=f"archived {len(files)} files", archive=result))
 
 
-def _still_archived(process: Process, uri: str) -> dict[str, str]:
-    """Files that the archive lists and still has."""
-    stored = process.storage.archives.get(uri, {})
-    listed = storage.parse(stored.get(storage.MANIFEST, ""))
-    return {name: content for name, content in listed.items() if stored.get(name) == content}
+def sha256(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _best(folder: Folder) -> BestCheckpoint | None:

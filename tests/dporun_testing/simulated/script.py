@@ -148,3 +148,14 @@ class Script:
 async def a_moment() -> None:
     """What a real control plane needs between two looks."""
     await asyncio.sleep(0.5)
+
+
+Case = Callable[[Script], Awaitable[None]]
+
+
+class Cases(dict[str, Case]):
+    """Scripts by name; a decorator that adds one."""
+
+    def __call__(self, script: Case) -> Case:
+        self[script.__name__] = script
+        return script

@@ -1,19 +1,11 @@
 """What a client sees of an API server and its controllers. The same script runs on the real one and on ours."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dporun_testing.simulated.script import Script
+from dporun_testing.simulated.script import Cases, Script
 
-Case = Callable[[Script], Awaitable[None]]
-CASES: dict[str, Case] = {}
 OURS = "dporun.io/results"
-
-
-def case(script: Case) -> Case:
-    """Let a function be played."""
-    CASES[script.__name__] = script
-    return script
+case = Cases()
 
 
 def config(name: str = "demo", data: dict[str, str] | None = None, **metadata: Any) -> dict[str, Any]:

@@ -14,6 +14,8 @@ class Folder:
     """Steps of the complete ones."""
     succeeded: bool = False
     passed: bool = False
+    manifest: str = ""
+    """Copy of that of the archive."""
 
     @property
     def files(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dporun_testing.simulated.world import Ended, children
 
 RESULTS = "dporun.io/results"
 _ENDS = {*DELETIONS, Act.DELETE_NAMESPACE}
+_TOLD = {"VolumeKept", "VolumeRetained", "ClaimOrphaned"}
 _ENDS_CLAIM = {Act.DELETE_CLAIM, Act.DELETE_NAMESPACE}
 
 
@@ -65,6 +66,8 @@ def _keeps_results(ended: Ended) -> Iterator[str]:
     for volume in volumes:
         if not _stays(ended, volume):
             yield f"the results are on {volume['metadata']['name']}, which will go away"
+        elif ended.run is None and not _is_told(ended, volume):
+            yield f"nothing says that the results are on {volume['metadata']['name']}"
 
 
 def _stays(ended: Ended, volume: Body) -> bool:
@@ -75,6 +78,17 @@ def _stays(ended: Ended, volume: Body) -> bool:
     if claim is None:
         return False
     return "deletionTimestamp" not in claim["metadata"] or RESULTS in claim["metadata"].get("finalizers", ())
+
+
+def _is_told(ended: Ended, volume: Body) -> bool:
+    """Whether an Event says so, an annotation of the claim or of the volume, or the metric of orphaned claims."""
+    reference = volume["spec"]["claimRef"]
+    claim = ended.server.find("PersistentVolumeClaim", reference["namespace"], reference["name"])
+    told = any(event["reason"] in _TOLD for event in ended.server.all("Event"))
+    noted = [body["metadata"].get("annotations", {}) for body in (volume, claim) if body]
+    return (
+        told or ended.orphans > 0 or any(key.startswith("dporun.io/") for annotations in noted for key in annotations)
+    )
 
 
 def _leaves_nothing(ended: Ended) -> Iterator[str]:

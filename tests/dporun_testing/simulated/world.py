@@ -36,6 +36,8 @@ class Ended:
     """Whether there ever was a complete checkpoint."""
     mistakes: list[str]
     """What must never be, at no moment."""
+    orphans: int
+    """Claims of no run, as the operator counts them."""
     gone_at: float
     """When the run was let go; infinite while it is there."""
     story: list[str] = field(repr=False)
@@ -84,16 +86,25 @@ class World:
             quiet = self._loop.time() - max(self._changed_at, last)
             if quiet > QUIET_SECONDS or self._loop.time() > LONGEST_SECONDS:
                 break
-        for operator in self._operators:
+        orphans = max((operator.orphans.count for operator in self._operators), default=0)
+        for operator in list(self._operators):
             operator.kill()
         if controlling.done():
             controlling.result()  # a mistake of ours, not of the operator
         controlling.cancel()
         return Ended(
-            self._history, self._server, self._storage, self._uid, self._wire.count, quiet > QUIET_SECONDS,
-            self._storage.ever_saved, [*self._mistakes, *self._node.mistakes], self._gone_at,
-            self._story,
-        )  # fmt: skip
+            history=self._history,
+            server=self._server,
+            storage=self._storage,
+            uid=self._uid,
+            calls=self._wire.count,
+            converged=quiet > QUIET_SECONDS,
+            saved=self._storage.ever_saved,
+            mistakes=[*self._mistakes, *self._node.mistakes],
+            orphans=orphans,
+            gone_at=self._gone_at,
+            story=self._story,
+        )
 
     def _plan(self) -> float:
         """Set the timers of what is planned; returns when the last of it is over."""
