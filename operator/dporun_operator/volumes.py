@@ -55,10 +55,13 @@ class Volumes:
         await self._events.post(volume, Event("Warning", Reason.VOLUME_RETAINED, target.message))
 
     async def unprotect(self, namespace: str, target: Unprotect, run_uid: str) -> None:
-        """Take our finalizer off a claim of this run."""
+        """Take our finalizer off a claim of this run; on one that is kept, write first why."""
         try:
             claim = await self._cluster.find(_CLAIM, namespace, target.claim, run_uid=run_uid)
         except NameTakenError:
             return
+        if claim is not None and target.kept and claim["metadata"].get("annotations", {}).get(names.KEPT) != target.kept:
+            note = {"metadata": {"annotations": {names.KEPT: target.kept}}}
+            claim = await self._cluster.patch(_CLAIM, namespace, target.claim, note)
         if claim is not None and (target.even_if_deleted or "deletionTimestamp" not in claim["metadata"]):
             await self._cluster.remove_finalizer(_CLAIM, claim["metadata"], names.RESULTS_FINALIZER)

@@ -101,7 +101,7 @@ def _clean_up(draft: Draft) -> str | None:
         return _retain_volume(draft, reason)
     if run.spec.storage.claim_name:
         return None
-    draft.unprotect(run.claim_name, even_if_deleted=reason is None or run.force_release)
+    draft.unprotect(run.claim_name, even_if_deleted=reason is None or run.force_release, kept=reason)
     if reason is None:
         draft.delete("PersistentVolumeClaim", run.claim_name)
         return None

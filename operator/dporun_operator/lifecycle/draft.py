@@ -105,9 +105,9 @@ class Draft:
         if target not in self._delete:
             self._delete.append(target)
 
-    def unprotect(self, claim: str, *, even_if_deleted: bool) -> None:
+    def unprotect(self, claim: str, *, even_if_deleted: bool, kept: str | None = None) -> None:
         """Take our finalizer off a claim."""
-        self._unprotect.append(Unprotect(claim, even_if_deleted))
+        self._unprotect.append(Unprotect(claim, even_if_deleted, kept))
 
     def retain(self, volume: Retain) -> None:
         """Keep a PersistentVolume whatever becomes of its claim."""

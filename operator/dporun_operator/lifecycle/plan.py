@@ -23,6 +23,8 @@ class Unprotect:
     claim: str
     even_if_deleted: bool
     """Whether to do so although somebody has deleted the claim, so that its data goes with the finalizer."""
+    kept: str | None = None
+    """Why the claim outlives its run, to be written on it: an Event may be lost, and is forgotten soon."""
 
 
 @dataclass(frozen=True)
