@@ -60,7 +60,11 @@ class Volumes:
             claim = await self._cluster.find(_CLAIM, namespace, target.claim, run_uid=run_uid)
         except NameTakenError:
             return
-        if claim is not None and target.kept and claim["metadata"].get("annotations", {}).get(names.KEPT) != target.kept:
+        if (
+            claim is not None
+            and target.kept
+            and claim["metadata"].get("annotations", {}).get(names.KEPT) != target.kept
+        ):
             note = {"metadata": {"annotations": {names.KEPT: target.kept}}}
             claim = await self._cluster.patch(_CLAIM, namespace, target.claim, note)
         if claim is not None and (target.even_if_deleted or "deletionTimestamp" not in claim["metadata"]):

@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from dporun_testing.simulated.histories import HISTORIES
 from dporun_testing.simulated.history import Act, History
 from dporun_testing.simulated.programs import Fate
-from dporun_testing.simulated.verdict import problems
-from dporun_testing.simulated.world import play
+from dporun_testing.simulated.verdict import check
 
 COUNT = int(os.environ.get("DPORUN_HISTORIES", "0"))
 
@@ -28,20 +27,13 @@ REGRESSIONS = {
 """Histories that ended badly once."""
 
 
-def check(history: History) -> None:
-    ended = play(history)
-    if found := problems(ended):
-        story = "\n".join(ended.story)
-        pytest.fail(f"{'; '.join(found)}\n{story}\nplay it again: {history}", pytrace=False)
-
-
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_what_ended_badly_once_ends_well(name: str) -> None:
     check(REGRESSIONS[name])
 
 
 @settings(
-    max_examples=COUNT or 150,
+    max_examples=COUNT or 200,
     derandomize=not COUNT,
     database=None,
     deadline=None,

@@ -2,14 +2,24 @@
 
 from collections.abc import Iterator
 
+import pytest
+
 from dporun_testing.simulated.api_server import Body
-from dporun_testing.simulated.history import DELETIONS, Act
-from dporun_testing.simulated.world import Ended, children
+from dporun_testing.simulated.history import DELETIONS, Act, History
+from dporun_testing.simulated.world import Ended, children, play
 
 RESULTS = "dporun.io/results"
 _ENDS = {*DELETIONS, Act.DELETE_NAMESPACE}
 _TOLD = {"VolumeKept", "VolumeRetained", "ClaimOrphaned"}
 _ENDS_CLAIM = {Act.DELETE_CLAIM, Act.DELETE_NAMESPACE}
+
+
+def check(history: History) -> None:
+    """Play a history; one that ends badly fails with its story, and with what to paste to play it again."""
+    ended = play(history)
+    if found := problems(ended):
+        story = "\n".join(ended.story)
+        pytest.fail(f"{'; '.join(found)}\n{story}\nplay it again: {history}", pytrace=False)
 
 
 def problems(ended: Ended) -> list[str]:
