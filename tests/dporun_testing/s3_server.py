@@ -103,8 +103,8 @@ def go_tool() -> str:
 def serve(folder: Path) -> Iterator[S3Server]:
     """Run the server over ``folder`` until the block ends."""
     root, metadata = folder / "buckets", folder / "metadata"
-    root.mkdir(parents=True)
-    metadata.mkdir()
+    root.mkdir(parents=True, exist_ok=True)
+    metadata.mkdir(exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
