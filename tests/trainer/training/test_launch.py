@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,6 +157,9 @@ def test_stopped_and_resumed_with_two_processes(model: Path, tmp_path: Path) -> 
     assert {"rng_state_0.pth", "rng_state_1.pth", "ledger_0.json", "ledger_1.json"} <= newest.marker.files.keys()
     assert sum("optim_states" in name for name in newest.marker.files) == 2
 
+    alone = shutil.copytree(directory, tmp_path / "alone" / directory.name)
+    goes_on_alone(a_config("stopped", training={"epochs": 6, "gradient_accumulation_steps": 4}), alone, newest.step)
+
     other = a_config("whole", topology=TWO, training={"epochs": 6, "gradient_accumulation_steps": 2})
     whole = training.prepare(other, tmp_path, model)
     for one, place in ((config, directory), (other, whole)):
@@ -163,6 +168,36 @@ def test_stopped_and_resumed_with_two_processes(model: Path, tmp_path: Path) -> 
     assert training.history(directory) == training.history(whole)
     assert training.adapter_difference(directory / "final", whole / "final") == 0
     assert ProgressFile(directory / "progress.json").read().resumed_from == newest.path.name
+
+
+def goes_on_alone(config: RunConfig, directory: Path, step: int) -> None:
+    """Go on with one process and the same effective batch: from the weights, at the right step."""
+    from safetensors.torch import load_file
+
+    saved = load_file(Checkpoints(directory).folder(step) / "adapter_model.safetensors")
+    before = training.history(directory)
+    seen: list[float] = []
+
+    def compare_weights(trainer: Any, _: threading.Event) -> None:
+        from transformers import TrainerCallback
+
+        class Compare(TrainerCallback):
+            def on_train_begin(self, *_: Any, **_named: Any) -> None:
+                now = dict(trainer.model.named_parameters())
+                for name, weight in saved.items():
+                    ours = now[name.replace(".weight", ".default.weight")]
+                    seen.append((ours - weight).abs().max().item())
+
+        trainer.add_callback(Compare())
+
+    with training.single_process():
+        trainer = training.attempt(config, directory, on_trainer=compare_weights)
+    assert seen
+    assert set(seen) == {0.0}
+    assert trainer.run.resumed.step == step
+    history = training.history(directory)
+    assert history[: len(before)] == before
+    assert [entry["step"] for entry in history if "loss" in entry] == list(range(1, trainer.state.max_steps + 1))
 
 
 @pytest.mark.slow(25)

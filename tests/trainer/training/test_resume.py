@@ -19,6 +19,7 @@ from dporun_trainer.commands.uploads import fetch
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder, checkpoints
 from dporun_trainer.run_folder.checkpoints import Checkpoints
+from dporun_trainer.training.resume import checkpoint_to_resume, is_exact
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("single_process")]
 
@@ -194,6 +195,29 @@ def test_going_on_with_another_configuration_is_refused(stopped: Path, change: d
     assert words in raised.value.message
     assert "checkpoint-6" in raised.value.message
     assert [one.step for one in Checkpoints(stopped).complete()] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("processes", "passes", "refused"),
+    [(1, 4, None), (4, 1, None), (1, 2, "worldSize: 2 then, 1 now"), (2, 4, "gradient_accumulation_steps: 2 then")],
+)
+def test_other_processes_need_the_same_effective_batch(
+    tmp_path: Path, processes: int, passes: int, refused: str | None
+) -> None:
+    """A step has the same rows then, so it is the same step."""
+    folder = RunFolder(tmp_path)
+    path = folder.checkpoints.folder(4)
+    path.mkdir()
+    saved = {"worldSize": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
+    checkpoints.mark_complete(path, checkpoints.Marker(step=4, identity=saved))
+    wanted = {**saved, "worldSize": processes, "gradient_accumulation_steps": passes}
+    if refused is None:
+        found = checkpoint_to_resume(a_config(), folder, wanted)
+        assert found is not None
+        assert not is_exact(found, wanted)
+    else:
+        with pytest.raises(RunError, match=refused):
+            checkpoint_to_resume(a_config(), folder, wanted)
 
 
 def test_going_on_with_other_data_is_refused(stopped: Path) -> None:

@@ -35,7 +35,7 @@ class RunningTotals(Document):
     """Attempts until here."""
 
 
-def path(checkpoint: Path, rank: int) -> Path:
+def path(checkpoint: Path, rank: int | str) -> Path:
     """File of a process in a checkpoint."""
     return checkpoint / f"ledger_{rank}.json"
 
@@ -45,9 +45,20 @@ def save(checkpoint: Path, rank: int, totals: RunningTotals) -> None:
     write_text(path(checkpoint, rank), totals.to_json())
 
 
-def load(checkpoint: Path, rank: int) -> RunningTotals:
-    """Read the sums of one process; zeros when the checkpoint has none."""
+def load(checkpoint: Path, rank: int, processes: int) -> RunningTotals:
+    """Read the sums of one process; zeros when the checkpoint has none.
+
+    Of a checkpoint of another number of ``processes``, each gets its share of what they had together: their losses are
+    a mean over all of them, and the rest is the same in each.
+    """
+    saved = [_read(file) for file in sorted(checkpoint.glob(path(checkpoint, "*").name))]
+    if len(saved) == processes or not saved:
+        return _read(path(checkpoint, rank))
+    return saved[0].model_copy(update={"loss_since_log": sum(one.loss_since_log for one in saved) / len(saved)})
+
+
+def _read(file: Path) -> RunningTotals:
     try:
-        return RunningTotals.model_validate_json(path(checkpoint, rank).read_bytes())
+        return RunningTotals.model_validate_json(file.read_bytes())
     except (FileNotFoundError, ValidationError):
         return RunningTotals()

@@ -55,7 +55,8 @@ class Attempt:
             trainer.accelerator.wait_for_everyone()
             trainer.stop_if_asked()
         checkpoint = trainer.run.resumed
-        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+        with trainer.resuming():
+            trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         with self._alive(Stage.TRAINING):
             if self._main:
                 bookkeeping.finish(trainer)

@@ -26,7 +26,8 @@ class Continuity(TrainerCallback):
         self._trainer.begin_clock()
         checkpoint = self._trainer.run.resumed
         if checkpoint is not None:
-            earlier = running_totals.load(checkpoint.path, self._trainer.accelerator.process_index)
+            accelerator = self._trainer.accelerator
+            earlier = running_totals.load(checkpoint.path, accelerator.process_index, accelerator.num_processes)
             self._trainer.restore_totals(earlier.model_copy(update={"attempts": earlier.attempts + 1}))
             self._trainer.validate_if_due(checkpoint)
 

@@ -1,5 +1,7 @@
 """Which checkpoint an attempt goes on from, and whether going on from it continues the same run exactly."""
 
+from collections.abc import Mapping
+
 from dporun_api.run_config import ResumePolicy, RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
@@ -8,6 +10,7 @@ from dporun_trainer.run_folder.checkpoints import Checkpoint, differences
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.training.plan import TrainingPlan
 
+_PROCESSES = ("worldSize", "gradient_accumulation_steps")
 _NO_EFFECT_ON_WEIGHTS = {"logging_steps", "early_stopping_patience", "stop_on_unstable"}
 
 
@@ -41,11 +44,30 @@ def checkpoint_to_resume(config: RunConfig, folder: RunFolder, identity: dict[st
     newest = folder.checkpoints.newest()
     if newest is None:
         return None
-    differing = differences(newest.marker.identity, identity)
+    saved, wanted = newest.marker.identity, identity
+    if not is_exact(newest, identity) and _accumulated(saved) == _accumulated(wanted):
+        saved, wanted = ({**one, **dict.fromkeys(_PROCESSES)} for one in (saved, wanted))
+    differing = differences(saved, wanted)
     if differing:
         raise RunError(
             Reason.INVALID_SPEC,
             f"{newest.path.name} was saved by a different run, so it cannot be continued: {'; '.join(differing)}",
-            hint="Set these back, give the run a new name, or start it again with checkpoints.resume: never.",
+            hint="Set these back (with other processes, gradientAccumulationSteps so that the effective batch is as it "
+            "was), give the run a new name, or start it again with checkpoints.resume: never.",
         )
     return newest
+
+
+def is_exact(checkpoint: Checkpoint, identity: Mapping[str, object]) -> bool:
+    """Whether an attempt goes on exactly: it has as many processes as the one that saved the checkpoint.
+
+    DeepSpeed cannot split a saved optimizer state among other processes. With others and the same effective batch, an
+    attempt goes on from the weights: every step has the rows that it would have had, Adam's moments begin at zero.
+    """
+    return checkpoint.marker.identity.get("worldSize") == identity["worldSize"]
+
+
+def _accumulated(identity: Mapping[str, object]) -> object:
+    """Forward passes of one optimizer step, over all processes."""
+    processes, passes = (identity.get(name) for name in _PROCESSES)
+    return processes * passes if isinstance(processes, int) and isinstance(passes, int) else None

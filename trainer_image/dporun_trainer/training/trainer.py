@@ -3,10 +3,12 @@
 What it needs of the private parts of TRL and transformers is behind FencedTrainer, in trl_internals.py.
 """
 
+import contextlib
+import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,15 @@ from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
 from dporun_trainer.run_folder.running_totals import RunningTotals
 from dporun_trainer.training.failures import disk_errors
 from dporun_trainer.training.plan import TrainingPlan
-from dporun_trainer.training.trl_internals import FencedTrainer, gathering_rows, rows_of_batch
+from dporun_trainer.training.resume import is_exact
+from dporun_trainer.training.trl_internals import (
+    FencedTrainer,
+    gathering_rows,
+    rows_of_batch,
+    without_optimizer_state,
+)
+
+log = logging.getLogger(__name__)
 
 NON_FINITE_LIMIT = 3
 """Consecutive steps without a finite loss and gradient after which a run is given up."""
@@ -187,6 +197,23 @@ class RunTrainer(FencedTrainer):
         return checkpoint
 
     # Totals that go on across attempts
+
+    @contextlib.contextmanager
+    def resuming(self) -> Iterator[None]:
+        """Resume as exactly as this number of processes allows."""
+        checkpoint = self.run.resumed
+        if checkpoint is None or is_exact(checkpoint, self.run.identity):
+            yield
+            return
+        log.warning(
+            "%s was saved by %s processes and goes on with %s: from its weights, its step and its learning rate, "
+            "without the optimizer's state",
+            checkpoint.path.name,
+            checkpoint.marker.identity.get("worldSize"),
+            self.accelerator.num_processes,
+        )
+        with without_optimizer_state():
+            yield
 
     def begin_clock(self) -> None:
         """Start to count the time of this attempt."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import deepspeed.ops
+import transformers
 from accelerate import Accelerator
 from trl import DPOTrainer
 
@@ -174,6 +175,20 @@ UPSTREAM = (
     ),
     # DeepSpeed
     Upstream(
+        "transformers.integrations.deepspeed:deepspeed_load_checkpoint",
+        "load_optimizer_states=True,",
+        (),
+        "The only way in which training resumes; we replace it where the optimizer state cannot be carried over.",
+        "5bfd8aed5c1e9521",
+    ),
+    Upstream(
+        "deepspeed.runtime.engine:DeepSpeedEngine.load_checkpoint",
+        "self.optimizer._restore_from_bit16_weights()",
+        (),
+        "Without optimizer states it takes the weights into the optimizer, else the first step would undo them.",
+        "350690db1ed314e0",
+    ),
+    Upstream(
         "deepspeed.comm.torch:build_shm_op",
         "if builder is None or not deepspeed.ops.__compatible_ops__.get(builder.NAME, False):",
         ("__compatible_ops__",),
@@ -280,6 +295,26 @@ class FencedTrainer(DPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.around_checkpoint(functools.partial(super()._save_checkpoint, model, trial))
+
+
+@contextlib.contextmanager
+def without_optimizer_state() -> Iterator[None]:
+    """Have training resume from a checkpoint's weights, step and learning rate, without its optimizer state.
+
+    DeepSpeed refuses the state of another number of processes.
+    """
+
+    def load(engine: Any, path: str, load_module_strict: bool = True) -> None:
+        loaded, _ = engine.load_checkpoint(path, load_module_strict=load_module_strict, load_optimizer_states=False)
+        if loaded is None:
+            raise ValueError(f"{path} has no weights of DeepSpeed")
+
+    before = transformers.trainer.deepspeed_load_checkpoint
+    transformers.trainer.deepspeed_load_checkpoint = load
+    try:
+        yield
+    finally:
+        transformers.trainer.deepspeed_load_checkpoint = before
 
 
 def rows_of_batch(accelerator: Accelerator, sequences: int) -> int:
