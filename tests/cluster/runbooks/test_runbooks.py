@@ -1,6 +1,7 @@
 """Every page of docs/runbooks: the fault is brought about on the node, and the page is followed to the letter."""
 
 import contextlib
+import json
 import os
 import subprocess
 import tarfile
@@ -132,10 +133,10 @@ def test_lost_volume(place: Playground, tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_claim(place: Playground, tmp_path: Path) -> Iterator[str]:
-    """A claim on a disk of 1.5 MiB, which holds two checkpoints and no more."""
+    """A claim on a disk of 900 KiB, which holds one checkpoint and no more."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1536k,mode=0777", "tmpfs", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k,mode=0777", "tmpfs", disk], check=True)
     node = {"key": "kubernetes.io/hostname", "operator": "Exists"}
     volume = {
         "apiVersion": "v1",
@@ -208,9 +209,10 @@ def test_deleted_namespace(place: Playground, tmp_path: Path) -> None:
         wait(moved, "it goes on", lambda status: "checkpoint-" in status.get("resumedFrom", ""))
     finally:
         let_go(again)
-        volume = get("pvc", "recovered", again)["spec"]["volumeName"]
-        kubectl("delete", "namespace", again, "--wait=true", "--timeout=180s")
-        kubectl("delete", "pv", volume, "--wait=false")
+        kubectl("delete", "namespace", again, "--ignore-not-found", "--timeout=180s")
+        for volume in json.loads(kubectl("get", "pv", "-o", "json"))["items"]:
+            if volume["spec"].get("claimRef", {}).get("namespace") in {place.name, again}:
+                kubectl("delete", "pv", volume["metadata"]["name"], "--wait=false")
 
 
 def test_orphaned_claim(place: Playground, tmp_path: Path) -> None:
