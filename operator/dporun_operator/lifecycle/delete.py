@@ -105,7 +105,7 @@ def _clean_up(draft: Draft) -> str | None:
     if reason is None:
         draft.delete("PersistentVolumeClaim", run.claim_name)
         return None
-    draft.add_event(Reason.VOLUME_KEPT, f"PersistentVolumeClaim {run.claim_name} stays: {reason}.")
+    draft.add_event(Reason.VOLUME_KEPT, f"PersistentVolumeClaim {run.claim_name} is not deleted: {reason}.")
     return None
 
 
