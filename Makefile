@@ -50,8 +50,9 @@ lint: setup ## Check style, types, dependencies and the boundaries between the p
 	$(BIN)/deptry api operator trainer_image cli
 
 .PHONY: generate
-generate: setup ## Write the generated files (the CRD) anew
+generate: setup ## Write the generated files (the CRD, what a run says) anew
 	$(BIN)/python hack/print_crd.py > crds/dporuns.dporun.io.yaml
+	PYTHONPATH=tests $(BIN)/python -m dporun_testing.story_book > docs/messages.md
 
 .PHONY: verify
 verify: setup ## Fail when a generated file is not what its source says, or the example is unchecked

@@ -9,7 +9,7 @@ from dporun_api.text import capitalise, duration, parse_time, sentence, shorten,
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ArchiveState, ArchiveStatus, ConditionType, DPORunStatus
 from dporun_operator import names
-from dporun_operator.lifecycle import retries, waiting
+from dporun_operator.lifecycle import messages, retries, waiting
 from dporun_operator.lifecycle.conditions import HELD
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
@@ -36,7 +36,8 @@ def archive(draft: Draft) -> Step:
     if step is Step.GAVE_UP and not draft.failed:
         given_up = draft.status.archive
         message = (given_up.message if given_up else None) or "The results could not be archived."
-        draft.fail(Failure(reason=Reason.ARCHIVE_FAILED, message=message, hint=Reason.ARCHIVE_FAILED.traits.hint))
+        hint = messages.how_to_archive_again(run)
+        draft.fail(Failure(reason=Reason.ARCHIVE_FAILED, message=message, hint=hint))
     return Step.WAITING if step is Step.WAITING else Step.DONE
 
 
@@ -261,11 +262,13 @@ def _report(draft: Draft, attempt: int, problem: str | None, *, retrying: bool =
             "message": problem,
         }
     )
-    words = problem or "Results are pruned, uploaded and verified."
     first = attempt == 1 or before.verified_time is not None
     reason = Reason.ARCHIVE_RETRYING if retrying or not first else Reason.ARCHIVING
-    draft.set_condition(ConditionType.ARCHIVED, False, reason, words)
-    draft.set_message(f"Archiving: {problem}" if problem else "Archiving the results")
+    doing = "Comparing the archive with its manifest" if before.manifest_sha256 else "Archiving the results"
+    again = "" if first else ", once more"
+    draft.set_condition(ConditionType.ARCHIVED, False, reason, sentence(problem or f"{doing}{again}"))
+    failed = f"{messages.of_failure(draft.status.failure)} " if draft.failed else ""
+    draft.set_message(failed + (f"Archiving: {problem}" if problem else doing))
 
 
 def _give_up(draft: Draft, attempt: int, problem: str) -> None:

@@ -105,8 +105,9 @@ def _clean_up(draft: Draft) -> str | None:
     if reason is None:
         draft.delete("PersistentVolumeClaim", run.claim_name)
         return None
-    draft.add_event(Reason.VOLUME_KEPT, f"PersistentVolumeClaim {run.claim_name} is not deleted: {reason}.")
-    return None
+    words = f"PersistentVolumeClaim {run.claim_name} is not deleted: {reason}"
+    draft.add_event(Reason.VOLUME_KEPT, f"{words}.")
+    return words
 
 
 def _retain_volume(draft: Draft, reason: str) -> str:

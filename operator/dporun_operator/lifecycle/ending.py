@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from dporun_api import advice
 from dporun_api.pod import ExitCode
 from dporun_api.results import Failure, Outcome, OutcomeState
-from dporun_api.text import shorten
+from dporun_api.text import sentence, shorten
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.spec import DPORunSpec
+from dporun_operator.names import Component
 from dporun_operator.observed import Job, Pod
 
 _STOPPED = {ExitCode.PREEMPTED, 128 + signal.SIGKILL, 128 + signal.SIGTERM}
@@ -157,7 +158,8 @@ def _saved(evidence: Evidence) -> Ending | None:
             by = f" ({pod.disruption})" if pod.disruption else ""
             if outcome and outcome.message and outcome.step is None:
                 return _preempted(evidence, f"pod {pod.name} ended{by}: {outcome.message}")
-            return _preempted(evidence, f"pod {pod.name} was stopped and saved a checkpoint{by}")
+            saved = " and saved a checkpoint" if evidence.job.component == Component.TRAIN else ""
+            return _preempted(evidence, f"pod {pod.name} was stopped{saved}{by}")
     return None
 
 
@@ -183,7 +185,9 @@ def _exited(evidence: Evidence) -> Ending | None:
 
 
 def _vanished(evidence: Evidence) -> Ending:
-    message = evidence.job.message or "The pod no longer exists and left no status."
+    message = "The pod no longer exists and has left no word."
+    if evidence.job.message:
+        message += f" Its Job says: {sentence(evidence.job.message)}"
     return _failed(evidence, Reason.NODE_LOST, message)
 
 

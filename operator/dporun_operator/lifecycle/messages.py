@@ -14,11 +14,17 @@ from dporun_operator.run import Run
 
 
 def starting(run: Run, attempt: int, failure: Failure | None) -> str:
-    """An attempt has just been started."""
+    """An attempt has just been started; the one before ended by that ``failure``, or by none."""
+    pods = "pods" if run.spec.distributed.nodes > 1 else "pod"
     if attempt == 1:
-        return "Waiting for the training pods" if run.spec.distributed.nodes > 1 else "Waiting for the training pod"
-    after = f" after {failure.reason}: {failure.message}" if failure else ""
-    return f"Attempt {attempt} starts{after}"
+        return f"Waiting for the training {pods}"
+    words = f"Waiting for the training {pods} of attempt {attempt}"
+    return f"{of_failure(failure)} {words}" if failure else words
+
+
+def of_failure(failure: Failure | None) -> str | None:
+    """Why something failed, with its reason; None where nothing did."""
+    return f"{failure.reason}: {sentence(failure.message)}" if failure else None
 
 
 def no_pods(run: Run, job: str) -> str:
@@ -39,7 +45,7 @@ def pods_ended(attempt: int) -> str:
 def pod_stops(pod: Pod, attempt: int) -> str:
     """A pod that trains is being stopped by something else than the operator."""
     by = f" ({pod.disruption})" if pod.disruption else ""
-    return f"Pod {pod.name} is being stopped{by} and saves a checkpoint. Attempt {attempt + 1} goes on from there."
+    return f"Pod {pod.name} is being stopped{by}. Attempt {attempt + 1} goes on from its newest checkpoint."
 
 
 def training(draft: Draft, attempt: int) -> str:
@@ -107,6 +113,14 @@ def suspended(run: Run) -> str:
     return f"Suspended; to go on: kubectl -n {run.namespace} patch dporun {run.name} --type merge -p '{patch}'"
 
 
+def how_to_archive_again(run: Run) -> str:
+    """How to have a run archived that has given up."""
+    return (
+        "To archive once more when that is mended: "
+        f"kubectl -n {run.namespace} annotate dporun {run.name} {names.RETRY}=archive"
+    )
+
+
 def how_to_force_delete(run: Run) -> str:
     """How to delete a run whose archive does not work."""
     patch = '{"spec":{"deletionPolicy":"Retain"}}'
@@ -128,7 +142,7 @@ def failed(failure: Failure | None) -> str:
     """The run has failed for good."""
     if failure is None:
         return "The run failed"
-    return f"{failure.reason}: {sentence(failure.message)} {failure.hint or ''}".strip()
+    return f"{of_failure(failure)} {failure.hint or ''}".strip()
 
 
 def succeeded(draft: Draft) -> str:
@@ -160,7 +174,8 @@ def stopping(jobs: Sequence[Job], pods: Sequence[Pod]) -> str:
     more = f" and {others} more" if others > 0 else ""
     if pod.ended:
         return f"waiting for pod {pod.name} to be deleted"
-    does = "save a checkpoint and stop" if pod.component == Component.TRAIN else "stop"
+    saves = pod.component == Component.TRAIN and pod.main.running
+    does = "save a checkpoint and stop" if saves else "stop"
     return f"waiting for pod {pod.name}{more} to {does}"
 
 

@@ -88,6 +88,7 @@ def _try_again(draft: Draft, job: Job, end: Ending) -> Step:
         return Step.WAITING
     status.retries, status.preemptions = retry.retries, retry.preemptions
     _start(draft, job.attempt + 1)
+    draft.set_message(f"{sentence(retry.words)} Fetching and checking model and data again")
     return Step.WAITING
 
 

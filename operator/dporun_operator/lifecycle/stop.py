@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
+from dporun_api.text import capitalise
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
+from dporun_operator.lifecycle import messages
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.step import Step
 from dporun_operator.names import Component
@@ -22,11 +24,12 @@ def stop(draft: Draft) -> Step:
     active = [job for job in jobs if not job.finished]
     for job in active:
         draft.delete("Job", job.name)
-    if not any(job.component == Component.TRAIN for job in active) and not still_running(draft):
+    training, pods = [job for job in active if job.component == Component.TRAIN], still_running(draft)
+    if not training and not pods:
         return Step.DONE
-    words = "Waiting for the training pods to stop"
-    draft.set_condition(ConditionType.ARCHIVED, False, Reason.ARCHIVING, f"{words}.")
-    draft.set_message(words)
+    words = f"{capitalise(messages.stopping(training, pods))}."
+    draft.set_condition(ConditionType.ARCHIVED, False, Reason.ARCHIVING, words)
+    draft.set_message(f"{messages.of_failure(draft.status.failure) or ''} {words}".strip())
     return Step.WAITING
 
 

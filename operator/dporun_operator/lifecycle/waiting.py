@@ -132,7 +132,7 @@ def _explain_absence(draft: Draft, job: Job) -> None:
     """Say why there is no pod: it has been there and is gone, or it should have come by now."""
     if job.component == Component.TRAIN and draft.is_true(ConditionType.SCHEDULED):
         words = messages.pods_gone(job.attempt)
-        draft.set_condition(ConditionType.RUNNING, False, Reason.PENDING, words)
+        draft.set_condition(ConditionType.RUNNING, False, Reason.ENDING, words)
         draft.set_message(words)
     elif job in draft.observed.jobs_without_pods(draft.now):
         draft.set_message(messages.no_pods(draft.run, job.name))

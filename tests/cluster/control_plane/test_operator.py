@@ -197,13 +197,13 @@ def test_a_run_created_again_under_its_old_name_starts_afresh(namespace: str) ->
     assert exists("pvc", f"demo-results-{run['metadata']['uid'][:8]}", namespace)
 
 
-def forbid(namespace: str, resource: str, allowed: int = 0) -> None:
-    """Let a quota refuse what is more than ``allowed``."""
+def forbid(namespace: str, resource: str) -> None:
+    """Let a quota refuse them all."""
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": {"name": "strict"},
-        "spec": {"hard": {resource: str(allowed)}},
+        "spec": {"hard": {resource: "0"}},
     }
     apply(quota, namespace)
     eventually(lambda: get("quota", "strict", namespace).get("status", {}).get("hard"), seconds=30, what="the quota")
@@ -226,7 +226,7 @@ def test_what_a_quota_refuses_is_told_and_tried_again(namespace: str, refused: s
 
 @pytest.mark.usefixtures("operator")
 def test_a_refused_tensorboard_does_not_hold_up_training(namespace: str) -> None:
-    forbid(namespace, "services", allowed=1)  # the one through which the training pods find each other
+    forbid(namespace, "services")
     train(namespace)
     wait_condition("demo", "Running", namespace, seconds=30)
     refused = {c["type"]: c for c in status(namespace)["conditions"]}["TensorBoardReady"]

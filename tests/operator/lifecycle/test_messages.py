@@ -9,6 +9,15 @@ from dporun_operator.lifecycle import messages
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.observed import Observed
 from dporun_testing.builders import NOW, SETTINGS, a_run
+from dporun_testing.paths import ROOT
+from dporun_testing.story_book import story_book
+
+
+def test_the_page_of_messages_is_that_of_the_stories() -> None:
+    """So that who reviews a change reads what it says to people."""
+    page = (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
+    assert page == story_book(), "docs/messages.md is out of date: run 'make generate', read the difference, commit it"
+
 
 REASON = "Get more training data."
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(0, 9), st.floats(0, 1), st.just("auto"))
