@@ -272,7 +272,7 @@ class Archive(run_config.ArchiveTarget, Immutable):
     service_account_name: Name | None = Field(None, examples=["dporun-archiver"])
     """ServiceAccount with a cloud identity (such as IRSA) for the bucket; checkpoints are not uploaded with it."""
     retry_for_seconds: int = Field(259200, ge=0, le=31536000, examples=[3600])
-    """Seconds for which archiving is retried before the run fails; a deleted run is retried without end."""
+    """Seconds of retries before the run fails; a deleted one has no end. Annotate dporun.io/retry=archive for more."""
 
 
 class TensorBoard(Document):
