@@ -37,8 +37,8 @@ def shorten(text: str, length: int) -> str:
 
 
 def capitalise(text: str) -> str:
-    """``text`` with a capital first letter; the rest stays as it is."""
-    return text[:1].upper() + text[1:]
+    """``text`` with a capital first letter, unless it begins with a name, such as that of a file or field."""
+    return text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
 
 
 def sentence(text: str) -> str:

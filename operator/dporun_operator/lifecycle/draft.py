@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from dporun_api.results import Failure
-from dporun_api.text import sentence, shorten
+from dporun_api.text import capitalise, sentence, shorten
 from dporun_api.v1alpha1.reasons import Reason, traits_of
 from dporun_api.v1alpha1.status import Condition, ConditionType
 from dporun_operator.lifecycle import reports, summary
@@ -127,7 +127,13 @@ class Draft:
     def set_condition(self, kind: ConditionType, value: bool | None, reason: Reason, message: str) -> None:
         """Set a condition; None is Unknown. An Event reports every change of its status or reason."""
         self._conditions[kind] = transition(
-            self._conditions[kind], kind, value, reason, message, generation=self.run.generation, now=self.now
+            self._conditions[kind],
+            kind,
+            value,
+            reason,
+            capitalise(message),
+            generation=self.run.generation,
+            now=self.now,
         )
 
     def reset_condition(self, kind: ConditionType) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from dporun_api.results import Health, HealthState, Outcome, Progress, Stage
-from dporun_api.text import duration, sentence, timestamp
+from dporun_api.text import capitalise, duration, sentence, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType, ProgressStatus
 from dporun_operator.lifecycle import limits, messages, queue, retries, volume, waiting
@@ -174,7 +174,7 @@ def _record_health(draft: Draft, health: Health | None) -> None:
     if health is None:
         return
     draft.status.health = health
-    words = " ".join(sentence(piece) for piece in health.evidence[:2]) or "The curves do not tell yet."
+    words = " ".join(sentence(capitalise(piece)) for piece in health.evidence[:2]) or "The curves do not tell yet."
     known = None if health.state is HealthState.UNKNOWN else health.state is HealthState.ON_TRACK
     draft.set_condition(ConditionType.HEALTHY, known, Reason(health.state), words)
 

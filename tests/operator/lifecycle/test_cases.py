@@ -11,7 +11,7 @@ from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle.plan import Plan
 from dporun_testing.stories import STORIES, play
 
-SENTENCE = re.compile(r"(?:[A-Z0-9]|\S+[./]\S)\S*(?: \S+)*", re.DOTALL)
+SENTENCE = re.compile(r"(?:[A-Z0-9]|\S+[./-]\S)\S*(?: \S+)*", re.DOTALL)
 """It begins with a capital letter, or with the name of a file or field."""
 UNFINISHED = re.compile(r"\b(None|Reason|null)\b| is (True|False|Unknown)$|\.\.|: ?$|  ")
 """Words of a program that were meant for people, or pieces that were joined badly."""
@@ -27,6 +27,7 @@ THEN = {
     "says",
     "events",
     "release",
+    "expires",
 }
 
 
@@ -67,6 +68,7 @@ def check(when: str, plan: Plan, then: dict[str, Any]) -> None:
     assert created == then.get("create", []), when
     assert deleted == then.get("delete", []), when
     assert plan.release == then.get("release", False), when
+    assert plan.delete_run == then.get("expires", False), when
     assert set(then.get("apply", [])) <= set(planned), when
     for name, part in then.get("objects", {}).items():
         contains(planned[name], part, f"{when}: {name}")
