@@ -12,6 +12,7 @@ import yaml
 
 from dporun_api.files import sha256
 from dporun_api.pod import ExitCode
+from dporun_api.results import ArchiveResult
 from dporun_api.run_config import RunConfig
 from dporun_testing.processes import running
 from dporun_testing.run_folders import a_run, results
@@ -72,30 +73,38 @@ def test_fault(
     case: dict[str, Any],
 ) -> None:
     config, folder = a_run(f"s3://{bucket}/runs", include=["best", "merged"]), RunFolder(directory)
-    before = sorted(path.name for path in directory.glob("checkpoint-*"))
     if "before" in case:
         proxy.break_with(*case["before"])
         with pytest.raises(RunError):
             archive(config, folder)
+    first = archive(config, folder).archive if case.get("archived") else None
+    before = sorted(path.name for path in directory.glob("checkpoint-*"))
+    objects = set(stored(s3, bucket))
+
+    def attempt() -> ArchiveResult | None:
+        return archive(config, folder, manifest_sha256=first and first.manifest_sha256).archive
+
     proxy.break_with(*case["break"])
     if case["archive"] == "fails":
         with monkeypatch.context() as patch:
             if any("stall" in fault for fault in case["break"]):
                 patch.setattr(s3_client, "READ_SECONDS", 1)
             with pytest.raises(RunError, match=case["says"]) as raised:
-                archive(config, folder)
+                attempt()
         assert raised.value.exit_code is ExitCode.ARCHIVE_FAILED
         assert case.get("hint", "") in str(raised.value.hint)
         assert sorted(path.name for path in directory.glob("checkpoint-*")) == before
-        assert "manifest.json" not in stored(s3, bucket)
+        assert ("manifest.json" in stored(s3, bucket)) is ("manifest.json" in objects)
         assert len(s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads", [])) <= 1
         proxy.assert_met()
         proxy.break_with()
-        archive(config, folder)
+        attempt()
         made = {operation: proxy.requests.count(operation) for operation in case.get("again", {})}
         assert made == case.get("again", {})
     else:
-        archive(config, folder)
+        result = attempt()
+        assert result
+        assert (result.mended or 0) == case.get("mended", 0)
         proxy.assert_met()
     assert_complete(s3, bucket, directory)
 

@@ -108,6 +108,15 @@ def test_create_happens_once(store: S3Store) -> None:
     assert store.read("nothing") is None
 
 
+def test_rotted_object_is_read_as_it_is(s3: S3Server, bucket: str, store: S3Store, tmp_path: Path) -> None:
+    """A manifest that changed on the server's disk can then be told from the right one; a file of a run is refused."""
+    store.replace("manifest.json", b"one")
+    (s3.folder / bucket / "some" / "folder" / "manifest.json").write_bytes(b"two")
+    assert store.read("manifest.json") == b"two"
+    with pytest.raises(RunError, match=r"manifest\.json is damaged: its SHA-256 is"):
+        store.download("manifest.json", tmp_path / "back", nothing)
+
+
 def test_race_for_the_manifest_has_one_winner(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look and the PUT another archiver was faster: only the condition of the PUT can tell."""
     store.create("manifest.json", b"theirs")

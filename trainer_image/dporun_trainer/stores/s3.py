@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
+from dporun_trainer.stores import s3_download
 from dporun_trainer.stores.s3_client import ASK_FOR_CHECKSUMS, Requests, client, encode
-from dporun_trainer.stores.s3_download import download
-from dporun_trainer.stores.s3_errors import ERRORS, EXISTS, MISSING, UNSUPPORTED, code, explain
+from dporun_trainer.stores.s3_errors import ERRORS, EXISTS, MISSING, UNSUPPORTED, WORDLESS, code, explain
 from dporun_trainer.stores.s3_multipart import abort_unfinished, upload_parts
 from dporun_trainer.stores.sources import Credentials
 from dporun_trainer.stores.transfer import Content, StoredFile
@@ -52,7 +52,7 @@ class S3Store:
         """Read a small object; None when there is none."""
         with self._explained("read", name):
             try:
-                return b"".join(self._s3.receive(self._at(name)))
+                return s3_download.read(self._s3, self._at(name))
             except ClientError as error:
                 if code(error) in MISSING:
                     return None
@@ -66,7 +66,7 @@ class S3Store:
     def download(self, name: str, path: Path, done: Callable[[int], None], sha256: str | None = None) -> str:
         """Copy an object to ``path`` and return its SHA-256; an interrupted download goes on where it stopped."""
         with self._explained("read", name):
-            return download(self._s3, self._at(name), path, done, sha256, self._credentials.reason)
+            return s3_download.download(self._s3, self._at(name), path, done, sha256, self._credentials.reason)
 
     def holds(self, name: str, content: Content) -> bool:
         """Whether the object has exactly this content.
@@ -154,6 +154,8 @@ class S3Store:
             except ClientError as error:
                 if code(error) in MISSING:
                     return None
+                if code(error) in WORDLESS:
+                    self._s3.boto.get_object(**self._at(name))["Body"].close()
                 raise
 
     def _at(self, name: str) -> dict[str, str]:

@@ -24,7 +24,9 @@ CONNECT_SECONDS = 10
 READ_SECONDS = 60
 CHUNK = 2**20
 ASK_FOR_CHECKSUMS = {"ChecksumMode": "ENABLED"}
-"""Of HeadObject."""
+"""Of HeadObject and GetObject."""
+LOST = (HTTPClientError, IncompleteReadError)
+"""While the content of an object arrives: the connection is lost."""
 
 
 def client(credentials: Credentials, *, endpoint: str | None = None, region: str | None = None) -> Any:
@@ -117,7 +119,7 @@ class Requests:
                 for chunk in answer["Body"].iter_chunks(CHUNK):
                     yield chunk
                     start, losses = start + len(chunk), 0
-            except (HTTPClientError, IncompleteReadError) as error:
+            except LOST as error:
                 losses += 1
                 if losses == TRIES:
                     raise

@@ -29,6 +29,8 @@ DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzConte
 """What arrived is not what was sent."""
 UNSUPPORTED = {"NotImplemented", "501", "MethodNotAllowed", "405", "InvalidRequest", "InvalidArgument", "400"}
 """How stores refuse what they do not know; the answer to a HEAD has no words, only a number."""
+WORDLESS = {"400", "403"}
+"""How a HEAD is refused for reasons that only the answer to a GET says, such as credentials that have expired."""
 EXISTS = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
