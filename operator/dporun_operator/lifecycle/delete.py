@@ -32,6 +32,8 @@ def delete(draft: Draft) -> Step:
     kept = _clean_up(draft)
     archive = draft.status.archive
     mended = archive.message if archive and archive.state is ArchiveState.SUCCEEDED else None
+    if draft.run.spec.deletion_policy is DeletionPolicy.DELETE:
+        kept = kept or "its results go with it, because deletionPolicy is Delete"
     draft.set_message(messages.deleting(draft.run, ". ".join(filter(None, (kept or "everything is safe", mended)))))
     draft.release = True
     return Step.DONE

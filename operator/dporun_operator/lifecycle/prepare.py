@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
-from dporun_api.text import duration, sentence, timestamp
+from dporun_api.text import capitalise, duration, sentence, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
-from dporun_operator.lifecycle import retries, volume, waiting
+from dporun_operator.lifecycle import messages, retries, volume, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
@@ -22,6 +22,9 @@ def prepare(draft: Draft) -> Step:
     if left := volume.training_left(draft):
         for job in left:
             draft.delete("Job", job.name)
+        draft.set_message(
+            draft.status.message or f"{capitalise(messages.stopping(left, ()))}. Then model and data are fetched"
+        )
         return Step.WAITING
     return _prepare(draft)
 

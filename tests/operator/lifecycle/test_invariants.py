@@ -12,12 +12,14 @@ from dporun_operator.lifecycle.plan import Plan
 from dporun_operator.observed import Observed
 from dporun_operator.run import Run
 from dporun_testing.builders import NOW, SETTINGS, job, pod, run_body
+from dporun_testing.words import not_for_people
 
 ARCHIVED = Outcome(
     state=OutcomeState.SUCCEEDED,
     archive=ArchiveResult(uri="s3://bucket/runs/demo", manifest_sha256="1" * 64, files=1, bytes=1),
 ).to_json(exclude_none=True)
 WORDS = st.sampled_from([None, "", "nonsense", '{"state": "Succeeded"}', '{"state": "Preempted"}', ARCHIVED])
+WRITTEN = {"message": "It was so.", "lastTransitionTime": "2026-01-05T09:00:00Z", "observedGeneration": 1}
 FAILURE = {"reason": "TrainerError", "message": "it broke"}
 COMPONENTS = st.sampled_from(["prepare", "train", "archive", "tensorboard"])
 JOBS = st.builds(
@@ -53,10 +55,7 @@ STATUS = st.builds(
         **({"trainingCompletionTime": "2026-01-05T09:30:00Z"} if trained and attempt else {}),
         **({"failure": FAILURE} if any((t, s) == ("Succeeded", "False") for t, s, _ in conditions) else {}),
         **({"archive": {"state": "Running", "attempts": tries, "jobUid": f"job-archive-{tries}"}} if tries else {}),
-        "conditions": [
-            {"type": t, "status": s, "reason": r, "lastTransitionTime": "2026-01-05T09:00:00Z", "observedGeneration": 1}
-            for t, s, r in conditions
-        ],
+        "conditions": [{**WRITTEN, "type": t, "status": s, "reason": r} for t, s, r in conditions],
     },
     st.integers(0, 3),
     st.booleans(),
@@ -133,6 +132,7 @@ def test_there_is_always_a_decision_and_it_can_be_written(
     names = [o["metadata"]["name"] for o in decided.create]
     assert len(names) <= 1
     assert not decided.release
+    assert not_for_people(decided) == []
     written = decided.status.model_dump(mode="json", by_alias=True, exclude_none=True)
     assert Run.parse(run_body(ARCHIVE, status=written)).status == decided.status
 
