@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from dporun_testing import processes
 
 
 class OperatorProcess:
-    """Starts, kills and asks one operator."""
+    """Starts, kills and asks one operator; ``through`` is the start of a command that runs the rest of it."""
 
-    def __init__(self, kubeconfig: Path, log: Path, **environment: str):
+    def __init__(self, kubeconfig: Path, log: Path, *, through: Sequence[str | Path] = (), **environment: str):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._log = log
+        self._command = [*through, sys.executable, "-m", "dporun_operator"]
         self._environment = {
             **os.environ,
             "KUBECONFIG": str(kubeconfig),
@@ -40,8 +41,7 @@ class OperatorProcess:
     def start(self) -> None:
         """Start the operator and wait until it has looked at the cluster."""
         with self._log.open("ab") as log:
-            command = [sys.executable, "-m", "dporun_operator"]
-            self._process = processes.start(command, env=self._environment, stdout=log, stderr=log)
+            self._process = processes.start(self._command, env=self._environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self.log()
@@ -112,8 +112,9 @@ def operators(kubeconfig: Path, folder: Path) -> Iterator[Callable[..., Operator
     count = itertools.count()
     with ExitStack() as at_the_end:
 
-        def start(**environment: str) -> OperatorProcess:
-            operator = OperatorProcess(kubeconfig, folder / f"operator-{next(count)}.log", **environment)
+        def start(*, through: Sequence[str | Path] = (), **environment: str) -> OperatorProcess:
+            log = folder / f"operator-{next(count)}.log"
+            operator = OperatorProcess(kubeconfig, log, through=through, **environment)
             at_the_end.callback(lambda: print(operator.log()))
             at_the_end.callback(operator.stop)
             operator.start()
