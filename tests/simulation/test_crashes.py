@@ -21,6 +21,7 @@ LIVES = {
     "is deleted while it is archived": History(acts=((47, Act.DELETE_ORPHAN),)),
     "is suspended, resumed and deleted": History(acts=((25, Act.SUSPEND), (60, Act.RESUME), (120, Act.DELETE))),
     "fails, is evicted and is archived": History(fates=(Fate.IS_KILLED, Fate.IS_EVICTED), acts=((250, Act.DELETE),)),
+    "is altered in the archive, then deleted": History(acts=((70, Act.ALTER_ARCHIVE), (80, Act.DELETE))),
     "fails for good": History(fates=(Fate.DOES_NOT_FIND_MEMORY,), acts=((100, Act.DELETE),)),
     "has no archive and is deleted": History(archive=None, acts=((70, Act.DELETE),)),
     "does not pass and is not archived": History(archive="Passed", fates=(Fate.ENDS_BADLY,), acts=((70, Act.DELETE),)),

@@ -15,6 +15,7 @@ from dporun_testing.simulated.node import Node
 from dporun_testing.simulated.operators import RESYNC_SECONDS, OperatorProcess
 from dporun_testing.simulated.storage import Storage
 from dporun_testing.simulated.user import User
+from dporun_testing.simulated.witness import Witness
 
 QUIET_SECONDS = 2.2 * RESYNC_SECONDS
 """Nothing changes for so long: the history has converged."""
@@ -70,7 +71,7 @@ class World:
         self._user = User(self._server, self._storage)
         self._operators: list[OperatorProcess] = []
         self._mistakes: list[str] = []
-        self._completed: set[str] = set()
+        self._witness = Witness(history)
         self.ear = _Ear(self._tell, self._mistakes)
         self._uid = ""
         self._gone_at = float("inf")
@@ -100,7 +101,7 @@ class World:
             calls=self._wire.count,
             converged=quiet > QUIET_SECONDS,
             saved=self._storage.ever_saved,
-            mistakes=[*self._mistakes, *self._node.mistakes],
+            mistakes=[*self._mistakes, *self._node.mistakes, *self._witness.mistakes],
             orphans=orphans,
             gone_at=self._gone_at,
             story=self._story,
@@ -175,16 +176,7 @@ class World:
             self._tell(f"{kind} {name} {'is there' if event == 'ADDED' else 'is gone'}")
         if kind == "DPORun" and event == "DELETED":
             self._gone_at = self._loop.time()
-        if kind == "Job":
-            self._watch_for_repetition(event, body)
-
-    def _watch_for_repetition(self, event: str, job: Body) -> None:
-        """No attempt is made again that ended well."""
-        name = job["metadata"]["name"]
-        if any(c["type"] == "Complete" for c in job["status"].get("conditions", ())):
-            self._completed.add(name)
-        elif event == "ADDED" and name in self._completed and "-train-" in name:
-            self._mistakes.append(f"Job {name} is made again although it was complete")
+        self._witness.hear(event, body)
 
     def _tell(self, words: str) -> None:
         self._story.append(f"{self._loop.time():9.2f}  {words}")
