@@ -65,7 +65,7 @@ class Node:
         self._running: dict[str, _Running] = {}
         self._ended: dict[str, End] = {}
         self.mistakes: list[str] = []
-        """Two writers of one folder."""
+        """Two writers of one folder; an archive of a volume that is not the one of the results."""
 
     async def ask(self, namespace: str, pod: str, _address: str | None) -> Progress | None:
         """The progress of a pod, as the operator asks for it."""
@@ -129,6 +129,8 @@ class Node:
         folder = self._storage.folder(volume, run_config.run.directory) if volume else Folder()
         fate = self._fates.pop(0) if component == "train" and self._fates else Fate.ENDS_WELL
         self._check_writers(pod, folder, component)
+        if component == "archive" and claims and not folder.checkpoints and self._storage.ever_saved:
+            self.mistakes.append(f"{metadata['name']} archives an empty volume although a checkpoint was saved")
         process = Process(run_config, folder, self._storage, pod["spec"]["containers"][0]["command"], fate)
         task = asyncio.create_task(programs.start(component, process))
         self._running[metadata["uid"]] = _Running(process, task, component)
