@@ -1,5 +1,6 @@
 """Archiving runs, to a real S3 server and to a folder: complete, verified, repeatable; and nothing is lost."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,20 @@ def test_new_files_join_the_manifest_pruned_ones_stay_in_it(s3: S3Server, bucket
     paths = {file.path for file in manifest_of(s3, bucket).files}
     assert {"checkpoint-10/optimizer.pt", "checkpoint-30/optimizer.pt", "final/more.json"} <= paths
     assert not any(path.startswith("checkpoint-40/") for path in paths), "a torn checkpoint is no checkpoint"
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_success_without_an_adapter_is_no_archive(tmp_path: Path, empty: bool) -> None:
+    directory = results(tmp_path / "run", final=False)
+    for path in directory.iterdir():
+        if path.name != "outcome.json" and (empty or path.name.startswith("checkpoint-")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(RunError, match=r"run succeeded, but .*/run has no adapter") as raised:
+        archive(a_run(str(tmp_path / "archive")), RunFolder(directory))
+    assert raised.value.exit_code is ExitCode.ARCHIVE_FAILED
+    assert not list((tmp_path / "archive").rglob("manifest.json"))
+    included = a_run(str(tmp_path / "archive"), include=["logs", "evaluation"])
+    assert archived(included, directory).adapter is False, "nobody asked for it"
 
 
 def test_another_volume_leaves_the_archive_as_it_is(s3: S3Server, bucket: str, tmp_path: Path) -> None:

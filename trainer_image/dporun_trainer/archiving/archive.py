@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dporun_api.archive_policy import skip_reason
 from dporun_api.results import ArchiveResult, Outcome, OutcomeState, Stage
-from dporun_api.run_config import ArchiveTarget, Identity, RunConfig
+from dporun_api.run_config import ArchiveContent, ArchiveTarget, Identity, RunConfig
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.archiving.uploaded import read_index, remove_uploaded
@@ -55,16 +55,17 @@ def archive(
         return _done(f"{_prune(folder, ended)}, nothing uploaded")
     if manifest_sha256 is not None:
         return _verify(config, config.archive, folder, manifest_sha256)
+    succeeded = ended is not None and ended.state is OutcomeState.SUCCEEDED
     verdict = folder.verdict.read()
     skipped = skip_reason(
         config.archive,
         started=True,
-        succeeded=ended is not None and ended.state is OutcomeState.SUCCEEDED,
+        succeeded=succeeded,
         passed=verdict is not None and verdict.passed,
     )
     store = open_archive(config.archive, config.run)
     if skipped is not None:
-        if ended is not None and ended.state is OutcomeState.SUCCEEDED:
+        if succeeded:
             remove_uploaded(store, config.run)
         return _done(f"not archived: {skipped}; {_prune(folder, ended)}")
     before = folder.manifest.read()
@@ -77,6 +78,12 @@ def archive(
     if not _has_adapter(files):
         known += _best_uploaded(store, config.run)
     files = _still_there(store, known, files) | files
+    if succeeded and ArchiveContent.BEST in config.archive.include and not _has_adapter(files):
+        raise RunError(
+            Reason.ARCHIVE_FAILED,
+            f"the run succeeded, but {folder.path} has no adapter, in final or in a complete checkpoint",
+            hint="See what became of the files on the volume. What else there is has been uploaded.",
+        )
     manifest = _manifest(config, folder, files, before or _parse(stored))
     result = _commit(config, folder, store, manifest, before)
     message = f"archived {result.files} files ({size(result.bytes)}) in {result.uri}; {_prune(folder, ended)}"
