@@ -124,6 +124,9 @@ class ApiServer:
         if key:
             labelled = ((item, item["metadata"].get("labels", {})) for item in items)
             items = (item for item, labels in labelled if key in labels and value in {"", labels[key]})
+        for requirement in filter(None, query.get("fieldSelector", "").split(",")):
+            path, _, value = requirement.partition("=")
+            items = [item for item in items if _field(item, path) == value]
         return {
             "kind": f"{place.kind.kind}List",
             "metadata": {"resourceVersion": str(self._version)},
@@ -297,3 +300,11 @@ def _grace_seconds(kind: Kind, body: Body, options: Body) -> float:
     default = body["spec"].get("terminationGracePeriodSeconds", 30)
     seconds: float = options.get("gracePeriodSeconds", default)
     return seconds
+
+
+def _field(item: Body, path: str) -> object:
+    """The value at a path such as ``involvedObject.uid``; None where there is none."""
+    value: object = item
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
