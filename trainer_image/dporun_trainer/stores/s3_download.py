@@ -95,7 +95,7 @@ def read(s3: Requests, at: dict[str, str]) -> bytes:
             if fetch == SENDINGS:
                 raise
             continue
-        right = _checksums(answer, encrypted=s3.endpoint.startswith("https:"))
+        right = _checksums(answer, tls=s3.endpoint.startswith("https:"))
         hashes = {kind: _HASHES[kind]() for kind in right}
         _update(hashes, data)
         if all(hashes[kind].hexdigest() == right[kind] for kind in right):
@@ -113,7 +113,7 @@ def _fetch(
     if not (part.exists() and etag.exists() and etag.read_text(encoding="utf-8") == version):
         part.unlink(missing_ok=True)
         etag.write_text(version, encoding="utf-8")
-    right = _checksums(head, encrypted=s3.endpoint.startswith("https:"))
+    right = _checksums(head, tls=s3.endpoint.startswith("https:"))
     hashes = {kind: _HASHES[kind]() for kind in {"SHA-256", *right}}
     with part.open("a+b") as file:
         file.seek(0)
@@ -135,7 +135,7 @@ def _update(hashes: Mapping[str, _Hash], data: bytes) -> None:
         digest.update(data)
 
 
-def _checksums(head: dict[str, Any], *, encrypted: bool) -> dict[str, str]:
+def _checksums(head: dict[str, Any], *, tls: bool) -> dict[str, str]:
     """What a store says of a whole object, in hexadecimal.
 
     Checksums of parts ("-") cannot be compared with a file. An ETag is most often the MD5, but not always, so that it
@@ -148,6 +148,6 @@ def _checksums(head: dict[str, Any], *, encrypted: bool) -> dict[str, str]:
         if "-" not in value and head.get("ChecksumType") != "COMPOSITE"
     }
     etag = head.get("ETag", "").strip('"')
-    if not right and not encrypted and "ServerSideEncryption" not in head and re.fullmatch("[0-9a-f]{32}", etag):
+    if not right and not tls and "ServerSideEncryption" not in head and re.fullmatch("[0-9a-f]{32}", etag):
         return {"MD5": etag}
     return right

@@ -68,7 +68,9 @@ def unfinished(s3: Requests, bucket: str, prefix: str) -> list[dict[str, str]] |
         pages = s3.boto.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
         found = [upload for page in pages for upload in page.get("Uploads", [])]
     except ClientError as error:
-        if code(error) not in DENIED | UNSUPPORTED | {"NoSuchUpload"}:
+        if code(error) == "NoSuchUpload":  # what some stores answer where there are none
+            return []
+        if code(error) not in DENIED | UNSUPPORTED:
             raise
         log.warning("cannot look for unfinished uploads in s3://%s/%s: %s", bucket, prefix, error)
         return None
