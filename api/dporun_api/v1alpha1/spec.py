@@ -378,7 +378,7 @@ class DPORunSpec(Immutable):
     deletion_policy: DeletionPolicy = DeletionPolicy.ARCHIVE
     """Archive: a deleted run is archived first; Retain: its volume stays; Delete: its results go with it."""
     suspend: bool = False
-    """Stop the run after saving a checkpoint; false again goes on from there."""
+    """Stop the run's pods after saving a checkpoint, until training is done; false again goes on from there."""
 
     @property
     def processes_per_node(self) -> int:

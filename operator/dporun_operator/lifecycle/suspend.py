@@ -15,7 +15,8 @@ _WORK = (Component.PREPARE, Component.TRAIN)
 def suspend(draft: Draft) -> Step:
     """Stop what runs, if asked to; what has trained is not stopped any more."""
     if not draft.run.spec.suspend:
-        if draft.condition(ConditionType.SUSPENDED).reason in {Reason.SUSPENDED, Reason.SUSPENDING}:
+        before = draft.condition(ConditionType.SUSPENDED)
+        if before.status == "True" or before.reason == Reason.SUSPENDING:
             _resume(draft)
         return Step.DONE
     jobs = [job for component in _WORK for job in draft.observed.jobs_of(component)]
