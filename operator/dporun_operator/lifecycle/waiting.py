@@ -121,8 +121,9 @@ def _await_start(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> None:
 def pods_refused(draft: Draft, job: Job) -> str | None:
     """Why the API server refuses the pods of ``job``; None where it does not. Asks to look again while some lack."""
     words = draft.observed.refused_pods.get(job.name)
-    if job in draft.observed.jobs_without_pods(draft.now):
-        draft.requeue(NO_POD_LOOK_SECONDS)
+    if len(draft.observed.pods_of(Component(job.component), job.attempt)) < job.parallelism:
+        late = job in draft.observed.jobs_without_pods(draft.now)
+        draft.requeue(NO_POD_LOOK_SECONDS if late else NO_POD_SECONDS)
     if words is None:
         return None
     return f"The API server refuses pods of Job {job.name}: {sentence(words)} They are made once it allows them."
@@ -136,8 +137,6 @@ def _explain_absence(draft: Draft, job: Job) -> None:
         draft.set_message(words)
     elif job in draft.observed.jobs_without_pods(draft.now):
         draft.set_message(messages.no_pods(draft.run, job.name))
-    else:
-        draft.requeue(NO_POD_SECONDS)
 
 
 def lost_volume(draft: Draft, stuck: Waiting) -> Failure | None:
