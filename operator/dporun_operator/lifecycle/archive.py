@@ -267,7 +267,7 @@ def _report(draft: Draft, attempt: int, problem: str | None, *, retrying: bool =
     doing = "Comparing the archive with its manifest" if before.manifest_sha256 else "Archiving the results"
     again = "" if first else ", once more"
     draft.set_condition(ConditionType.ARCHIVED, False, reason, sentence(problem or f"{doing}{again}"))
-    failed = f"{messages.of_failure(draft.status.failure)} " if draft.failed else ""
+    failed = f"{messages.of_failure(draft.status.failure)} " if draft.failed and not draft.run.deleting else ""
     draft.set_message(failed + (f"Archiving: {problem}" if problem else doing))
 
 
