@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dporun_testing import processes
+from dporun_testing.kubectl import KubectlError, kubectl
 from dporun_testing.stand_in import VOLUMES
 
 UID = "dporun.io/run-uid"
@@ -65,7 +66,7 @@ class Watching:
         self._over = threading.Event()
         self._lock = threading.Lock()
         looks: tuple[Callable[[], None], ...] = (
-            lambda: self._follow("dporuns", self._see_run, lambda: None),
+            lambda: self._follow("dporuns", self._see_run, self._see_who_is_gone),
             lambda: self._follow("pods", self._see_pod, self.pods.clear),
             self._look_at_volumes,
         )
@@ -105,22 +106,33 @@ class Watching:
     def _follow(self, kind: str, see: Callable[[str, dict[str, Any]], None], start: Callable[[], None]) -> None:
         """Watch one kind; begin anew, with a list, whenever the watch ends."""
         command = ["kubectl", "get", kind, "-n", self.namespace, "-o", "json", "--watch", "--output-watch-events"]
-        while not self._over.is_set():
-            with self._lock:
-                start()
+        while not self._over.wait(0.5):
+            try:
+                with self._lock:
+                    start()
+            except KubectlError:  # the API server is away
+                continue
             with processes.running(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as watch:
                 threading.Thread(target=self._end_with_me, args=(watch,), daemon=True).start()
                 for line in watch.stdout or ():
                     event = json.loads(line)
                     with self._lock:
                         see(event["type"], event["object"])
-            self._over.wait(0.5)
 
     def _end_with_me(self, watch: "subprocess.Popen[str]") -> None:
         while watch.poll() is None:
             if self._over.wait(0.5):
                 watch.terminate()
                 return
+
+    def _see_who_is_gone(self) -> None:
+        """Find the runs that went while nobody watched."""
+        found = json.loads(kubectl("get", "dporuns", "-n", self.namespace, "-o", "json"))["items"]
+        there = {run["metadata"]["uid"] for run in found}
+        for history in self.runs.values():
+            if history.uid not in there and not history.gone:
+                history.gone = True
+                history.lines.append(f"{self.seconds:6.1f} s  gone")
 
     def _see_run(self, change: str, found: dict[str, Any]) -> None:
         metadata, status = found["metadata"], found.get("status", {})
