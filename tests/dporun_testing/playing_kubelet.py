@@ -44,6 +44,12 @@ def run(namespace: str, job: str) -> str:
     return pod
 
 
+def find_no_node(namespace: str, job: str, why: str) -> None:
+    """Leave the pod of a Job without a node, with the scheduler's words."""
+    waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
+    _status(namespace, pod_of(namespace, job), {"conditions": [waits]})
+
+
 def run_tensorboard(namespace: str, run_name: str) -> str:
     """Let the pod of a finished run's TensorBoard run; returns its name."""
     selector = f"dporun.io/run={run_name},app.kubernetes.io/component=tensorboard"

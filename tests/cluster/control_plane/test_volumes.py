@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from dporun_api.pod import ExitCode
+from dporun_api.results import CheckpointUpload, Outcome, OutcomeState
 from dporun_operator import names
 from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl, wait_condition
 from dporun_testing.operator_process import OperatorProcess
-from dporun_testing.played_run import ARCHIVED, TRAINED, delete, finish, status, train, wait_gone
+from dporun_testing.played_run import ARCHIVED, PREPARED, TRAINED, delete, finish, status, train, wait_gone
 
 pytestmark = pytest.mark.cluster
 
@@ -114,6 +116,31 @@ def test_a_deleted_namespace_lets_an_archived_run_go(namespace: str) -> None:
     finish(namespace)
     kubectl("delete", "namespace", namespace, "--wait=false")
     wait_namespace_gone(namespace)
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_volume_that_is_gone_is_replaced_from_the_archive(namespace: str) -> None:
+    train(namespace, tensorboard={"enabled": False})
+    claim = f"demo-results-{uid_of_demo(namespace)[:8]}"
+    lost = get("pvc", claim, namespace)["metadata"]["uid"]
+    upload = CheckpointUpload(checkpoint="checkpoint-20", step=20)
+    saved = Outcome(state=OutcomeState.PREEMPTED, step=20, checkpoint_upload=upload)
+    kubelet.end(namespace, "demo-train-1", saved, exit_code=ExitCode.PREEMPTED)
+    kubelet.pod_of(namespace, "demo-train-2")
+    kubectl("patch", "pvc", claim, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    kubectl("delete", "pvc", claim, "-n", namespace)
+    kubelet.find_no_node(namespace, "demo-train-2", f'persistentvolumeclaim "{claim}" not found')
+
+    kubelet.end(namespace, "demo-prepare-3", PREPARED)
+    made = get("pvc", claim, namespace)["metadata"]
+    assert made["uid"] != lost
+    assert names.RESULTS_FINALIZER in made["finalizers"]
+    third = get("pod", kubelet.pod_of(namespace, "demo-train-3"), namespace)
+    assert {"name": "DPORUN_UPLOADED_STEP", "value": "20"} in third["spec"]["containers"][0]["env"]
+    assert not exists("job", "demo-train-2", namespace)
+    about = "involvedObject.name=demo,reason=VolumeReplaced"
+    (event,) = json.loads(kubectl("get", "events", "-n", namespace, "--field-selector", about, "-o", "json"))["items"]
+    assert "goes on from checkpoint-20 in s3://bucket/runs/demo-" in event["message"]
 
 
 def their_archive_job(namespace: str, uid: str) -> dict[str, Any]:
