@@ -12,6 +12,7 @@ from pathlib import Path
 from dporun_api.pod import UPLOADED_STEP_VARIABLE
 from dporun_api.results import Outcome, OutcomeState
 from dporun_api.run_config import ArchiveTarget, ResumePolicy, RunConfig
+from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.archiving.archive import open_archive
 from dporun_trainer.archiving.upload import fetch_checkpoints, newer_checkpoints
@@ -89,7 +90,7 @@ def fetch(config: RunConfig, folder: RunFolder) -> Outcome | None:
     except (RunError, TimeoutError, ValueError) as error:  # boto3's word for an endpoint that is no address
         if behind:
             message = f"The volume has lost the checkpoint of step {known}, and it cannot be fetched now: {error}"
-            return Outcome(state=OutcomeState.PREEMPTED, message=message)
+            return Outcome(state=OutcomeState.PREEMPTED, message=shorten(message, 1024))
         log.warning("beginning without a look at the checkpoints in the archive: %s", error)
     if behind and _newest(folder) < 0:
         raise RunError(
