@@ -127,8 +127,8 @@ def test_a_volume_that_is_gone_is_replaced_from_the_archive(namespace: str) -> N
     saved = Outcome(state=OutcomeState.PREEMPTED, step=20, checkpoint_upload=upload)
     kubelet.end(namespace, "demo-train-1", saved, exit_code=ExitCode.PREEMPTED)
     kubelet.pod_of(namespace, "demo-train-2")
+    kubectl("delete", "pvc", claim, "-n", namespace, "--wait=false")
     kubectl("patch", "pvc", claim, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-    kubectl("delete", "pvc", claim, "-n", namespace)
     kubelet.find_no_node(namespace, "demo-train-2", f'persistentvolumeclaim "{claim}" not found')
 
     kubelet.end(namespace, "demo-prepare-3", PREPARED)
