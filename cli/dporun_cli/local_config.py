@@ -51,6 +51,7 @@ def local_config(manifest: Manifest, root: Path, folders: Folders, *, processes:
     if source_run and not source_run.is_dir():
         problems.append(f"spec.checkpoints.resumeFrom.run: there is no folder {source_run}")
     document = config.model_dump()
+    document["checkpoints"]["upload"] = False  # no volume is lost with a node: the run's folder is on this disk
     used = {prefix for path, uri in _uris(document) for prefix in [_replace(document, path, uri, folders)] if prefix}
     problems += [f"--map {prefix}=...: matches no URI in the manifest" for prefix in folders if prefix not in used]
     problems += [

@@ -25,6 +25,7 @@ def test_a_uri_becomes_the_folder_of_its_longest_prefix(tmp_path: Path) -> None:
     assert config.dataset.train == str(tmp_path / "data/v2/train.jsonl")
     assert config.archive is not None
     assert config.archive.uri == str(tmp_path / "all/runs")
+    assert not config.checkpoints.upload, "the archive gets what is finished, and nothing before"
     assert config.model.uri == "hf://Qwen/Qwen2.5-0.5B-Instruct"
 
 
