@@ -95,6 +95,10 @@ chaos: images stand-in ## Kill operator, pods, S3 and API server for MINUTES whi
 stand-in: images # A trainer that only pretends to train, for tests of what happens around it
 	hack/images/build stand-in
 
+.PHONY: record
+record: setup ## Record runs of this release in every phase, for the upgrade tests of later ones
+	eval "$$($(DEVCLUSTER) env)"; PYTHONPATH=tests $(BIN)/python -m dporun_testing.recording
+
 ## Run
 
 .PHONY: demo-local

@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from dporun_testing.paths import ROOT
 from dporun_testing.processes import running
 
 START_SECONDS = 90
+CRD = ROOT / "crds" / "dporuns.dporun.io.yaml"
 
 
 def _free_ports(count: int) -> list[int]:
@@ -31,8 +32,17 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def control_plane(folder: Path) -> Iterator[Path]:
-    """Start the control plane in ``folder``, install the CRD, and yield the path of an administrator's kubeconfig."""
+def control_plane(
+    folder: Path, *, crd: Path = CRD, before_controllers: Callable[[str, Path], None] = lambda _etcd, _kubeconfig: None
+) -> Iterator[Path]:
+    """Start the control plane in ``folder``, install the CRD, and yield the path of an administrator's kubeconfig.
+
+    Args:
+        folder: for data and logs.
+        crd: the CRD to install.
+        before_controllers: called with etcd's address and the kubeconfig, before any controller sees what is there.
+
+    """
     for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl"):
         assert shutil.which(program), f'no {program} on the PATH; run eval "$(hack/devcluster/devcluster env)"'
     client_port, peer_port, port, manager_port = _free_ports(4)
@@ -66,10 +76,15 @@ def control_plane(folder: Path) -> Iterator[Path]:
             stack.enter_context(running([name, *arguments], stdout=log, stderr=log, start_new_session=True))
             if name == "kube-apiserver":
                 _wait_until_ready(port, path)
-        crd = ROOT / "crds" / "dporuns.dporun.io.yaml"
-        subprocess.run(["kubectl", "--kubeconfig", kubeconfig, "apply", "--server-side", "-f", crd], check=True)
-        _wait_until_served(kubeconfig)
+                install_crd(kubeconfig, crd)
+                before_controllers(etcd, kubeconfig)
         yield kubeconfig
+
+
+def install_crd(kubeconfig: Path, crd: Path = CRD) -> None:
+    """Install a CRD, or replace the one that is there, and wait until its resource is served."""
+    subprocess.run(["kubectl", "--kubeconfig", kubeconfig, "apply", "--server-side", "-f", crd], check=True)
+    _wait_until_served(kubeconfig)
 
 
 def write_kubeconfig(path: Path, server: str, token: str) -> None:
