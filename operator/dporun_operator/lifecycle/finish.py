@@ -12,7 +12,7 @@ def finish(draft: Draft) -> Step:
     """Close the run: from here on it is Finished, and no step of WORK or CLOSING is taken again."""
     draft.status.completion_time = timestamp(draft.now)
     if draft.failed:
-        words = shorten(messages.failed(draft.status.failure), 1024)
+        words = shorten(messages.failed(draft.status.failure, draft.status.retries or 0), 1024)
         if not draft.trained:
             draft.set_condition(ConditionType.RUNNING, False, Reason.FAILED, words)
         draft.set_condition(ConditionType.FINISHED, True, Reason.FAILED, words)

@@ -138,11 +138,13 @@ def how_to_force_release(run: Run) -> str:
     )
 
 
-def failed(failure: Failure | None) -> str:
-    """The run has failed for good."""
+def failed(failure: Failure | None, retries: int) -> str:
+    """The run has failed for good, after so many ``retries``."""
     if failure is None:
         return "The run failed"
-    return f"{of_failure(failure)} {failure.hint or ''}".strip()
+    tried = f"It was retried {retries} times." if retries > 1 else "It was retried once."
+    words = (of_failure(failure), failure.hint, tried if retries and failure.reason.traits.retried else None)
+    return " ".join(filter(None, words))
 
 
 def succeeded(draft: Draft) -> str:
