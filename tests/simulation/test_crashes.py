@@ -29,6 +29,9 @@ LIVES = {
     "loses its namespace while it trains": History(acts=((25, Act.DELETE_NAMESPACE),)),
     "loses its namespace when it is archived": History(acts=((70, Act.DELETE_NAMESPACE),)),
     "loses its claim while it trains": History(acts=((25, Act.DELETE_CLAIM), (100, Act.DELETE))),
+    "loses its volume and trains on another one": History(
+        acts=((20, Act.DELETE_CLAIM), (21, Act.STRIP_CLAIM), (24, Act.DELETE_PODS), (300, Act.DELETE))
+    ),
     "loses a node": History(fates=(Fate.NODE_IS_LOST,), acts=((900, Act.DELETE),)),
 }
 NIGHTLY = "DPORUN_HISTORIES" in os.environ

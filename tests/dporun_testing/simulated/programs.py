@@ -13,6 +13,7 @@ from dporun_api.pod import ExitCode
 from dporun_api.results import (
     ArchiveResult,
     BestCheckpoint,
+    CheckpointUpload,
     DatasetSummary,
     Failure,
     Outcome,
@@ -61,6 +62,17 @@ class Process:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     progress: Progress | None = None
 
+    @property
+    def uri(self) -> str:
+        """The run's folder in the archive; empty when there is none."""
+        target = self.config.archive
+        return archive_policy.location(target, self.config.run.directory) if target else ""
+
+    @property
+    def uploads(self) -> bool:
+        """Whether checkpoints are uploaded while training goes on."""
+        return self.config.archive is not None and self.config.checkpoints.upload
+
     async def work(self, seconds: float) -> None:
         """Do something for a while; raises Stopped at a SIGTERM."""
         try:
@@ -84,6 +96,7 @@ async def prepare(process: Process) -> End:
         await process.work(4)
     except Stopped:
         return End(ExitCode.PREEMPTED, Outcome(state=OutcomeState.PREEMPTED))
+    process.folder.prepared = True
     dataset = DatasetSummary(train_rows=90, validation_rows=10)
     return End(0, Outcome(state=OutcomeState.SUCCEEDED, dataset=dataset))
 
@@ -95,7 +108,9 @@ async def train(process: Process) -> End:
         await process.work(2)  # loading: nothing to save yet
     except Stopped:
         return End(ExitCode.PREEMPTED, Outcome(state=OutcomeState.PREEMPTED))
-    step = max(folder.checkpoints, default=0)
+    if not folder.prepared:
+        return _failed(Reason.NOT_PREPARED, ExitCode.ERROR)
+    step = max([*folder.checkpoints, *process.storage.uploaded(process.uri)], default=0)
     try:
         while step < STEPS:
             await process.work(STEP_SECONDS)
@@ -106,17 +121,26 @@ async def train(process: Process) -> End:
                 if process.fate is Fate.DISK_IS_FULL:
                     return _failed(Reason.DISK_FULL, ExitCode.ERROR)
                 process.storage.save(folder, step)
-            process.progress = _progress(folder, step)
+                _upload_checkpoint(process, step)
+            process.progress = _progress(process, step)
         await process.work(STEP_SECONDS)  # evaluating
     except Stopped:
         if process.fate is not Fate.DISK_IS_FULL and step:
             process.storage.save(folder, step)
-        best = _best(folder)
-        return End(ExitCode.PREEMPTED, Outcome(state=OutcomeState.PREEMPTED, step=step, best_checkpoint=best))
+        outcome = Outcome(state=OutcomeState.PREEMPTED, step=step, best_checkpoint=_best(folder))
+        return End(ExitCode.PREEMPTED, outcome)
     folder.succeeded, folder.passed = True, process.fate is not Fate.ENDS_BADLY
     state = VerdictState.GOOD if folder.passed else VerdictState.NEEDS_IMPROVEMENT
     verdict = Verdict(state=state, passed=folder.passed)
-    return End(0, Outcome(state=OutcomeState.SUCCEEDED, step=step, best_checkpoint=_best(folder), verdict=verdict))
+    best = _best(folder)
+    return End(0, Outcome(state=OutcomeState.SUCCEEDED, step=step, best_checkpoint=best, verdict=verdict))
+
+
+def _upload_checkpoint(process: Process, step: int) -> None:
+    """Upload a checkpoint while training goes on; it takes no time that would matter."""
+    if process.uploads and not process.storage.refusing:
+        files = process.storage.archives.setdefault(process.uri, {})
+        files[f"{storage.UPLOADED}{step}"] = f"adapter of step {step}"
 
 
 async def archive(process: Process) -> End:
@@ -126,8 +150,7 @@ async def archive(process: Process) -> End:
         await process.work(1)
         if target is None or "--prune-only" in process.command:
             return End(0, Outcome(state=OutcomeState.SUCCEEDED, message="nothing uploaded"))
-        uri = archive_policy.location(target, process.config.run.directory)
-        stored = process.storage.archives.get(uri, {})
+        stored = process.storage.archives.get(process.uri, {})
         if "--manifest-sha256" in process.command:
             listed = _expected(process, stored)
             files = listed | {name: content for name, content in folder.files.items() if name not in listed}
@@ -140,8 +163,11 @@ async def archive(process: Process) -> End:
             if skipped:
                 return End(0, Outcome(state=OutcomeState.SUCCEEDED, message=f"not archived: {skipped}"))
             known = storage.parse(stored.get(storage.MANIFEST, ""))
-            files = {name: content for name, content in known.items() if stored.get(name) == content} | folder.files
-        return await _upload(process, uri, files)
+            steps = process.storage.uploaded(process.uri)
+            uploaded = {storage.ADAPTER: stored[f"{storage.UPLOADED}{max(steps)}"]} if steps else {}
+            intact = {name: content for name, content in known.items() if stored.get(name) == content}
+            files = uploaded | intact | folder.files
+        return await _upload(process, process.uri, files)
     except Stopped:
         return End(ExitCode.PREEMPTED, Outcome(state=OutcomeState.PREEMPTED))
 
@@ -179,12 +205,14 @@ def _best(folder: Folder) -> BestCheckpoint | None:
     return BestCheckpoint(step=max(folder.checkpoints), eval_loss=0.3) if folder.checkpoints else None
 
 
-def _progress(folder: Folder, step: int) -> Progress:
+def _progress(process: Process, step: int) -> Progress:
+    steps = process.storage.uploaded(process.uri)
     return Progress(
         stage=Stage.TRAINING,
         step=step,
         total_steps=STEPS,
-        best_checkpoint=_best(folder),
+        best_checkpoint=_best(process.folder),
+        checkpoint_upload=CheckpointUpload(checkpoint=f"checkpoint-{max(steps)}", step=max(steps)) if steps else None,
         updated_at=virtual_time.now().timestamp(),
     )
 

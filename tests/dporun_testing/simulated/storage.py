@@ -4,12 +4,16 @@ from dataclasses import dataclass, field
 
 ADAPTER = "best/adapter_model.safetensors"
 MANIFEST = "manifest.json"
+UPLOADED = "checkpoint-"
+"""Begin of the names of checkpoints that were uploaded while training went on."""
 
 
 @dataclass
 class Folder:
     """The folder of a run on a volume."""
 
+    prepared: bool = False
+    """Whether model and data are there."""
     checkpoints: list[int] = field(default_factory=list)
     """Steps of the complete ones."""
     succeeded: bool = False
@@ -44,6 +48,11 @@ class Storage:
     def folder(self, volume: str, run: str) -> Folder:
         """The folder of a run on a volume, made when it is not there."""
         return self.volumes.setdefault(volume, {}).setdefault(run, Folder())
+
+    def uploaded(self, uri: str) -> list[int]:
+        """Steps of the checkpoints that were uploaded while training went on."""
+        names = self.archives.get(uri, {})
+        return [int(name.removeprefix(UPLOADED)) for name in names if name.startswith(UPLOADED)]
 
     def holds_adapter(self, uri: str) -> bool:
         """Whether the manifest of an archive verifies byte by byte and lists an adapter."""

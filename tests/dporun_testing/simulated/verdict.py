@@ -71,12 +71,13 @@ def _keeps_results(ended: Ended) -> Iterator[str]:
         name for name, folders in storage.volumes.items() if directory in folders and folders[directory].checkpoints
     ]
     volumes = [volume for volume in ended.server.all("PersistentVolume") if volume["metadata"]["name"] in held]
+    stripped = ended.history.has(Act.STRIP_RUN) and ended.history.has(Act.STRIP_CLAIM)  # nothing of ours is left then
     if not volumes:
         yield "the results are lost"
     for volume in volumes:
         if not _stays(ended, volume):
             yield f"the results are on {volume['metadata']['name']}, which will go away"
-        elif ended.run is None and not _is_told(ended, volume):
+        elif ended.run is None and not stripped and not _is_told(ended, volume):
             yield f"nothing says that the results are on {volume['metadata']['name']}"
 
 
