@@ -50,9 +50,9 @@ def look(spec: Mapping[str, Any], before: Seen | None, now: float) -> Seen:
     return before if before is not None and before.spec == spec else Seen(spec, now)
 
 
-def may_take(seen: Seen, now: float) -> bool:
-    """Whether nobody holds the lease, or its holder has not renewed it for all of its duration."""
-    return not seen.holder or now - seen.since >= seen.spec.get("leaseDurationSeconds", 0)
+def may_take(seen: Seen, identity: str, now: float) -> bool:
+    """Whether no other one holds the lease, or its holder has not renewed it for all of its duration."""
+    return seen.holder in {"", identity} or now - seen.since >= seen.spec.get("leaseDurationSeconds", 0)
 
 
 def may_act(renewed_at: float | None, now: float, *, seconds: float) -> bool:
@@ -161,13 +161,13 @@ class Lease:
                 return
 
     async def _try(self, step: Callable[[], Any]) -> bool:
-        """Take a step in time; an error makes it False, with ``problem`` set."""
+        """Take a step in time; an error, whatever it is, makes it False, with ``problem`` set."""
         try:
             async with asyncio.timeout(self._renew_seconds):
                 done = bool(await step())
-        except (ApiError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  a lease that is not renewed is all that may follow
             if self._problem is None:
-                log.warning("cannot use lease %s, trying again: %s", self.name, error or "no answer in time")
+                log.warning("cannot use lease %s, trying again: %r", self.name, error)
             self._problem = str(error) or "no answer in time"
             return False
         if self._problem is not None:
@@ -180,11 +180,16 @@ class Lease:
         found = await self._cluster.get("Lease", self._namespace, names.OPERATOR)
         before = self._seen
         self._seen = look(_spec(found), before, self._clock())
-        if not may_take(self._seen, self._clock()):
+        if not may_take(self._seen, self._identity, self._clock()):
             if before is None or before.holder != self._seen.holder:
                 log.info("standing by: %s holds lease %s", self._seen.holder, self.name)
             return False
-        await self._hold(found)
+        try:
+            await self._hold(found)
+        except ApiError as error:
+            if error.conflict:  # another one was quicker
+                return False
+            raise
         return True
 
     async def _renew(self) -> bool:

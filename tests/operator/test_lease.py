@@ -22,11 +22,12 @@ THEIRS = {"holderIdentity": "other", "leaseDurationSeconds": 15, "renewTime": "2
         (THEIRS, 0, False),
         (THEIRS, 14.9, False),
         (THEIRS, 15, True),
+        ({**THEIRS, "holderIdentity": "ours"}, 0, True),
     ],
-    ids=["none yet", "given back", "held", "almost expired", "expired"],
+    ids=["none yet", "given back", "held", "almost expired", "expired", "ours; the answer was lost"],
 )
 def test_a_lease_is_taken_when_it_is_free_or_expired(spec: dict[str, Any], unchanged_for: float, taken: bool) -> None:
-    assert may_take(Seen(spec, since=100.0), 100.0 + unchanged_for) is taken
+    assert may_take(Seen(spec, since=100.0), "ours", 100.0 + unchanged_for) is taken
 
 
 def test_a_renewal_begins_the_time_anew() -> None:
