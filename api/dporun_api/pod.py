@@ -95,8 +95,6 @@ PROGRESS_PATH: Final = "/progress"
 """Progress, as JSON."""
 METRICS_PATH: Final = "/metrics"
 """Progress, for Prometheus."""
-HEALTH_PATH: Final = "/healthz"
-"""503 when there has been no progress for long."""
 RENDEZVOUS_PORT: Final = 29500
 """Where the training processes meet."""
 TENSORBOARD_PORT: Final = 6006

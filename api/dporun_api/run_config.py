@@ -277,6 +277,8 @@ class RunConfig(Document):
     archive: ArchiveTarget | None = None
     grace_period_seconds: int = Field(120, ge=10)
     """Seconds between SIGTERM and SIGKILL; a checkpoint is saved within them."""
+    stall_seconds: int = Field(1800, ge=1)
+    """Seconds without progress after which an attempt counts as stalled."""
     image: str | None = None
     """The image that runs, recorded for reproduction."""
     manifest: dict[str, object] | None = None

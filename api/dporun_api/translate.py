@@ -52,6 +52,7 @@ def translate(
         evaluation=_narrow(run_config.Evaluation, spec.evaluation),
         archive=None if spec.archive is None else _narrow(run_config.ArchiveTarget, spec.archive),
         grace_period_seconds=spec.run_policy.grace_period_seconds,
+        stall_seconds=spec.run_policy.stall_seconds,
         image=spec.image or image,
         manifest=manifest,
     )

@@ -195,7 +195,9 @@ def _environment() -> dict[str, str]:
 
 def _settings(config: RunConfig) -> dict[str, Any]:
     """The settings that must not change once there are results."""
-    return config.model_dump(by_alias=True, exclude={"manifest", "archive", "grace_period_seconds", "image"})
+    return config.model_dump(
+        by_alias=True, exclude={"manifest", "archive", "grace_period_seconds", "stall_seconds", "image"}
+    )
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:

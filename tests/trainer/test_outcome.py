@@ -39,7 +39,7 @@ def message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_success(message: Path, tmp_path: Path) -> None:
     outcome = Outcome(state=OutcomeState.SUCCEEDED, message="done", step=4)
-    assert conclude(lambda: outcome, RunFolder(tmp_path / "run").outcome.write) is ExitCode.OK
+    assert conclude(lambda: outcome, RunFolder(tmp_path / "run").outcome.write, tmp_path) is ExitCode.OK
     assert Outcome.model_validate_json((tmp_path / "run" / "outcome.json").read_text()) == outcome
     assert Outcome.model_validate_json(message.read_text()) == outcome
 
@@ -52,7 +52,7 @@ def raising(error: Exception) -> Outcome:
     ("error", "reason", "code", "words"),
     [
         (RunError(Reason.DATASET_INVALID, "row 3"), Reason.DATASET_INVALID, 65, "row 3"),
-        (OSError(errno.ENOSPC, "No space left", "/v/x"), Reason.DISK_FULL, 1, "no space left on the volume"),
+        (OSError(errno.ENOSPC, "No space left"), Reason.DISK_FULL, 1, "no space left on the volume"),
         (OSError(errno.EDQUOT, "Quota", "/v/x"), Reason.DISK_FULL, 1, "writing /v/x"),
         (
             torch.OutOfMemoryError("Tried to allocate 2 GiB\nmore"),
@@ -67,7 +67,7 @@ def test_every_error_becomes_a_failure(
     message: Path, tmp_path: Path, error: Exception, reason: Reason, code: int, words: str
 ) -> None:
     file = RunFolder(tmp_path).outcome
-    assert conclude(lambda: raising(error), file.write) == code
+    assert conclude(lambda: raising(error), file.write, tmp_path) == code
     outcome = file.load()
     assert outcome.state is OutcomeState.FAILED
     assert outcome.failure
@@ -80,7 +80,7 @@ def test_every_error_becomes_a_failure(
 def test_unforeseen_error_keeps_its_traceback(
     tmp_path: Path, message: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    conclude(lambda: raising(ZeroDivisionError("by zero")), RunFolder(tmp_path).outcome.write)
+    conclude(lambda: raising(ZeroDivisionError("by zero")), RunFolder(tmp_path).outcome.write, tmp_path)
     assert "Traceback" in capsys.readouterr().err
     assert "ZeroDivisionError" in json.loads(message.read_text())["failure"]["logTail"]
 

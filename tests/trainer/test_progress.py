@@ -10,6 +10,7 @@ from dporun_api.results import Metrics, Progress, Stage
 from dporun_trainer.progress import (
     TRAINING_PERCENT,
     ProgressFile,
+    Silence,
     TotalWork,
     WorkDone,
     finishing_seconds,
@@ -58,6 +59,23 @@ def test_a_phase_without_steps_stays_alive(tmp_path: Path) -> None:
         deadline = time.monotonic() + 60
         while file.read().updated_at == first:
             assert time.monotonic() < deadline
+
+
+def test_silence_begins_anew_with_each_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that nobody sets: the time stamp itself only has to change."""
+    file = ProgressFile(tmp_path / "progress.json")
+    file.update(updated_at=7)
+    with monkeypatch.context() as patch:
+        clock = [1000.0]
+        patch.setattr(time, "monotonic", lambda: clock[0])
+        silence = Silence(file)
+        clock[0] += 100
+        assert silence.seconds() == 100
+        file.update(updated_at=5)
+        clock[0] += 100
+        assert silence.seconds() == 0
+        clock[0] += 30
+        assert silence.seconds() == 30
 
 
 def test_nothing_is_foreseen_before_the_first_step() -> None:

@@ -1,6 +1,5 @@
 """How every command ends: one Outcome, written to the volume and to the termination message, and one exit code."""
 
-import errno
 import logging
 import os
 import sys
@@ -12,17 +11,19 @@ from dporun_api.pod import TERMINATION_LOG, TERMINATION_LOG_BYTES, TERMINATION_L
 from dporun_api.results import Failure, Outcome, OutcomeState
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer import disk
 from dporun_trainer.errors import RunError
 
 log = logging.getLogger(__name__)
 
 
-def conclude(command: Callable[[], Outcome], write: Callable[[Outcome], None]) -> ExitCode:
+def conclude(command: Callable[[], Outcome], write: Callable[[Outcome], None], volume: Path) -> ExitCode:
     """Run ``command`` and report how it ended, whatever happens.
 
     Args:
         command: does the work and returns its Outcome, or raises.
         write: keeps the Outcome on the volume.
+        volume: folder that the command writes to.
 
     Returns:
         The exit code of the process.
@@ -31,14 +32,14 @@ def conclude(command: Callable[[], Outcome], write: Callable[[Outcome], None]) -
     try:
         outcome = command()
     except Exception as error:  # noqa: BLE001  the outcome is where every error goes
-        outcome = failed(error)
+        outcome = failed(error, volume)
     publish(outcome, write)
     return exit_code(outcome)
 
 
-def failed(error: Exception) -> Outcome:
-    """Build the Outcome of a command that ``error`` ended."""
-    failure = explain(error)
+def failed(error: Exception, volume: Path | None = None) -> Outcome:
+    """Build the Outcome of a command that ``error`` ended while it wrote to ``volume``."""
+    failure = explain(error, volume)
     log.error("%s: %s", failure.reason, failure.message)
     return Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
 
@@ -53,16 +54,16 @@ def exit_code(outcome: Outcome) -> ExitCode:
     return ExitCode.OK
 
 
-def explain(error: Exception) -> Failure:
-    """Turn any error into a Failure; the traceback of one that nobody foresaw goes to standard error."""
+def explain(error: Exception, volume: Path | None = None) -> Failure:
+    """Turn any error into a Failure; the traceback of one that nobody foresaw goes to standard error.
+
+    Args:
+        error: that ended the work.
+        volume: folder that was written to, where there is one.
+
+    """
     if isinstance(error, RunError):
         return error.failure()
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return RunError(
-            Reason.DISK_FULL,
-            f"no space left on the volume while writing {error.filename or 'a file'}",
-            hint="Set a larger spec.storage.size; the checkpoints saved so far are complete and kept.",
-        ).failure()
     if type(error).__name__ == "OutOfMemoryError":  # torch's, known by name: torch is not loaded here
         return RunError(
             Reason.GPU_OUT_OF_MEMORY,
@@ -71,7 +72,20 @@ def explain(error: Exception) -> Failure:
         ).failure()
     trace = "".join(traceback.format_exception(error))
     sys.stderr.write(trace)
+    if disk.says_full(error) or (volume is not None and disk.takes_nothing(volume)):
+        return _disk_full(error, volume).failure(log_tail=trace)
     return RunError(Reason.TRAINER_ERROR, f"{type(error).__name__}: {error}").failure(log_tail=trace)
+
+
+def _disk_full(error: Exception, volume: Path | None) -> RunError:
+    name = getattr(error, "filename", None)
+    if volume is not None and disk.is_elsewhere(name, volume):
+        message = f"no space left while writing {name}, which is not on the run's volume"
+        hint = "Raise the ephemeral-storage of spec.resources, or free space on the node."
+    else:
+        message = f"no space left on the volume while writing {name or 'a file'} ({type(error).__name__}: {error})"
+        hint = "Set a larger spec.storage.size; the checkpoints saved so far are complete and kept."
+    return RunError(Reason.DISK_FULL, message, hint=hint)
 
 
 def publish(outcome: Outcome, write: Callable[[Outcome], None]) -> None:

@@ -84,6 +84,25 @@ def heartbeat(progress: ProgressFile, seconds: float = HEARTBEAT_SECONDS) -> Ite
         thread.join()
 
 
+class Silence:
+    """How long there has been no heartbeat, by a clock that nobody sets."""
+
+    def __init__(self, progress: ProgressFile):
+        self._progress = progress
+        self._newest = progress.read().updated_at
+        self._heard = self._looked = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds since the newest heartbeat, or since this began."""
+        now = time.monotonic()
+        if now - self._looked >= HEARTBEAT_SECONDS:
+            self._looked = now
+            newest = self._progress.read().updated_at
+            if newest != self._newest:
+                self._newest, self._heard = newest, now
+        return now - self._heard
+
+
 @dataclass(frozen=True)
 class TotalWork:
     """The steps and validations of a whole run.

@@ -17,6 +17,7 @@ from dporun_testing.hub_server import Repository
 from dporun_testing.run_folders import results
 from dporun_testing.s3_server import S3Server
 from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
+from dporun_trainer import disk
 from dporun_trainer.__main__ import main
 from dporun_trainer.archiving.archive import archive
 from dporun_trainer.errors import RunError
@@ -218,6 +219,14 @@ def test_full_disk_is_seen_before_the_download(
         prepare(a_config("hf://owner/model", train), RunFolder(tmp_path / "run"), claims=tmp_path)
     assert raised.value.reason is Reason.DISK_FULL
     assert hub.downloads("model.safetensors") == 0
+
+
+def test_a_volume_on_which_the_run_cannot_end_is_refused(small_disk: Path, tiny_model: Path, train: Path) -> None:
+    """Before a GPU is held: its checkpoints and the merged model have no room."""
+    (small_disk / "filler").write_bytes(bytes(disk.free(small_disk) - 100_000))
+    with pytest.raises(RunError, match=r"the run will write .* needs .* KiB, and the volume has .* KiB free") as raised:
+        prepare(a_config(tiny_model, train), RunFolder(small_disk / "run"), claims=small_disk)
+    assert raised.value.reason is Reason.DISK_FULL
 
 
 def test_command(tiny_model: Path, tmp_path: Path) -> None:

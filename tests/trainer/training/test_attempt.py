@@ -15,7 +15,7 @@ from dporun_testing import tiny_model, training
 from dporun_testing.training import a_config, attempt
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import ProgressFile
-from dporun_trainer.run_folder import running_totals
+from dporun_trainer.run_folder import room, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("single_process")]
@@ -195,6 +195,9 @@ def test_saving_needs_no_memory_for_a_copy_of_the_model(tmp_path: Path) -> None:
         trainer._save_checkpoint = measured
 
     trainer = attempt(config, directory, on_trainer=measure)
+    (saved,) = Checkpoints(directory).complete()
+    trainable = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+    assert room.estimate(trainable) <= saved.bytes < 1.5 * room.estimate(trainable)
     size = sum(weight.numel() * weight.element_size() for weight in trainer.model.parameters())
     assert size > 64 * 2**20
     assert needed

@@ -1,19 +1,37 @@
 import errno
+from pathlib import Path
 
 import pytest
 
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.training import a_config
+from dporun_trainer import disk
 from dporun_trainer.errors import RunError
 
 EIGHT = a_config(training={"per_device_batch_size": 8, "gradient_accumulation_steps": 1})
 
 
+def test_a_checkpoint_that_finds_no_room_leaves_nothing_torn(small_disk: Path) -> None:
+    """Somebody else has taken the room that there was before; torch does not say so."""
+    import torch
+
+    from dporun_trainer.training.failures import disk_errors
+
+    folder = small_disk / "checkpoint-8"
+    folder.mkdir()
+    (small_disk / "filler").write_bytes(bytes(disk.free(small_disk) - 65536))
+    words = "no space left on the volume while saving checkpoint-8"
+    with pytest.raises(RunError, match=words) as raised, disk_errors(folder, "a hint"):
+        torch.save({"weights": torch.zeros(2**20)}, folder / "optimizer.pt")
+    assert (raised.value.reason, raised.value.hint) == (Reason.DISK_FULL, "a hint")
+    assert not folder.exists()
+
+
 def explained(error: Exception, config: RunConfig = EIGHT) -> tuple[Reason, int | None, str]:
     from dporun_trainer.training.failures import explain_training
 
-    failure = explain_training(error, config, checkpointing=False)
+    failure = explain_training(error, config, Path(), checkpointing=False)
     return failure.reason, failure.exit_code, failure.hint or ""
 
 

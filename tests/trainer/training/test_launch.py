@@ -79,7 +79,7 @@ def test_a_pod_that_is_none_of_the_nodes_is_refused(index: str) -> None:
 def test_several_nodes_need_the_address_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DPORUN_MAIN_ADDRESS", raising=False)
     with pytest.raises(RunError, match="DPORUN_MAIN_ADDRESS"):
-        launch.train(a_config(topology={"nodes": 2}), [], node=0, stop=threading.Event())
+        launch.train(a_config(topology={"nodes": 2}), RunFolder(Path()), [], node=0, stop=threading.Event())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does this")
@@ -116,8 +116,8 @@ def run(
     watcher.start()
     try:
         path = training.config_path(config, directory.parent)
-        arguments = arguments_of(TRAIN_PROCESS, path, RunFolder(directory))
-        return launch.train(config, arguments, node=0, stop=stop)
+        folder = RunFolder(directory)
+        return launch.train(config, folder, arguments_of(TRAIN_PROCESS, path, folder), node=0, stop=stop)
     finally:
         ended.set()
         watcher.join()
@@ -142,6 +142,47 @@ def workers(directory: Path) -> dict[int, int]:
 def is_past(directory: Path, step: int) -> Callable[[], bool]:
     progress = ProgressFile(directory / "progress.json")
     return lambda: progress.read().step >= step
+
+
+@pytest.mark.slow(15)
+@pytest.mark.parametrize("stopper", ["launcher", "somebody"])
+def test_stopped_while_loading_ends_at_once(model: Path, tmp_path: Path, stopper: str) -> None:
+    """Whoever sends the signal, and to one process of several only: nothing was trained, so nothing is saved."""
+    config = a_config("loading", topology=TWO)
+    directory = training.prepare(config, tmp_path, model)
+
+    def end(stop: threading.Event) -> None:
+        if stopper == "launcher":
+            stop.set()
+        else:
+            os.kill(workers(directory)[1], signal.SIGTERM)
+
+    outcome = run(config, directory, when=lambda: len(workers(directory)) == 2, then=end)
+    assert (outcome.state, exit_code(outcome)) == (OutcomeState.PREEMPTED, 75)
+    assert "before there was anything" in outcome.message
+    assert not RunFolder(directory).training_config.path.exists()  # which is written when loading is done
+
+
+def silent_process(tmp_path: Path, stall_seconds: float | None) -> launch.Ended:
+    """A process that ends when it is asked to, which happens once it has begun."""
+    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
+    stop = threading.Event()
+    if stall_seconds is None:
+        stop.set()
+    return launch.run_process(command, os.environ, RunFolder(tmp_path), stop, stall_seconds=stall_seconds)
+
+
+def test_a_process_without_a_heartbeat_is_ended(tmp_path: Path) -> None:
+    ended = silent_process(tmp_path, stall_seconds=0.1)
+    assert (ended.stalled, ended.exit_code, ended.asked_at) == (0.1, -signal.SIGKILL, None)
+    ended = silent_process(tmp_path, stall_seconds=None)
+    assert (ended.stalled, ended.exit_code) == (None, -signal.SIGTERM)
+    assert ended.asked_at is not None
+
+
+def test_the_operator_calls_an_attempt_stalled_first() -> None:
+    config = a_config(stall_seconds=600)
+    assert launch.stall_limit(config) > config.stall_seconds
 
 
 @pytest.mark.slow(60)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,12 +8,26 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import exit_code
 from dporun_trainer.training import ranks
-from dporun_trainer.training.ranks import RankEnd
+from dporun_trainer.training.ranks import Evidence, RankEnd
 
 KILLED = """
 Root Cause (first observed failure):
   exitcode  : -9 (pid: 7073)
   traceback : Signal 9 (SIGKILL) received by PID 7073
+"""
+STOPPED = KILLED.replace("-9", "-15").replace("Signal 9 (SIGKILL)", "Signal 15 (SIGTERM)")
+FAILED = """
+Other Failures:
+  traceback : Signal 15 (SIGTERM) received by PID 7074
+Root Cause (first observed failure):
+  exitcode  : 1 (pid: 7073)
+"""
+NCCL = """
+[rank1]:[E ProcessGroupNCCL.cpp:629] [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, ...
+terminate called after throwing an instance of 'c10::DistBackendError'
+Root Cause (first observed failure):
+  exitcode  : -6 (pid: 7073)
+  traceback : Signal 6 (SIGABRT) received by PID 7073
 """
 SEGFAULT = "traceback : Signal 11 (SIGSEGV) received by PID 7073"
 NOBODY_THERE = "torch.distributed.DistNetworkError: The client socket has timed out after 900000ms"
@@ -31,16 +46,8 @@ def failed(rank: int, reason: Reason, at: float = 9) -> RankEnd:
     return RankEnd(rank=rank, state=OutcomeState.FAILED, at=at, failure=failure)
 
 
-def fold(
-    *ends: RankEnd,
-    stopping: bool = False,
-    log_tail: str = "last words",
-    exit_code: int = 1,
-    memory_ran_out: bool = False,
-) -> Outcome:
-    return ranks.fold(
-        ends, [0, 1], stopping=stopping, log_tail=log_tail, exit_code=exit_code, memory_ran_out=memory_ran_out
-    )
+def fold(*ends: RankEnd, log_tail: str = "last words", exit_code: int = 1, **more: Any) -> Outcome:
+    return ranks.fold(ends, Evidence(ranks=[0, 1], log_tail=log_tail, exit_code=exit_code, **more))
 
 
 def test_all_done() -> None:
@@ -51,15 +58,15 @@ def test_done_with_a_failing_launcher_is_no_success() -> None:
     assert fold(done(0), done(1), exit_code=3).state is OutcomeState.FAILED
 
 
-@pytest.mark.parametrize("stopping", [True, False])
-def test_saved_and_stopped_as_any_of_the_pods_was_asked(stopping: bool) -> None:
-    outcome = fold(saved(0), saved(1), stopping=stopping)
+@pytest.mark.parametrize("asked_at", [8.0, None])
+def test_saved_and_stopped_as_any_of_the_pods_was_asked(asked_at: float | None) -> None:
+    outcome = fold(saved(0), saved(1), asked_at=asked_at)
     assert (outcome.state, outcome.step, exit_code(outcome)) == (OutcomeState.PREEMPTED, 7, 75)
     assert "saved at step 7" in outcome.message
 
 
 def test_killed_while_stopping_is_a_preemption() -> None:
-    outcome = fold(stopping=True, log_tail=KILLED)
+    outcome = fold(asked_at=8, log_tail=KILLED)
     assert outcome.state is OutcomeState.PREEMPTED
     assert "before there was anything" in outcome.message
 
@@ -91,6 +98,7 @@ def test_the_first_failure_counts() -> None:
         (KILLED, Reason.TRAINER_ERROR),
         (SEGFAULT, Reason.TRAINER_ERROR),
         (NOBODY_THERE, Reason.RENDEZVOUS),
+        (NCCL, Reason.RENDEZVOUS),
         ("", Reason.TRAINER_ERROR),
     ],
 )
@@ -109,6 +117,46 @@ def test_only_the_kernel_says_that_memory_ran_out() -> None:
     killed = fold(failed(0, Reason.RENDEZVOUS), log_tail=KILLED).failure
     assert killed is not None
     assert "training process 1 was killed by SIGKILL" in killed.message
+
+
+def test_a_killed_process_tells_more_than_others_errors() -> None:
+    outcome = fold(failed(0, Reason.TRAINER_ERROR), log_tail=KILLED)
+    assert outcome.failure is not None
+    assert (outcome.failure.rank, outcome.failure.message) == (1, "training process 1 was killed by SIGKILL")
+    outcome = fold(failed(0, Reason.TRAINER_ERROR), log_tail=FAILED)
+    assert outcome.failure is not None
+    assert outcome.failure.rank == 0
+
+
+def test_stopped_while_loading_by_somebody_else_is_a_preemption() -> None:
+    """Before there is anything to save, a process dies of SIGTERM; nobody but who stops pods and nodes sends it."""
+    assert fold(log_tail=STOPPED).state is OutcomeState.PREEMPTED
+    assert fold(failed(0, Reason.RENDEZVOUS), log_tail=STOPPED).state is OutcomeState.PREEMPTED
+
+
+def test_what_fails_while_loading_is_stopped_is_no_failure() -> None:
+    """The others miss a process that the signal has ended; in words that nobody foresaw."""
+    surprised = failed(0, Reason.TRAINER_ERROR, at=9)
+    assert fold(surprised, asked_at=8).state is OutcomeState.PREEMPTED
+    assert fold(surprised, asked_at=10).state is OutcomeState.FAILED
+    assert fold(surprised.model_copy(update={"step": 3}), asked_at=8).state is OutcomeState.FAILED
+    assert fold(failed(0, Reason.DISK_FULL, at=9), asked_at=8).state is OutcomeState.FAILED
+
+
+def test_stalled_processes_were_killed_for_that() -> None:
+    outcome = fold(exit_code=-9, stalled=1920)
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.reason.traits.retried) == (Reason.STALLED, True)
+    assert "1920 s" in outcome.failure.message
+
+
+def test_a_process_that_died_without_a_word_on_a_full_disk() -> None:
+    """A file that is mapped to memory ends a process with SIGBUS when it cannot grow."""
+    bus_error = KILLED.replace("-9", "-7").replace("Signal 9 (SIGKILL)", "Signal 7 (SIGBUS)")
+    for log_tail, reason in ((bus_error, Reason.DISK_FULL), (KILLED, Reason.TRAINER_ERROR)):
+        outcome = fold(failed(0, Reason.RENDEZVOUS), log_tail=log_tail, disk_is_full=True)
+        assert outcome.failure is not None
+        assert outcome.failure.reason is reason
 
 
 def test_contact_lost_with_another_pod() -> None:

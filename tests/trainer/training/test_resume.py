@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,14 +149,6 @@ def test_stopped_in_the_middle_of_a_validation(uninterrupted: Path, model: Path,
     assert training.history(directory) == training.history(uninterrupted)
 
 
-def test_stopped_before_the_first_step_saves_nothing(model: Path, tmp_path: Path) -> None:
-    config = a_config()
-    directory = training.prepare(config, tmp_path, model)
-    with preempted():
-        attempt(config, directory, on_trainer=lambda _, stop: stop.set())
-    assert Checkpoints(directory).folders() == {}
-
-
 @pytest.fixture(scope="module")
 def stopped_once(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = training.prepare(a_config(training=EVERY_THREE), tmp_path_factory.mktemp("stopped"), model)
@@ -270,19 +261,8 @@ def test_a_lost_volume_costs_nothing_that_was_uploaded(
     same_curves(directory, uninterrupted)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, with 1.5 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(disk)]
-    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small disk needs root")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
 def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path, model: Path) -> None:
+    """Before anything of the checkpoint that does not fit is written."""
     config = a_config()
     directory = training.prepare(config, small_disk, model)
 
@@ -299,7 +279,8 @@ def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path, model: Path) ->
     with pytest.raises(RunError) as raised:
         attempt(config, directory, on_trainer=fill_the_disk_after_the_first_checkpoint)
     assert raised.value.reason is Reason.DISK_FULL
-    assert "checkpoint-8" in raised.value.message
+    assert raised.value.message.startswith("checkpoint-8 needs ")
+    assert "3 checkpoints of" in str(raised.value.hint)
     assert [one.step for one in Checkpoints(directory).complete()] == [4]
     assert not Checkpoints(directory).folder(8).exists()
     (small_disk / "filler").unlink()

@@ -1,5 +1,4 @@
 import json
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -35,15 +34,6 @@ def test_progress_is_served_as_it_changes(tmp_path: Path, progress: ProgressFile
         assert json.loads(get(port, "/progress")[1])["step"] == 10
 
 
-def test_a_run_without_news_is_unhealthy(tmp_path: Path, progress: ProgressFile) -> None:
-    with serve(tmp_path, -1, host="127.0.0.1", heartbeat_limit=60) as port:
-        assert get(port, "/healthz") == (200, "ok\n")
-        progress.update(updated_at=time.time() - 90)
-        status, body = get(port, "/healthz")
-    assert status == 503
-    assert "no progress for 9" in body
-
-
 def test_other_paths_are_not_found(tmp_path: Path) -> None:
     with serve(tmp_path, -1, host="127.0.0.1") as port:
         assert get(port, "/")[0] == 404
@@ -67,4 +57,4 @@ def test_metrics_in_the_format_of_prometheus() -> None:
 
 
 def test_a_query_does_not_change_the_path() -> None:
-    assert respond("/progress", Progress(), 0, 60)[0] == 200
+    assert respond("/progress", Progress())[0] == 200

@@ -16,13 +16,14 @@ from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.archiving.uploaded import read_index, remove_uploaded
 from dporun_trainer.archiving.verification import content_of, find_damaged, listing
+from dporun_trainer.disk import size
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.manifest import MANIFEST, ArchivedBase, Manifest, ManifestFile
 from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS, select
 from dporun_trainer.stores.archive_store import open_store
 from dporun_trainer.stores.parallel import side_by_side
-from dporun_trainer.stores.transfer import Content, Meter, Store, size
+from dporun_trainer.stores.transfer import Content, Meter, Store
 from dporun_trainer.versions import package_versions
 
 log = logging.getLogger(__name__)

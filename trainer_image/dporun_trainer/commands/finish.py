@@ -201,7 +201,7 @@ def main() -> int:
         arguments = parser.parse_args()
         logs.configure()
         folder = RunFolder(arguments.directory)
-        return conclude(lambda: finish(read_config(arguments.config), folder), folder.finish_outcome.write)
+        return conclude(lambda: finish(read_config(arguments.config), folder), folder.finish_outcome.write, folder.path)
 
 
 if __name__ == "__main__":

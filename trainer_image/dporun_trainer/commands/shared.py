@@ -65,7 +65,7 @@ def run_command(
         return exit_code(outcome)
     folder = RunFolder(arguments.root / config.run.directory)
     try:
-        return conclude(lambda: command(config, folder), outcome_of(folder).write)
+        return conclude(lambda: command(config, folder), outcome_of(folder).write, folder.path)
     except Stopped:
         message = "Stopped before it was done; the next try begins where this one was."
         outcome = Outcome(state=OutcomeState.PREEMPTED, message=message)

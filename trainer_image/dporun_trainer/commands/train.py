@@ -11,6 +11,7 @@ from dporun_api.pod import NODE_INDEX_VARIABLE, STATUS_PORT
 from dporun_api.results import Outcome, OutcomeState, Stage
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer import disk
 from dporun_trainer.cgroup import oom_kills
 from dporun_trainer.commands.shared import add_run_arguments, run_command
 from dporun_trainer.commands.uploads import fetch, uploading
@@ -18,7 +19,7 @@ from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.signals import on_stop
-from dporun_trainer.training.launch import node_rank, offline, run_process, train
+from dporun_trainer.training.launch import node_rank, offline, run_process, stall_limit, train
 from dporun_trainer.training.status_server import serve
 
 _LAST_UPLOAD_SECONDS = 60.0
@@ -72,7 +73,7 @@ def launch(config: RunConfig, config_path: Path, folder: RunFolder, *, port: int
             done = Outcome(state=OutcomeState.SUCCEEDED, message=message)
             return _train(config, config_path, folder, node, stop) or done
         with uploading(config, config_path, folder) as uploads:
-            ended = _train(config, config_path, folder, node, stop) or _finish(config_path, folder, stop)
+            ended = _train(config, config_path, folder, node, stop) or _finish(config, config_path, folder, stop)
             if ended.state is not OutcomeState.SUCCEEDED:  # else the archive follows at once
                 uploads.finish(stop.seconds_left())
     return _with_progress(ended, folder, prepared)
@@ -99,10 +100,13 @@ class Stop(threading.Event):
 
 
 def _train(config: RunConfig, config_path: Path, folder: RunFolder, node: int, stop: threading.Event) -> Outcome | None:
-    """Train, unless that is done; how training ended, if not well."""
-    if folder.is_trained:
+    """Train, unless that is done; how training ended, if not well.
+
+    Of several nodes, the first process of all says whether it is done: each node sees the volume with its own eyes.
+    """
+    if folder.is_trained and config.topology.nodes == 1:
         return None
-    outcome = train(config, arguments_of(TRAIN_PROCESS, config_path, folder), node=node, stop=stop)
+    outcome = train(config, folder, arguments_of(TRAIN_PROCESS, config_path, folder), node=node, stop=stop)
     return None if outcome.state is OutcomeState.SUCCEEDED else outcome
 
 
@@ -111,21 +115,27 @@ def arguments_of(module: str, config_path: Path, folder: RunFolder) -> list[str]
     return [module, "--config", str(config_path), "--directory", str(folder.path)]
 
 
-def _finish(config_path: Path, folder: RunFolder, stop: threading.Event) -> Outcome:
+def _finish(config: RunConfig, config_path: Path, folder: RunFolder, stop: threading.Event) -> Outcome:
     """Evaluate, merge and report in a process of its own, with the whole device to itself."""
     folder.finish_outcome.delete()
     before = oom_kills()
     command = [sys.executable, "-m", *arguments_of(FINISH, config_path, folder)]
-    tail, code = run_process(command, offline(os.environ), stop, None)
+    ended = run_process(command, offline(os.environ), folder, stop, stall_seconds=stall_limit(config))
     outcome = folder.finish_outcome.read()
     if outcome is not None:
         return outcome
     if stop.is_set():
         message = "Preempted after training; the next attempt evaluates and reports."
         return Outcome(state=OutcomeState.PREEMPTED, message=message)
-    reason = Reason.HOST_OUT_OF_MEMORY if oom_kills() > before else Reason.TRAINER_ERROR
-    error = RunError(reason, f"evaluation ended with exit code {code} and no outcome; training is done and kept")
-    return Outcome(state=OutcomeState.FAILED, message=error.message, failure=error.failure(log_tail=tail))
+    if oom_kills() > before:
+        reason = Reason.HOST_OUT_OF_MEMORY
+    elif disk.takes_nothing(folder.path):
+        reason = Reason.DISK_FULL
+    else:
+        reason = Reason.TRAINER_ERROR if ended.stalled is None else Reason.STALLED
+    how = f"with exit code {ended.exit_code} and no outcome"
+    error = RunError(reason, f"evaluation ended {how}; training is done and kept", hint=reason.traits.hint)
+    return Outcome(state=OutcomeState.FAILED, message=error.message, failure=error.failure(log_tail=ended.log_tail))
 
 
 def _with_progress(outcome: Outcome, folder: RunFolder, prepared: Prepared) -> Outcome:

@@ -22,7 +22,6 @@ from dporun_api.run_config import RunConfig
 from dporun_trainer.commands.shared import add_process_arguments, read_config
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.run_folder import RunFolder
-from dporun_trainer.signals import on_stop
 from dporun_trainer.training import ranks
 from dporun_trainer.training.ranks import RankEnd
 
@@ -31,16 +30,14 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Train as one rank; its end file carries what accelerate's exit code cannot."""
-    stop = threading.Event()
-    with on_stop(stop.set, [signal.SIGTERM]):
-        die_with_parent()
-        parser = argparse.ArgumentParser(prog="python -m dporun_trainer.commands.train_process", description=__doc__)
-        add_process_arguments(parser)
-        arguments = parser.parse_args()
-        _configure_logging()
-        rank = int(os.environ.get("RANK", "0"))
-        end = _run(read_config(arguments.config), RunFolder(arguments.directory), stop, rank)
-        ranks.write(Path(os.environ[ranks.FOLDER_VARIABLE]), end)
+    die_with_parent()
+    parser = argparse.ArgumentParser(prog="python -m dporun_trainer.commands.train_process", description=__doc__)
+    add_process_arguments(parser)
+    arguments = parser.parse_args()
+    _configure_logging()
+    rank = int(os.environ.get("RANK", "0"))
+    end = _run(read_config(arguments.config), RunFolder(arguments.directory), rank)
+    ranks.write(Path(os.environ[ranks.FOLDER_VARIABLE]), end)
     if end.state is OutcomeState.PREEMPTED:
         return ExitCode.PREEMPTED
     return ExitCode.OK if end.failure is None else end.failure.exit_code or ExitCode.ERROR
@@ -65,20 +62,26 @@ def _configure_logging() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-def _run(config: RunConfig, folder: RunFolder, stop: threading.Event, rank: int) -> RankEnd:
-    # torch takes seconds to import; a signal in that time must find its handler
+def _run(config: RunConfig, folder: RunFolder, rank: int) -> RankEnd:
+    # libraries log while they are imported, so logging is configured before
     from dporun_trainer.training.attempt import Attempt  # noqa: PLC0415
     from dporun_trainer.training.failures import explain_training  # noqa: PLC0415
     from dporun_trainer.training.trainer import Preempted  # noqa: PLC0415
 
+    stop = threading.Event()
+
+    def save_when_stopped(_: object) -> None:
+        """Until now there was nothing to save: SIGTERM ended this process at once, whatever it was waiting for."""
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+
     attempt = Attempt(config, folder, stop, rank, functools.partial(diagnose, config=config))
     try:
-        attempt.run()
+        attempt.run(before=save_when_stopped)
     except Preempted:
         return RankEnd(rank=rank, state=OutcomeState.PREEMPTED, at=time.time(), step=attempt.step)
     except Exception as error:  # noqa: BLE001  the end file is where every error goes
         checkpointing = attempt.trainer is not None and attempt.trainer.run.plan.gradient_checkpointing
-        failure = explain_training(error, config, checkpointing=checkpointing)
+        failure = explain_training(error, config, folder.path, checkpointing=checkpointing)
         return RankEnd(rank=rank, state=OutcomeState.FAILED, at=time.time(), step=attempt.step, failure=failure)
     return RankEnd(rank=rank, state=OutcomeState.SUCCEEDED, at=time.time(), step=attempt.step)
 

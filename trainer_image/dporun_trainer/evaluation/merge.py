@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dporun_api.files import read_json, sha256, sync_file, sync_folder, write_json
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer import disk
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.policy import (
@@ -119,8 +120,7 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
         partial.rename(output)
         sync_folder(output.parent)
     except Exception as error:
-        # Besides OSError: safetensors and tokenizers are written in Rust and have errors of their own.
-        if "No space left" not in str(error):
+        if isinstance(error, RunError) or not disk.is_full(error, partial):
             raise
         raise RunError(
             Reason.DISK_FULL,
@@ -207,10 +207,10 @@ def _make_generation_config_valid(model: PreTrainedModel) -> None:
 def _require_space(base: str | Path, folder: Path) -> None:
     """Refuse to begin what the volume has no room for: the merged model is as large as the base."""
     needed = sum(path.stat().st_size for path in Path(base).glob("*.safetensors"))
-    free = shutil.disk_usage(folder).free
+    free = disk.free(folder)
     if needed > free:
         raise RunError(
             Reason.DISK_FULL,
-            f"the merged model needs {needed / 1e6:,.1f} MB and {folder} has {free / 1e6:,.1f} MB left",
+            f"the merged model needs {disk.size(needed)}, and {folder} has {disk.size(free)} free",
             hint="Set a larger spec.storage.size; the adapter in final/ is complete and kept.",
         )

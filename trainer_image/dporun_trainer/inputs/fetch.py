@@ -1,19 +1,20 @@
 """Bring a source's files to this volume, or find them where they are."""
 
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer import disk
+from dporun_trainer.disk import size
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs import hub, splits
 from dporun_trainer.inputs.model import wanted
 from dporun_trainer.inputs.splits import DATA_SUFFIXES
 from dporun_trainer.stores.s3 import S3Store
 from dporun_trainer.stores.sources import Credentials, HubSource, LocalSource, S3Source, files_of, parse
-from dporun_trainer.stores.transfer import Meter, StoredFile, size
+from dporun_trainer.stores.transfer import Meter, StoredFile
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class Fetcher:
     def _meter(self, what: str, files: list[StoredFile], folder: Path) -> Meter:
         folder.mkdir(parents=True, exist_ok=True)
         needed = sum(file.length for file in files)
-        free = shutil.disk_usage(folder).free
+        free = disk.free(folder)
         if needed > free:
             raise RunError(
                 Reason.DISK_FULL,

@@ -11,6 +11,8 @@ from dporun_api.files import write_text
 from dporun_api.results import DatasetSummary, Outcome, OutcomeState, Stage
 from dporun_api.run_config import RunConfig
 from dporun_api.text import shorten
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer import disk
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.adapter import fetch_adapter
@@ -18,7 +20,7 @@ from dporun_trainer.inputs.dataset import Dataset, Source, build
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.lint import Encoder
 from dporun_trainer.inputs.model import check_model, check_positions, load_tokenizer
-from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.run_folder import RunFolder, room
 from dporun_trainer.run_folder.prepared import ModelFacts, Prepared
 from dporun_trainer.stores.sources import DATASET, MODEL
 
@@ -61,6 +63,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
     model_path, revision = fetcher.model(config.model.uri, config.model.revision, folder.input_model, MODEL)
     model = _checked(config, model_path)
     report(f"{model.architecture} with {model.parameters:,} parameters ({model.dtype}) is fit for training")
+    _require_room(config, folder, model)
     if config.checkpoints.resume_from:
         fetch_adapter(config, model, folder.input_adapter)
     general = _general(config, folder, fetcher)
@@ -130,6 +133,18 @@ def _checked(config: RunConfig, folder: Path) -> ModelFacts:
         return check_model(folder, config.lora)
     except RunError as error:
         raise RunError(error.reason, f"{config.model.uri}: {error.message}", hint=error.hint) from error
+
+
+def _require_room(config: RunConfig, folder: RunFolder, model: ModelFacts) -> None:
+    """Refuse a volume on which the run cannot end; what an earlier attempt left of it takes its room already."""
+    needed = room.run_bytes(model.lora_parameters, model.bytes, config.training.epochs)
+    free = disk.free(folder.path)
+    if needed > free and not folder.checkpoints.folders():
+        raise RunError(
+            Reason.DISK_FULL,
+            room.lacking("what the run will write (checkpoints, the adapter and the merged model)", needed, free),
+            hint="Set a larger spec.storage.size.",
+        )
 
 
 def _general(config: RunConfig, folder: RunFolder, fetcher: Fetcher) -> Path | None:

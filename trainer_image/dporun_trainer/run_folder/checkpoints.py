@@ -54,6 +54,11 @@ class Checkpoint:
         """Its files, relative to its folder, the marker last."""
         return [*sorted(self.marker.files), names.COMPLETE]
 
+    @property
+    def bytes(self) -> int:
+        """Size of its files."""
+        return sum(self.marker.files.values())
+
     def summary(self) -> BestCheckpoint:
         """Describe it for Progress and Outcome."""
         marker = self.marker
@@ -64,16 +69,16 @@ class Checkpoints:
     """The checkpoints in a run's ``directory``: one folder per optimizer step, complete with its marker."""
 
     def __init__(self, directory: Path):
-        self._directory = directory
+        self.directory = directory
 
     def folder(self, step: int) -> Path:
         """Folder of the checkpoint of ``step``."""
-        return self._directory / f"{names.CHECKPOINT_PREFIX}{step}"
+        return self.directory / f"{names.CHECKPOINT_PREFIX}{step}"
 
     def folders(self) -> dict[int, Path]:
         """Every checkpoint folder, torn ones included, by step in rising order."""
         found = {}
-        for path in self._directory.glob(f"{names.CHECKPOINT_PREFIX}*"):
+        for path in self.directory.glob(f"{names.CHECKPOINT_PREFIX}*"):
             step = path.name.removeprefix(names.CHECKPOINT_PREFIX)
             if step.isdecimal() and path.is_dir() and not path.is_symlink():
                 found[int(step)] = path
@@ -108,7 +113,7 @@ class Checkpoints:
             The folder to read them from; the checkpoint's own where the file system has no hard links.
 
         """
-        place = self._directory / _HELD / checkpoint.path.name
+        place = self.directory / _HELD / checkpoint.path.name
         shutil.rmtree(place, ignore_errors=True)
         try:
             try:
@@ -117,7 +122,7 @@ class Checkpoints:
                 place = checkpoint.path
             yield place
         finally:
-            shutil.rmtree(self._directory / _HELD, ignore_errors=True)
+            shutil.rmtree(self.directory / _HELD, ignore_errors=True)
 
     def adopt(self, step: int, fill: Callable[[Path], None]) -> None:
         """Have ``fill`` write the files of a checkpoint that is not here; it appears whole or not at all.
@@ -126,7 +131,7 @@ class Checkpoints:
             DamagedError: they are no complete checkpoint of ``step``; or what ``fill`` raises.
 
         """
-        place = self._directory / _ADOPTED
+        place = self.directory / _ADOPTED
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         try:
@@ -138,7 +143,7 @@ class Checkpoints:
             place.rename(self.folder(step))
         finally:
             shutil.rmtree(place, ignore_errors=True)
-        sync_folder(self._directory)
+        sync_folder(self.directory)
 
     def prune(self, *, running: bool) -> list[Path]:
         """Delete what ``to_delete`` names; the marker goes first, so that a half-deleted checkpoint is a torn one."""
@@ -218,11 +223,13 @@ def to_delete(checkpoints: Sequence[Checkpoint], best: Checkpoint | None, runnin
     return sorted((one for one in checkpoints if one.step not in keep), key=lambda one: one.step)
 
 
-def differences(saved: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
+def differences(
+    saved: Mapping[str, object], wanted: Mapping[str, object], where: tuple[str, str] = ("then", "now")
+) -> list[str]:
     """Describe where two identities differ: ``worldSize: 2 then, 1 now``."""
     fields = [*wanted, *(name for name in saved if name not in wanted)]
     return [
-        f"{name}: {saved.get(name)} then, {wanted.get(name)} now"
+        f"{name}: {saved.get(name)} {where[0]}, {wanted.get(name)} {where[1]}"
         for name in fields
         if saved.get(name) != wanted.get(name)
     ]

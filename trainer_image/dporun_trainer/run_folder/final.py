@@ -31,12 +31,16 @@ def save_final(folder: RunFolder, base: Mapping[str, str | None]) -> Checkpoint:
     temporary = final.with_name(f".{final.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    for file in best.path.iterdir():
-        if file.is_file() and file.name.startswith(_RESULT_FILES):
-            shutil.copy2(file, temporary / file.name)
-            sync_file(temporary / file.name)
-    adapter = temporary / "adapter_config.json"
-    write_json(adapter, read_json(adapter) | dict(base))
+    try:
+        for file in best.path.iterdir():
+            if file.is_file() and file.name.startswith(_RESULT_FILES):
+                shutil.copy2(file, temporary / file.name)
+                sync_file(temporary / file.name)
+        adapter = temporary / "adapter_config.json"
+        write_json(adapter, read_json(adapter) | dict(base))
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     sync_folder(folder.path)

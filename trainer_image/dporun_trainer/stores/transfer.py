@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.disk import size
 from dporun_trainer.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -164,12 +165,3 @@ class Meter:
         log.info("%s", line)
         if self.seen is not None:
             self.seen(line)
-
-
-def size(count: float) -> str:
-    """Express a number of bytes for people: ``1.5 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

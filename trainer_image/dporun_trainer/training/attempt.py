@@ -32,10 +32,10 @@ class Attempt:
         return None if self.trainer is None else self.trainer.state.global_step or None
 
     def run(self, before: Callable[[RunTrainer], None] | None = None) -> None:
-        """Load, train, and leave the best adapter in ``final``.
+        """Load, train, and leave the best adapter in ``final``, unless an earlier attempt did.
 
         Args:
-            before: called with the trainer when it is ready to start.
+            before: called with the trainer when every process is ready to start.
 
         Raises:
             Preempted: the processes were asked to stop; there is a checkpoint if there was anything to save.
@@ -44,16 +44,18 @@ class Attempt:
         """
         with self._alive(Stage.LOADING):
             prepared = self._folder.load_prepared()
-            self.trainer = trainer = build(self._config, prepared, self._folder, self._stop, self._diagnose)
+            trainer = build(self._config, prepared, self._folder, self._stop, self._diagnose)
+            if trainer is None:
+                return
+            self.trainer = trainer
             if self._main:
                 bookkeeping.begin(trainer, prepared)
                 reporter = Reporter(trainer)
                 trainer.add_callback(reporter)
                 trainer.add_callback(Charts(trainer, reporter))
+            trainer.accelerator.wait_for_everyone()
             if before is not None:
                 before(trainer)
-            trainer.accelerator.wait_for_everyone()
-            trainer.stop_if_asked()
         checkpoint = trainer.run.resumed
         with trainer.resuming():
             trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)

@@ -14,33 +14,25 @@ from dporun_api.advice import after_gpu_out_of_memory
 from dporun_api.results import Failure
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer import disk
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import explain
-
-_LOST_CONTACT = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "Timed out waiting",
-    "Connection refused",
-    "NCCL error",
-    "recvValue failed",
-)
-_DISK_IS_FULL = ("No space left on device", "Disk quota exceeded", "file write failed", "PytorchStreamWriter failed")
+from dporun_trainer.training.ranks import tells_of_lost_contact
 
 
-def explain_training(error: Exception, config: RunConfig, *, checkpointing: bool) -> Failure:
+def explain_training(error: Exception, config: RunConfig, volume: Path, *, checkpointing: bool) -> Failure:
     """Turn an error of training into a Failure; its traceback goes to standard error.
 
     Args:
         error: that ended training in this process.
         config: of the run; the advice names its values.
+        volume: folder of the run.
         checkpointing: whether activations were recomputed already.
 
     """
     known = _known(error, config, checkpointing)
     if known is None:
-        return explain(error)
+        return explain(error, volume)
     if known is not error:
         traceback.print_exception(error, file=sys.stderr)
     return known.failure()
@@ -69,7 +61,7 @@ def _known(error: Exception, config: RunConfig, checkpointing: bool) -> RunError
             "the gradients overflow in fp16 at every loss scale",
             hint="Lower training.learningRate, or take a GPU that has bf16.",
         )
-    if isinstance(error, torch.distributed.DistError) or any(part in text for part in _LOST_CONTACT):
+    if isinstance(error, torch.distributed.DistError) or tells_of_lost_contact(text):
         return RunError(
             Reason.RENDEZVOUS,
             f"lost contact with another training process: {text.splitlines()[0] if text else type(error).__name__}",
@@ -79,8 +71,8 @@ def _known(error: Exception, config: RunConfig, checkpointing: bool) -> RunError
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, which every library reports in its own way, into one clear error.
+def disk_errors(path: Path, hint: str) -> Iterator[None]:
+    """Turn a full disk, which every library reports in its own way, into one clear error with ``hint``.
 
     Raises:
         RunError: there was no space to write the checkpoint at ``path``; its incomplete files are removed.
@@ -89,21 +81,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _disk_is_full(error):
+        if isinstance(error, RunError) or not disk.is_full(error, path):
             raise
         shutil.rmtree(path, ignore_errors=True)
-        raise RunError(
-            Reason.DISK_FULL,
-            f"no space left on the volume while saving {path.name}",
-            hint="Set a larger storage.size; the checkpoints saved so far are complete and kept.",
-        ) from error
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    # torch and safetensors raise errors of their own, some of them while they handle the disk's.
-    chain: BaseException | None = error
-    while chain is not None:
-        if any(text in str(chain) for text in _DISK_IS_FULL):
-            return True
-        chain = chain.__cause__ or chain.__context__
-    return False
+        raise RunError(Reason.DISK_FULL, f"no space left on the volume while saving {path.name}", hint=hint) from error

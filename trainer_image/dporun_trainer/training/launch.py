@@ -12,21 +12,46 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dporun_api.pod import MAIN_ADDRESS_VARIABLE, NODE_INDEX_VARIABLE, RENDEZVOUS_PORT, SecretPrefix
 from dporun_api.results import Outcome
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer import disk
 from dporun_trainer.cgroup import oom_kills
 from dporun_trainer.errors import RunError
+from dporun_trainer.progress import Silence
+from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.training import ranks
 
 log = logging.getLogger(__name__)
 
-_TAIL_LINES = 60
+_TAIL_LINES = 300
+"""Lines of output to judge by: NCCL writes many before it ends a process."""
 _AFTER_FAILURE_SECONDS = 20
 """How long the other processes may take to end by themselves when one has failed."""
+AFTER_THE_OPERATOR_SECONDS = 120
+"""How much later than the operator the pod itself calls its processes stalled: for when there is no operator."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the processes that were started ended.
+
+    Attributes:
+        log_tail: last lines of their output.
+        exit_code: of the first of them, which started the others.
+        asked_at: Unix time at which they were asked to stop; None when they were not.
+        stalled: seconds without a heartbeat after which they were killed; None when they were not.
+
+    """
+
+    log_tail: str
+    exit_code: int
+    asked_at: float | None
+    stalled: float | None
 
 
 def node_rank(environment: Mapping[str, str], config: RunConfig) -> int:
@@ -104,11 +129,14 @@ def _threads(processes: int) -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or max(len(os.sched_getaffinity(0)) // processes, 1))
 
 
-def train(config: RunConfig, arguments: Sequence[str], *, node: int, stop: threading.Event) -> Outcome:
+def train(
+    config: RunConfig, folder: RunFolder, arguments: Sequence[str], *, node: int, stop: threading.Event
+) -> Outcome:
     """Start this pod's training processes, wait for them and conclude how they ended.
 
     Args:
         config: what to do.
+        folder: of the run.
         arguments: module of the training process, and its arguments.
         node: index of this pod.
         stop: when it is set, the processes save and end.
@@ -127,25 +155,42 @@ def train(config: RunConfig, arguments: Sequence[str], *, node: int, stop: threa
         ends = Path(name)
         command = accelerate_command(config, arguments, node=node, address=address, port=port)
         oom_kills_before = oom_kills()
-        tail, code = run_process(command, training_environment(config, os.environ, ends), stop, ends)
-        own = range(node * per_node, (node + 1) * per_node)
-        return ranks.fold(
-            ranks.read(ends),
-            own,
-            stopping=stop.is_set(),
-            log_tail=tail,
-            exit_code=code,
+        limit = stall_limit(config) if node == 0 else None  # the process that keeps the progress is here
+        ended = run_process(command, training_environment(config, os.environ, ends), folder, stop, ends, limit)
+        evidence = ranks.Evidence(
+            ranks=range(node * per_node, (node + 1) * per_node),
+            log_tail=ended.log_tail,
+            exit_code=ended.exit_code,
+            asked_at=ended.asked_at,
+            stalled=ended.stalled,
             memory_ran_out=oom_kills() > oom_kills_before,
+            disk_is_full=disk.takes_nothing(folder.path),
         )
+        return ranks.fold(ranks.read(ends), evidence)
+
+
+def stall_limit(config: RunConfig) -> float:
+    """Seconds without a heartbeat after which the pod itself ends its processes."""
+    return config.stall_seconds + AFTER_THE_OPERATOR_SECONDS
 
 
 def run_process(
-    command: Sequence[str], environment: Mapping[str, str], stop: threading.Event, ends: Path | None
-) -> tuple[str, int]:
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: RunFolder,
+    stop: threading.Event,
+    ends: Path | None = None,
+    stall_seconds: float | None = None,
+) -> Ended:
     """Run a command until it ends, passing its output and our stop on.
 
-    Returns:
-        The last lines it wrote, and its exit code.
+    Args:
+        command: to run; the processes that it starts must die with it.
+        environment: of the command.
+        folder: of the run, whose progress shows that the command is alive.
+        stop: when it is set, the command is asked to stop.
+        ends: folder in which training processes leave how they ended; when one failed, all are ended after a while.
+        stall_seconds: time without a heartbeat after which the command is killed; None for any.
 
     """
     process = subprocess.Popen(
@@ -154,13 +199,18 @@ def run_process(
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     reader = threading.Thread(target=_pass_on, args=(process, tail), daemon=True)
     reader.start()
-    terminated = False
+    asked_at: float | None = None
+    stalled: float | None = None
     failed_at: float | None = None
+    silence = Silence(folder.progress)
     while process.poll() is None:
-        if stop.is_set() and not terminated:
-            log.info("asked to stop: saving")
+        if stop.is_set() and asked_at is None:
+            log.info("asked to stop")
+            asked_at = time.time()
             process.terminate()
-            terminated = True
+        if stall_seconds is not None and stalled is None and silence.seconds() > stall_seconds:
+            stalled = stall_seconds
+            os.killpg(process.pid, signal.SIGKILL)
         if ends is not None and failed_at is None and any(end.failure for end in ranks.read(ends)):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > _AFTER_FAILURE_SECONDS:
@@ -170,7 +220,7 @@ def run_process(
         else:
             stop.wait(0.2)
     reader.join(timeout=5)
-    return "".join(tail), process.returncode
+    return Ended("".join(tail), process.returncode, asked_at, stalled)
 
 
 def _pass_on(process: subprocess.Popen[bytes], tail: deque[str]) -> None:

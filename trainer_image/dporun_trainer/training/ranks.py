@@ -2,7 +2,8 @@
 
 import re
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,7 +17,14 @@ from dporun_trainer.errors import RunError
 FOLDER_VARIABLE = "DPORUN_RANKS"
 """Environment variable that names the folder of these files."""
 
-_KILLED = re.compile(r"Signal (\d+) \(\w+\) received by PID (\d+)")
+_FIRST_FAILURE = re.compile(r"Root Cause \(first observed failure\):.*?exitcode\s*: (-?\d+)", re.DOTALL)
+_KILLED = re.compile(r"Signal (\d+) \(\w+\) received by PID \d+")
+_LOST_CONTACT = re.compile(
+    r"Connection closed by peer|Connection reset by peer|Connection refused|Broken pipe|Timed out waiting|"
+    r"Socket Timeout|recvValue failed|gloo/transport|NCCL error|ncclRemoteError|NCCL communicator was aborted|"
+    r"Watchdog caught collective operation timeout|"
+    r"RendezvousConnectionError|RendezvousTimeoutError|DistNetworkError|DistStoreError|DistBackendError"
+)
 
 
 class RankEnd(Document):
@@ -27,7 +35,41 @@ class RankEnd(Document):
     at: Finite
     """Unix time."""
     step: int | None = None
+    """Optimizer steps made; absent before training."""
     failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the training processes of one pod besides what they say of themselves.
+
+    Attributes:
+        ranks: of the processes.
+        log_tail: last lines of the output of all of them.
+        exit_code: of the process that started them.
+        asked_at: Unix time at which they were asked to stop, if they were.
+        stalled: seconds without a heartbeat after which they were killed, if they were.
+        memory_ran_out: whether the kernel ended one of them for that.
+        disk_is_full: whether the volume takes no more data.
+
+    """
+
+    ranks: Sequence[int]
+    log_tail: str
+    exit_code: int
+    asked_at: float | None = None
+    stalled: float | None = None
+    memory_ran_out: bool = False
+    disk_is_full: bool = False
+
+    @property
+    def killed_by(self) -> set[int]:
+        """Signals that ended processes: the one that ended the first of them, where that is known."""
+        first = _FIRST_FAILURE.search(self.log_tail)
+        if first is not None:
+            return {-int(first[1])} if int(first[1]) < 0 else set()
+        killed = {int(number) for number in _KILLED.findall(self.log_tail)}
+        return killed | ({signal.SIGKILL} if self.exit_code in {-signal.SIGKILL, 128 + signal.SIGKILL} else set())
 
 
 def write(folder: Path, end: RankEnd) -> None:
@@ -46,87 +88,117 @@ def read(folder: Path) -> list[RankEnd]:
     return ends
 
 
-def fold(
-    ends: Iterable[RankEnd],
-    ranks: Sequence[int],
-    *,
-    stopping: bool,
-    log_tail: str,
-    exit_code: int,
-    memory_ran_out: bool,
-) -> Outcome:
+def tells_of_lost_contact(text: str) -> bool:
+    """Whether an error or log says that another process could not be reached any more."""
+    return _LOST_CONTACT.search(text) is not None
+
+
+def fold(ends: Iterable[RankEnd], evidence: Evidence) -> Outcome:
     """Conclude from the processes of one pod how its training ended.
 
     Args:
         ends: of the processes that left a file.
-        ranks: the processes of this pod.
-        stopping: whether the pod was asked to stop.
-        log_tail: last lines of the output of all of them.
-        exit_code: of the process that started them.
-        memory_ran_out: whether the kernel ended a process of this pod for that while they ran.
+        evidence: on all of them.
 
     Returns:
-        Failed with the first process that failed by itself, which losing contact with another one is not;
-        Preempted when they were asked to stop, here or in another pod; Failed when one left no file, or they lost
-        contact with another pod's; else Succeeded.
+        Failed for the most telling cause; Preempted when they were asked to stop, here or in another pod; else
+        Succeeded.
 
     """
-    known = list(ends)
-    failures = sorted(
-        ((end.at, end.rank, end.failure) for end in known if end.failure is not None), key=lambda failure: failure[:2]
-    )
-    by_itself = [failure for failure in failures if failure[2].reason is not Reason.RENDEZVOUS]
+    known = sorted(ends, key=lambda end: (end.at, end.rank))
     preempted = [end for end in known if end.state is OutcomeState.PREEMPTED]
-    silent = sorted(set(ranks) - {end.rank for end in known})
-    if by_itself:
-        return _failed(by_itself[0], log_tail)
-    if preempted or stopping:
+    failure = next(_causes(known, evidence), None)
+    if failure is not None:
+        return Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+    if preempted or _stopped(known, evidence):
         step = max((end.step for end in preempted if end.step is not None), default=None)
         saved = f"saved at step {step}" if step else "stopped before there was anything new to save"
         return Outcome(state=OutcomeState.PREEMPTED, message=f"Preempted: {saved}.", step=step)
-    if silent:
-        return _outcome(_died(silent, log_tail, exit_code, memory_ran_out=memory_ran_out), log_tail)
-    if failures:
-        return _failed(failures[0], log_tail)
-    if exit_code != 0:
-        message = f"the training processes finished, but their launcher failed with exit code {exit_code}"
-        return _outcome(RunError(Reason.TRAINER_ERROR, message), log_tail)
     return Outcome(state=OutcomeState.SUCCEEDED, message="Training finished.")
 
 
-def _failed(first: tuple[float, int, Failure], log_tail: str) -> Outcome:
-    _, rank, failure = first
-    own_tail = failure.log_tail or log_tail[-2048:] or None
-    failure = failure.model_copy(update={"rank": rank, "log_tail": own_tail})
-    return Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+def _causes(known: Sequence[RankEnd], evidence: Evidence) -> Iterator[Failure | None]:
+    """Why training failed, from the most to the least telling cause; None where it was only stopped."""
+    failures = [(end, end.failure) for end in known if end.failure is not None]
+    silent, stopped = _silent(known, evidence), _stopped(known, evidence)
+    for end, failure in failures:
+        if failure.reason not in {Reason.RENDEZVOUS, Reason.TRAINER_ERROR}:
+            yield _of(end, failure, evidence)
+    if evidence.stalled is not None:
+        yield _stalled(evidence)
+    if silent and not stopped and (evidence.memory_ran_out or evidence.killed_by):
+        yield _died(silent, evidence)
+    for end, failure in failures:
+        if failure.reason is Reason.TRAINER_ERROR and not _for_another(end, evidence):
+            yield _of(end, failure, evidence)
+    if stopped or any(end.state is OutcomeState.PREEMPTED for end in known):
+        yield None
+    if silent:
+        yield _died(silent, evidence)
+    for end, failure in failures:
+        yield _of(end, failure, evidence)
+    if evidence.exit_code != 0:
+        message = f"the training processes finished, but their launcher failed with exit code {evidence.exit_code}"
+        yield RunError(Reason.TRAINER_ERROR, message).failure(log_tail=evidence.log_tail)
 
 
-def _outcome(error: RunError, log_tail: str) -> Outcome:
-    failure = error.failure(log_tail=log_tail)
-    return Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+def _silent(known: Sequence[RankEnd], evidence: Evidence) -> list[int]:
+    return sorted(set(evidence.ranks) - {end.rank for end in known})
 
 
-def _died(silent: Sequence[int], log_tail: str, exit_code: int, *, memory_ran_out: bool) -> RunError:
+def _stopped(known: Sequence[RankEnd], evidence: Evidence) -> bool:
+    """Whether they were asked to stop: by the launcher, or one of them by somebody else, before it could save."""
+    return evidence.asked_at is not None or (bool(_silent(known, evidence)) and evidence.killed_by == {signal.SIGTERM})
+
+
+def _for_another(end: RankEnd, evidence: Evidence) -> bool:
+    """Whether a process failed while it was loading because another one had been stopped."""
+    return end.step is None and evidence.asked_at is not None and end.at >= evidence.asked_at
+
+
+def _of(end: RankEnd, failure: Failure, evidence: Evidence) -> Failure:
+    own_tail = failure.log_tail or evidence.log_tail[-2048:] or None
+    return failure.model_copy(update={"rank": end.rank, "log_tail": own_tail})
+
+
+def _stalled(evidence: Evidence) -> Failure:
+    message = f"training made no progress for {evidence.stalled:.0f} s, and was ended"
+    error = RunError(Reason.STALLED, message, hint=Reason.STALLED.traits.hint)
+    return error.failure(log_tail=evidence.log_tail)
+
+
+def _died(silent: Sequence[int], evidence: Evidence) -> Failure:
+    return _why_silent(silent, evidence).failure(log_tail=evidence.log_tail)
+
+
+def _why_silent(silent: Sequence[int], evidence: Evidence) -> RunError:
     ranks = ", ".join(map(str, silent))
-    if memory_ran_out:
+    if evidence.memory_ran_out:
         return RunError(
             Reason.HOST_OUT_OF_MEMORY,
             f"the kernel ended training process {ranks} because the pod's memory ran out",
             hint="Raise resources.limits.memory, or lower training.perDeviceBatchSize.",
             rank=silent[0],
         )
-    numbers = {int(number) for number, _ in _KILLED.findall(log_tail)}
-    if exit_code in {-signal.SIGKILL, 128 + signal.SIGKILL}:
-        numbers.add(signal.SIGKILL)
-    if numbers:
-        names = ", ".join(signal.Signals(number).name for number in sorted(numbers))
-        message = f"training process {ranks} was killed by {names}"
-        return RunError(Reason.TRAINER_ERROR, message, rank=silent[0])
-    message = f"training process {ranks} ended without reporting an error (its launcher's exit code: {exit_code})"
-    if re.search(r"RendezvousConnectionError|RendezvousTimeoutError|DistNetworkError|DistStoreError", log_tail):
+    if evidence.disk_is_full and evidence.killed_by <= {signal.SIGBUS}:  # the end of a file that was mapped to memory
+        return RunError(
+            Reason.DISK_FULL,
+            f"training process {ranks} ended without a word, and the volume takes no more data",
+            hint="Set a larger spec.storage.size; the checkpoints saved so far are complete and kept.",
+            rank=silent[0],
+        )
+    # NCCL ends a process with SIGABRT when another one does not answer.
+    if evidence.killed_by <= {signal.SIGABRT} and tells_of_lost_contact(evidence.log_tail):
         return RunError(
             Reason.RENDEZVOUS,
-            "the training processes could not find each other",
+            "the training processes could not find each other, or lost contact",
             hint="Check that all pods of the run have started, and that no NetworkPolicy blocks traffic between them.",
         )
+    if evidence.killed_by:
+        names = ", ".join(signal.Signals(number).name for number in sorted(evidence.killed_by))
+        message = f"training process {ranks} was killed by {names}"
+        return RunError(Reason.TRAINER_ERROR, message, rank=silent[0])
+    message = (
+        f"training process {ranks} ended without reporting an error (its launcher's exit code: {evidence.exit_code})"
+    )
     return RunError(Reason.TRAINER_ERROR, message, rank=silent[0])

@@ -1,8 +1,12 @@
-"""The status server of the training pod: /progress, /metrics and /healthz, read from progress.json."""
+"""The status server of the training pod: /progress and /metrics, read from progress.json.
+
+There is no /healthz, and the pod has no liveness probe: a kubelet that restarts nothing can only end the pod with
+SIGTERM, which looks like a preemption, and it knows neither of saving nor of loading. The operator judges by the
+heartbeat in /progress; when it is not there, the launcher does (launch.py).
+"""
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -11,25 +15,21 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from dporun_api.pod import HEALTH_PATH, METRICS_PATH, PROGRESS_PATH
+from dporun_api.pod import METRICS_PATH, PROGRESS_PATH
 from dporun_api.results import Progress
 from dporun_trainer.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_LIMIT = 600.0
-"""Seconds without a new snapshot after which the pod calls itself unhealthy."""
-
 
 @contextmanager
-def serve(directory: Path, port: int, *, host: str = "", heartbeat_limit: float = HEARTBEAT_LIMIT) -> Iterator[int]:
+def serve(directory: Path, port: int, *, host: str = "") -> Iterator[int]:
     """Serve the progress of the run in ``directory`` while the block runs.
 
     Args:
         directory: of the run.
         port: to listen on; 0 for no server, negative for any free one.
         host: address to listen on; every one when empty.
-        heartbeat_limit: age in seconds of a snapshot after which /healthz answers 503.
 
     Yields:
         The port.
@@ -47,7 +47,7 @@ def serve(directory: Path, port: int, *, host: str = "", heartbeat_limit: float 
         def answer(self) -> tuple[HTTPStatus, str, str]:
             upload = {"checkpoint_upload": folder.checkpoint_upload.read()}  # by a process of its own
             progress = folder.progress.read().model_copy(update=upload)
-            return respond(self.path.partition("?")[0], progress, time.time(), heartbeat_limit)
+            return respond(self.path.partition("?")[0], progress)
 
     server = ThreadingHTTPServer((host, max(port, 0)), Handler)
     server.daemon_threads = True
@@ -60,18 +60,13 @@ def serve(directory: Path, port: int, *, host: str = "", heartbeat_limit: float 
         server.server_close()
 
 
-def respond(path: str, progress: Progress, now: float, heartbeat_limit: float) -> tuple[HTTPStatus, str, str]:
+def respond(path: str, progress: Progress) -> tuple[HTTPStatus, str, str]:
     """Answer a request: status, content type and body."""
     if path == PROGRESS_PATH:
         return HTTPStatus.OK, "application/json", progress.to_json(exclude_none=True)
     if path == METRICS_PATH:
         return HTTPStatus.OK, "text/plain; version=0.0.4", prometheus(progress)
-    if path == HEALTH_PATH:
-        age = now - progress.updated_at
-        if age > heartbeat_limit:
-            return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"no progress for {age:.0f} s\n"
-        return HTTPStatus.OK, "text/plain", "ok\n"
-    return HTTPStatus.NOT_FOUND, "text/plain", f"there is {PROGRESS_PATH}, {METRICS_PATH} and {HEALTH_PATH}\n"
+    return HTTPStatus.NOT_FOUND, "text/plain", f"there is {PROGRESS_PATH} and {METRICS_PATH}\n"
 
 
 _GAUGES = {

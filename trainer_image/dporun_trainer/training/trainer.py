@@ -20,9 +20,11 @@ from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.machine import Machine
-from dporun_trainer.run_folder import RunFolder, checkpoints, running_totals
+from dporun_trainer.progress import heartbeat
+from dporun_trainer.run_folder import RunFolder, checkpoints, room, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
 from dporun_trainer.run_folder.running_totals import RunningTotals
+from dporun_trainer.training.agreement import from_first
 from dporun_trainer.training.failures import disk_errors
 from dporun_trainer.training.plan import TrainingPlan
 from dporun_trainer.training.resume import is_exact
@@ -58,6 +60,7 @@ class TrainingRun:
         folder: of the run.
         identity: what a checkpoint must have in common with this attempt to go on exactly.
         resumed: checkpoint that this attempt goes on from; None when it starts at the beginning.
+        trainable: number of weights that are trained.
         stop: set when this process was asked to stop.
         diagnose: health of the run by its log history.
 
@@ -69,6 +72,7 @@ class TrainingRun:
     folder: RunFolder
     identity: dict[str, object]
     resumed: Checkpoint | None
+    trainable: int
     stop: threading.Event
     diagnose: Diagnose
 
@@ -144,11 +148,6 @@ class RunTrainer(FencedTrainer):
         self._preempting = True
 
     # Forward passes
-
-    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
-        """Compute the base model's log-probabilities of a batch, unless asked to stop. Collective."""
-        self.stop_if_asked()
-        return super().compute_ref_log_probs(model, inputs)
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
         """Compute gradients of one batch, and remember whether its loss was finite."""
@@ -262,9 +261,10 @@ class RunTrainer(FencedTrainer):
         """
         step = self.state.global_step
         path = self.run.folder.checkpoints.folder(step)
+        resumed = self.run.resumed
         # It is there when the attempt goes on from it and only had its validation to make up for.
-        if not any(saved.step == step for saved in self.run.folder.checkpoints.complete()):
-            with disk_errors(path):
+        if resumed is None or resumed.step != step:
+            with self._alive(), disk_errors(path, self._make_room(path.name)):
                 save()
                 running_totals.save(path, self.accelerator.process_index, self.totals())
                 self.accelerator.wait_for_everyone()
@@ -273,6 +273,35 @@ class RunTrainer(FencedTrainer):
             self.accelerator.wait_for_everyone()
         if self._preempting:
             raise Preempted
+
+    @contextlib.contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Renew the heartbeat while there are no steps: a slow volume is no stall."""
+        if not self.accelerator.is_main_process:
+            yield
+            return
+        with heartbeat(self.run.folder.progress):
+            yield
+
+    def _make_room(self, name: str) -> str:
+        """Make room for the next checkpoint before anything of it is written. Collective.
+
+        Returns:
+            What to do when the room turns out to be too small.
+
+        Raises:
+            RunError: there is none.
+
+        """
+        lacking = None
+        existing = self.run.folder.checkpoints
+        needed = room.next_bytes(existing, self.run.trainable)
+        if self.accelerator.is_main_process:
+            free = room.make_room(existing, needed)
+            lacking = room.lacking(name, needed, free) if free < needed else None
+        if lacking := from_first(lacking):
+            raise RunError(Reason.DISK_FULL, lacking, hint=room.hint(needed))
+        return room.hint(needed)
 
     def _marker(self) -> Marker:
         step = self.state.global_step

@@ -124,13 +124,6 @@ UPSTREAM = (
         "1fe21799ff2a9b9a",
     ),
     Upstream(
-        "trl.trainer.dpo_trainer:DPOTrainer._precompute_ref_logps",
-        "ref_chosen_logp, ref_rejected_logp = self.compute_ref_log_probs(model, padded_batch)",
-        (),
-        "Every process calls compute_ref_log_probs equally often, so the processes may agree there on stopping.",
-        "e4b7681000e5dc81",
-    ),
-    Upstream(
         "trl.trainer.dpo_trainer:DPOTrainer._compute_loss",
         "agg_chosen_rewards = self.accelerator.gather(chosen_rewards)",
         ("_metrics", "_total_train_tokens"),
