@@ -5,6 +5,7 @@ decide by what it sees there.
 """
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,7 +13,8 @@ import torch.distributed as dist
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.run_folder.checkpoints import Checkpoint, Checkpoints, differences
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.run_folder.checkpoints import Checkpoint, differences
 
 Value = TypeVar("Value")
 
@@ -26,15 +28,13 @@ class Start:
     """How an attempt begins.
 
     Attributes:
-        trained: whether an earlier attempt has finished training.
-        checkpoint: name of the checkpoint to go on from; None to begin at the beginning.
-        common: what every process must have in common with the first one.
+        trained: whether an earlier attempt has finished training, so that there is nothing to do.
+        checkpoint: to go on from; None to begin at the beginning.
 
     """
 
     trained: bool
-    checkpoint: str | None
-    common: dict[str, object]
+    checkpoint: Checkpoint | None
 
 
 def from_first(value: Value) -> Value:
@@ -46,39 +46,52 @@ def from_first(value: Value) -> Value:
     return values[0]
 
 
-def require_same(start: Start, common: dict[str, object], rank: int) -> None:
-    """Make sure that this process would do what the first one does.
+def agree_on_start(
+    folder: RunFolder,
+    rank: int,
+    choose: Callable[[], Checkpoint | None],
+    common: Mapping[str, object],
+    seconds: float = SEEN_WITHIN_SECONDS,
+) -> Start:
+    """Begin as the first process says. Collective.
+
+    Args:
+        folder: of the run, as this process sees it.
+        rank: of this process.
+        choose: finds the checkpoint to go on from; only the first process is asked.
+        common: what every process must have in common with the first one, such as the number of steps.
+        seconds: how long the checkpoint may take to be seen by this process.
 
     Raises:
-        RunError: it has other inputs, or another device.
+        RunError: this process has other inputs or another device than the first one, or does not see the checkpoint.
 
     """
-    differing = differences(start.common, common, where=("in process 0", "here"))
-    if differing:
+    trained, name = False, None
+    if rank == 0:
+        trained = folder.is_trained
+        chosen = None if trained else choose()
+        name = chosen.path.name if chosen else None
+    trained, name, theirs = from_first((trained, name, dict(common)))
+    if differing := differences(theirs, common, where=("in process 0", "here")):
         raise RunError(
             Reason.TRAINER_ERROR,
             f"training process {rank} would do something else than process 0: {'; '.join(differing)}",
             hint="All pods of a run need the same kind of GPU, and must mount the same volume.",
             rank=rank,
         )
+    return Start(trained, None if name is None else _wait_for(folder, name, rank, seconds))
 
 
-def wait_for(checkpoints: Checkpoints, name: str, rank: int, seconds: float = SEEN_WITHIN_SECONDS) -> Checkpoint:
-    """Find the complete checkpoint that the first process chose, once this process sees it.
-
-    Raises:
-        RunError: it was not seen within so many seconds.
-
-    """
+def _wait_for(folder: RunFolder, name: str, rank: int, seconds: float) -> Checkpoint:
     deadline = time.monotonic() + seconds
     while True:
-        found = next((one for one in checkpoints.complete() if one.path.name == name), None)
+        found = next((one for one in folder.checkpoints.complete() if one.path.name == name), None)
         if found is not None:
             return found
         if time.monotonic() >= deadline:
             raise RunError(
                 Reason.TRAINER_ERROR,
-                f"training process {rank} does not see {checkpoints.directory / name}, from which process 0 goes on, "
+                f"training process {rank} does not see {folder.path / name}, from which process 0 goes on, "
                 f"after {seconds:.0f} s",
                 hint="All pods of a run must mount the same volume; look whether its file server answers.",
                 rank=rank,

@@ -21,10 +21,10 @@ from dporun_trainer.precision import DTYPES, Arithmetic
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.training import callbacks
-from dporun_trainer.training.agreement import Start, from_first, require_same, wait_for
+from dporun_trainer.training.agreement import agree_on_start
 from dporun_trainer.training.arguments import trainer_arguments
 from dporun_trainer.training.memory import Shape
-from dporun_trainer.training.plan import TrainingPlan, decide_plan
+from dporun_trainer.training.plan import decide_plan
 from dporun_trainer.training.resume import checkpoint_to_resume, run_identity
 from dporun_trainer.training.trainer import Diagnose, RunTrainer, TrainingRun
 from dporun_trainer.training.trl_internals import use_torch_collectives
@@ -55,7 +55,9 @@ def build(
     use_torch_collectives()
     arguments = DPOConfig(**trainer_arguments(config, plan, output_dir=str(folder.path), cuda=machine.cuda))
     identity = run_identity(config, prepared, plan)
-    start = _agree(config, folder, identity, plan)
+    common = identity | {"steps": plan.schedule.steps, "precomputeRefLogProbs": plan.precompute_ref_log_probs}
+    rank = int(os.environ.get("RANK", "0"))
+    start = agree_on_start(folder, rank, lambda: checkpoint_to_resume(config, folder, identity), common)
     if start.trained:
         return None
     run = TrainingRun(
@@ -64,7 +66,7 @@ def build(
         machine=machine,
         folder=folder,
         identity=identity,
-        resumed=wait_for(folder.checkpoints, start.checkpoint, _rank()) if start.checkpoint else None,
+        resumed=start.checkpoint,
         trainable=prepared.model.lora_parameters,
         stop=stop,
         diagnose=diagnose,
@@ -99,22 +101,6 @@ def build(
     for callback in (callbacks.Continuity, callbacks.ValidateAndSave, callbacks.Stopping, callbacks.Pruning):
         trainer.add_callback(callback(trainer))
     return trainer
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))
-
-
-def _agree(config: RunConfig, folder: RunFolder, identity: dict[str, object], plan: TrainingPlan) -> Start:
-    """Begin as the first process says. Collective."""
-    common = identity | {"steps": plan.schedule.steps, "precomputeRefLogProbs": plan.precompute_ref_log_probs}
-    start = Start(trained=False, checkpoint=None, common=common)
-    if _rank() == 0:
-        newest = checkpoint_to_resume(config, folder, identity)
-        start = Start(trained=folder.is_trained, checkpoint=newest.path.name if newest else None, common=common)
-    start = from_first(start)
-    require_same(start, common, _rank())
-    return start
 
 
 def _require_world_size(config: RunConfig) -> None:

@@ -1,0 +1,82 @@
+"""Two processes that see the same volume differently: what the first one decides is done, or nothing is."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dporun_testing.processes import running
+from dporun_trainer.errors import RunError
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.run_folder.checkpoints import Checkpoints, Marker, mark_complete
+
+PROCESS = """
+import sys, torch.distributed as dist
+from pathlib import Path
+from dporun_trainer.errors import RunError
+from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.training.agreement import agree_on_start
+rank, view = int(sys.argv[1]), Path(sys.argv[2])
+dist.init_process_group("gloo", init_method=sys.argv[3], rank=rank, world_size=2)
+for name in ("trained", "other", "lagging"):
+    folder = RunFolder(view / name)
+    common = {"steps": 8, "precision": ("bf16", "fp16")[rank] if name == "other" else "bf16"}
+    try:
+        start = agree_on_start(folder, rank, folder.checkpoints.newest, common)
+        print(name, start.trained, start.checkpoint and start.checkpoint.step, flush=True)
+    except RunError as error:
+        print(name, error.message, flush=True)
+"""
+
+
+def saved(folder: Path, step: int) -> Path:
+    place = Checkpoints(folder).folder(step)
+    place.mkdir(parents=True)
+    (place / "weights").write_bytes(b"weights")
+    mark_complete(place, Marker(step=step))
+    return place
+
+
+@pytest.mark.slow(10)
+def test_every_process_begins_as_the_first_one_says(tmp_path: Path) -> None:
+    """The second one sees less of the volume: it neither goes on from an older checkpoint, nor trains again."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    saved(second / "lagging", 4)
+    newest = saved(first / "lagging", 8)
+    trained = RunFolder(first / "trained")
+    trained.final.mkdir(parents=True)
+    trained.training_metrics.path.touch()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        place = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
+    with (
+        running(
+            [sys.executable, "-c", PROCESS, "0", first, place], env=environment, stdout=subprocess.PIPE, text=True
+        ) as a,
+        running(
+            [sys.executable, "-c", PROCESS, "1", second, place], env=environment, stdout=subprocess.PIPE, text=True
+        ) as b,
+    ):
+        assert [a.stdout.readline() for _ in range(3)] == [
+            "trained True None\n",
+            "other False None\n",
+            "lagging False 8\n",
+        ]
+        assert b.stdout.readline() == "trained True None\n"
+        assert "precision: bf16 in process 0, fp16 here" in b.stdout.readline()
+        shutil.copytree(newest, second / "lagging" / newest.name)
+        assert b.stdout.readline() == "lagging False 8\n"
+
+
+def test_a_checkpoint_that_is_never_seen_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dporun_trainer.training import agreement
+
+    monkeypatch.setattr(agreement, "from_first", lambda _: (False, "checkpoint-8", {}))
+    saved(tmp_path, 4)
+    with pytest.raises(RunError, match=r"process 1 does not see .*/checkpoint-8, from which process 0 goes on"):
+        agreement.agree_on_start(RunFolder(tmp_path), 1, lambda: None, {}, seconds=0)
