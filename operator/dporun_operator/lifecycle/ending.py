@@ -90,20 +90,26 @@ def _succeeded(evidence: Evidence) -> Ending | None:
 
 
 def _explained(evidence: Evidence) -> Ending | None:
-    """A pod said itself why it failed."""
-    return _first_failure(evidence, lambda reason: reason not in {Reason.PREEMPTED, Reason.RENDEZVOUS})
+    """A pod said itself why it failed; where another one was disrupted, an unforeseen error may be due to that."""
+    disrupted = [pod for pod in evidence.pods if pod.disruption]
+
+    def accepts(pod: Pod, reason: Reason) -> bool:
+        due_to_another = reason is Reason.TRAINER_ERROR and any(other is not pod for other in disrupted)
+        return reason not in {Reason.PREEMPTED, Reason.RENDEZVOUS} and not due_to_another
+
+    return _first_failure(evidence, accepts)
 
 
 def _lost_contact(evidence: Evidence) -> Ending | None:
     """A pod missed another one; how that one ended says more, so this comes late."""
-    return _first_failure(evidence, lambda reason: reason is Reason.RENDEZVOUS)
+    return _first_failure(evidence, lambda _, reason: reason is Reason.RENDEZVOUS)
 
 
-def _first_failure(evidence: Evidence, accepts: Callable[[Reason], bool]) -> Ending | None:
+def _first_failure(evidence: Evidence, accepts: Callable[[Pod, Reason], bool]) -> Ending | None:
     for pod in evidence.pods:
         outcome = evidence.outcomes.get(pod.name)
         failure = outcome.failure if outcome else None
-        if failure is not None and accepts(failure.reason):
+        if failure is not None and accepts(pod, failure.reason):
             more = {
                 "pod": failure.pod or pod.name,
                 "exit_code": failure.exit_code if failure.exit_code is not None else pod.main.exit_code,

@@ -100,8 +100,10 @@ def test_the_pod_that_failed_by_itself_tells_the_reason(
     assert (end.failure.reason, end.failure.pod) == (reason, "demo-train-1-1-abcde")
 
 
-def test_to_lose_contact_with_a_preempted_pod_is_a_preemption() -> None:
-    lost = pod("train", state="failed", exit_code=1, message=LOST_CONTACT)
+@pytest.mark.parametrize("reason", [Reason.RENDEZVOUS, Reason.TRAINER_ERROR])
+def test_to_lose_contact_with_a_preempted_pod_is_a_preemption(reason: Reason) -> None:
+    """Also where the libraries found words for it that nobody foresaw."""
+    lost = pod("train", state="failed", exit_code=1, message=LOST_CONTACT.replace(Reason.RENDEZVOUS, reason))
     gone = pod("train", state="failed", index=1, exit_code=137, disruption="PreemptionByScheduler")
     end = judge(lost, gone)
     assert end.failure is None
