@@ -1,7 +1,8 @@
-"""One installed operator for all tests on the node."""
+"""Which tests may run side by side, and one installed operator for all tests on the node."""
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -13,3 +14,12 @@ def installed_operator() -> None:
     """The operator, installed by helm from the chart and the images of this checkout; runs may use the stand-in."""
     allowed = f"trainerImage.allowed={{{os.environ['STAND_IN_IMAGE']}}}"
     subprocess.run([ROOT / "hack" / "install", "--set", allowed], check=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``--dist loadgroup``: the node is for one test at a time; a module with a control plane is beside it."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            own = here / "control_plane" in item.path.parents
+            item.add_marker(pytest.mark.xdist_group(item.path.stem if own else "node"))

@@ -57,6 +57,12 @@ def give_secret(namespace: str, **changes: str) -> None:
     kubectl("apply", "--namespace", namespace, "--filename", "-", stdin=json.dumps(secret))
 
 
+def suspend(run: str, namespace: str, *, on: bool) -> None:
+    """Set ``spec.suspend``."""
+    patch = json.dumps({"spec": {"suspend": on}})
+    kubectl("patch", "dporun", run, "-n", namespace, "--type=merge", "-p", patch)
+
+
 @contextmanager
 def playground(prefix: str) -> Iterator[Playground]:
     """A namespace and a bucket, both removed at the end with the runs that are left."""

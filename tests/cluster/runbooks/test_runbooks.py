@@ -18,7 +18,7 @@ from dporun_testing.dev_cluster import devcluster
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl
 from dporun_testing.paths import CHART
 from dporun_testing.runbook import follow
-from dporun_testing.stand_in import Playground, give_secret, let_go, playground
+from dporun_testing.stand_in import Playground, give_secret, let_go, playground, suspend
 
 pytestmark = [
     pytest.mark.cluster,
@@ -121,10 +121,12 @@ def test_credentials_rotated(place: Playground, tmp_path: Path, s3: Any) -> None
 def test_lost_volume(place: Playground, tmp_path: Path) -> None:
     uid = start(place, training={"epochs": 100})
     wait_checkpoint(place)
+    suspend(RUN, place.name, on=True)
+    wait(place, "it is suspended", lambda status: status.get("phase") == "Suspended")
     claim = f"{RUN}-results-{uid[:8]}"
     kubectl("patch", "pvc", claim, "-n", place.name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-    kubectl("delete", "pvc", claim, "-n", place.name, "--wait=false")
-    kubectl("delete", "pod", "-n", place.name, "-l", f"dporun.io/run-uid={uid},app.kubernetes.io/component=train")
+    kubectl("delete", "pvc", claim, "-n", place.name)
+    suspend(RUN, place.name, on=False)
     wait(place, "the loss is told", lambda status: status.get("phase") == "Failed")
     printed = follow("lost-volume", tmp_path, variables(place))
     assert "VolumeLost" in printed

@@ -12,6 +12,7 @@ from pathlib import Path
 from dporun_testing.chaos.watching import PodSeen, Watching
 from dporun_testing.dev_cluster import devcluster
 from dporun_testing.kubectl import kubectl
+from dporun_testing.stand_in import suspend
 
 SYSTEM = "dporun-system"
 
@@ -164,12 +165,6 @@ def _switch(chaos: Chaos, *, suspended: bool) -> Done | None:
     run = chaos.chance.choice(runs)
     suspend(run.name, chaos.namespace, on=not suspended)
     return Done(f"run: {run.name} ({run.phase}) {'resumed' if suspended else 'suspended'}", run.name)
-
-
-def suspend(run: str, namespace: str, *, on: bool) -> None:
-    """Set ``spec.suspend``."""
-    patch = json.dumps({"spec": {"suspend": on}})
-    kubectl("patch", "dporun", run, "-n", namespace, "--type=merge", "-p", patch)
 
 
 def delete_run(chaos: Chaos) -> Done | None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import boto3
 
-from dporun_testing.chaos.faults import FAULTS, SYSTEM, Chaos, suspend
+from dporun_testing.chaos.faults import FAULTS, SYSTEM, Chaos
 from dporun_testing.chaos.judging import problems
 from dporun_testing.chaos.watching import History, Watching
 from dporun_testing.kubectl import KubectlError, apply, eventually, kubectl
-from dporun_testing.stand_in import Playground, playground
+from dporun_testing.stand_in import Playground, playground, suspend
 
 SETTLE_SECONDS = 420
 """For everything to come to its end once nothing breaks any more; archives back off for up to five minutes."""
