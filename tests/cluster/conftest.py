@@ -17,9 +17,9 @@ def installed_operator() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup``: the node is for one test at a time; a module with a control plane is beside it."""
+    """With ``--dist loadgroup``: one test at a time on the node, and one on control planes, beside each other."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             own = here / "control_plane" in item.path.parents
-            item.add_marker(pytest.mark.xdist_group(item.path.stem if own else "node"))
+            item.add_marker(pytest.mark.xdist_group("control plane" if own else "node"))
