@@ -1,6 +1,6 @@
 """Random histories of a run: the user, its pods, S3, the operator and its requests go wrong in any order.
 
-``make test`` plays some hundreds, always the same; ``make nightly`` plays DPORUN_HISTORIES new ones. A history that
+``make test`` plays 150, always the same; ``make nightly`` plays DPORUN_HISTORIES new ones. A history that
 ends badly is made as short as possible and printed: paste it into ``REGRESSIONS``.
 """
 
@@ -33,7 +33,7 @@ def test_what_ended_badly_once_ends_well(name: str) -> None:
 
 
 @settings(
-    max_examples=COUNT or 200,
+    max_examples=COUNT or 150,
     derandomize=not COUNT,
     database=None,
     deadline=None,
