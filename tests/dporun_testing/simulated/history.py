@@ -30,6 +30,8 @@ class Act(StrEnum):
 
 DELETIONS = (Act.DELETE, Act.DELETE_FOREGROUND, Act.DELETE_ORPHAN)
 
+OWN_CLAIM = "shared"
+
 Span = tuple[float, float]
 """From a second on, for so many seconds."""
 
@@ -50,6 +52,10 @@ class History:
     """deletionPolicy."""
     reclaim: str = "Delete"
     """Policy of the StorageClass."""
+    own_claim: bool = False
+    """Whether the user has made the claim, as spec.storage.claimName."""
+    ttl: int | None = None
+    """runPolicy.ttlSecondsAfterFinished."""
     max_retries: int = 3
     down: float = 5
     """Seconds for which a killed operator is away."""
@@ -81,7 +87,11 @@ class History:
                 "model": {"uri": "hf://acme/tiny"},
                 "dataset": {"train": "s3://bucket/train.jsonl"},
                 "deletionPolicy": self.policy,
-                "runPolicy": {"maxRetries": self.max_retries},
+                "runPolicy": {
+                    "maxRetries": self.max_retries,
+                    **({} if self.ttl is None else {"ttlSecondsAfterFinished": self.ttl}),
+                },
+                **({"storage": {"claimName": OWN_CLAIM}} if self.own_claim else {}),
                 "tensorboard": {"enabled": False},
                 **(archive if self.archive else {}),
             },

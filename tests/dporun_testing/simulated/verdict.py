@@ -36,6 +36,7 @@ def gave_up(ended: Ended) -> bool:
         or Act.FORCE_RELEASE in acts
         or (Act.STRIP_CLAIM in acts and history.has(*_ENDS_CLAIM))
         or Act.ALTER_ARCHIVE in acts[deletion:]  # it may have been verified by then
+        or (history.own_claim and Act.DELETE_CLAIM in acts)
         or any(act in _ENDS_CLAIM and second >= ended.gone_at for second, act in history.acts)
     )
 
@@ -77,7 +78,7 @@ def _keeps_results(ended: Ended) -> Iterator[str]:
     for volume in volumes:
         if not _stays(ended, volume):
             yield f"the results are on {volume['metadata']['name']}, which will go away"
-        elif ended.run is None and not stripped and not _is_told(ended, volume):
+        elif ended.run is None and not stripped and not ended.history.own_claim and not _is_told(ended, volume):
             yield f"nothing says that the results are on {volume['metadata']['name']}"
 
 

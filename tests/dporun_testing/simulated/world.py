@@ -9,7 +9,7 @@ from dporun_operator import names
 from dporun_testing.simulated import controllers, virtual_time
 from dporun_testing.simulated.api_server import ApiServer, Body
 from dporun_testing.simulated.faults import Wire
-from dporun_testing.simulated.history import History
+from dporun_testing.simulated.history import OWN_CLAIM, History
 from dporun_testing.simulated.jobs import JobController
 from dporun_testing.simulated.node import Node
 from dporun_testing.simulated.operators import RESYNC_SECONDS, OperatorProcess
@@ -80,6 +80,15 @@ class World:
         """Play the history to its end: until nothing has changed for long."""
         controlling = asyncio.create_task(self._control())
         self._start_operator()
+        if self._history.own_claim:
+            self._server.create(
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "metadata": {"name": OWN_CLAIM, "namespace": "team-a"},
+                    "spec": {},
+                }
+            )
         self._uid = str(self._server.create(self._history.manifest)["metadata"]["uid"])
         last = self._plan()
         while True:
