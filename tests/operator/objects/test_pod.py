@@ -255,7 +255,7 @@ def test_run_json_is_what_the_trainer_reads() -> None:
             "archive": {"uri": "s3://bucket/runs", "secretRef": {"name": "s3"}, "when": "Passed"},
             "evaluation": {"gates": {"accuracy": None}},
             "checkpoints": {"everySteps": 50, "resumeFrom": {"uri": "s3://bucket/runs/old-11111111"}},
-            "runPolicy": {"gracePeriodSeconds": 300},
+            "runPolicy": {"gracePeriodSeconds": 300, "stallSeconds": 600},
         },
         annotations={"kubectl.kubernetes.io/last-applied-configuration": "{}", "why": "tone"},
         managedFields=[{"manager": "kubectl"}],
@@ -268,12 +268,18 @@ def test_run_json_is_what_the_trainer_reads() -> None:
     assert config.evaluation.gates.accuracy is None
     assert config.evaluation.gates.reward_margin == 2.0
     assert config.checkpoints.resume_from == "s3://bucket/runs/old-11111111"
-    assert config.grace_period_seconds == 300
+    assert (config.grace_period_seconds, config.stall_seconds) == (300, 600)
     assert config.image == SETTINGS.trainer_image
     assert config.manifest is not None
     assert set(config.manifest) == {"apiVersion", "kind", "metadata", "spec"}
     assert config.manifest["metadata"] == {"name": "demo", "namespace": "team-a", "annotations": {"why": "tone"}}
     assert "ownerReferences" not in manifest["metadata"]
+
+
+def test_no_kubelet_judges_whether_training_is_alive() -> None:
+    """It could only end the pod as if it were preempted; the operator does it, or the pod itself (launch.py)."""
+    (container,) = pod(workloads(a_run())["train"])["containers"]
+    assert not {"livenessProbe", "readinessProbe", "startupProbe"} & container.keys()
 
 
 def test_a_run_starts_from_the_archive_of_another() -> None:
