@@ -16,6 +16,7 @@ def installed_operator() -> None:
     subprocess.run([ROOT / "hack" / "install", "--set", allowed], check=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups when it is called
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With ``--dist loadgroup``: one test at a time on the node, and one on control planes, beside each other."""
     here = Path(__file__).parent
