@@ -81,7 +81,7 @@ s3-server: setup # The server that tests store to: built once, which takes minut
 
 .PHONY: test-cluster
 test-cluster: images stand-in ## Run the tests that need a cluster, with the real images
-	eval "$$($(DEVCLUSTER) env)"; $(BIN)/pytest -n 2 --dist loadgroup -m cluster
+	eval "$$($(DEVCLUSTER) env)"; $(BIN)/pytest -m cluster
 
 MINUTES ?= 10
 RUNS ?= 20
