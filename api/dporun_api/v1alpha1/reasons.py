@@ -163,6 +163,10 @@ class Reason(StrEnum):
             exit_code=ExitCode.ARCHIVE_FAILED,
         ),
     )
+    ARCHIVE_IMPOSSIBLE = (
+        "ArchiveImpossible",
+        _failure("Trying again does not help: move what is in the way.", exit_code=ExitCode.ARCHIVE_FAILED),
+    )
     TRAINER_ERROR = "TrainerError", _failure("Read failure.logTail, or the whole log with kubectl logs.", retried=True)
 
     @classmethod

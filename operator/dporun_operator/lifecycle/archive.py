@@ -194,7 +194,8 @@ def _judge(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | N
     problem = _problem(draft, end)
     if draft.status.archive and end.outcome and not end.preempted:  # it looked, and did not find the archive whole
         draft.status.archive = draft.status.archive.model_copy(update={"verified_time": None})
-    if _is_over(draft, job, patience):
+    final = end.failure is not None and end.failure.reason is Reason.ARCHIVE_IMPOSSIBLE
+    if (final and patience is not None) or _is_over(draft, job, patience):
         _give_up(draft, job.attempt, problem)
         return Step.GAVE_UP
     _try_again(draft, job, job.attempt, problem, prune_only=prune_only)

@@ -194,7 +194,7 @@ def test_foreign_manifest_is_kept(target: str, tmp_path: Path) -> None:
     (second / "final" / "adapter_model.safetensors").write_bytes(b"other")
     with pytest.raises(RunError, match=r"another run's manifest\.json, of the run tone") as raised:
         archive(a_run(target), RunFolder(second))
-    assert raised.value.reason is Reason.ARCHIVE_FAILED
+    assert raised.value.reason is Reason.ARCHIVE_IMPOSSIBLE
     assert left(second) == ["checkpoint-10", "checkpoint-20", "checkpoint-30", "checkpoint-40"]
     assert archived(first, tmp_path / "first").files, "the first run's archive is whole"
 

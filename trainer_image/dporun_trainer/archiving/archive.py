@@ -81,7 +81,7 @@ def archive(
     files = _still_there(store, known, files) | files
     if succeeded and ArchiveContent.BEST in config.archive.include and not _has_adapter(files):
         raise RunError(
-            Reason.ARCHIVE_FAILED,
+            Reason.ARCHIVE_IMPOSSIBLE,
             f"the run succeeded, but {folder.path} has no adapter, in final or in a complete checkpoint",
             hint="See what became of the files on the volume. What else there is has been uploaded.",
         )
@@ -276,7 +276,7 @@ def refuse_foreign(run: Identity, store: Store, stored: bytes | None, before: Ma
         return
     whose = f"the run {found.run.name} ({found.run.uid or 'local'})" if found else "something else"
     raise RunError(
-        Reason.ARCHIVE_FAILED,
+        Reason.ARCHIVE_IMPOSSIBLE,
         f"{store.uri} contains another run's {MANIFEST}, of {whose}; nothing was uploaded",
         hint="Set archive.uri to another folder, or move the older archive away.",
     )
