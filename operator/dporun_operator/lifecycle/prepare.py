@@ -9,7 +9,7 @@ from dporun_operator.lifecycle import messages, retries, volume, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
-from dporun_operator.lifecycle.stop import lost_pod
+from dporun_operator.lifecycle.stop import lost_pod, still_running
 from dporun_operator.names import Component
 from dporun_operator.objects.prepare_job import prepare_job
 from dporun_operator.observed import Job, Pod
@@ -19,11 +19,12 @@ def prepare(draft: Draft) -> Step:
     """Start the Job, follow it, and fail the run where model or data cannot be used."""
     if draft.is_true(ConditionType.PREPARED):
         return Step.DONE
-    if left := volume.training_left(draft):
+    left, pods = volume.training_left(draft), volume.pods_left(draft)
+    if left or pods:
         for job in left:
             draft.delete("Job", job.name)
         draft.set_message(
-            draft.status.message or f"{capitalise(messages.stopping(left, ()))}. Then model and data are fetched"
+            draft.status.message or f"{capitalise(messages.stopping(left, pods))}. Then model and data are fetched"
         )
         return Step.WAITING
     return _prepare(draft)
@@ -34,6 +35,9 @@ def _prepare(draft: Draft) -> Step:
     draft.set_message("Fetching and checking model and data")
     jobs = volume.tries_to_prepare(draft)
     if not jobs:
+        if left := still_running(draft, Component.PREPARE):  # somebody has deleted their Job
+            draft.set_message(f"{capitalise(messages.stopping((), left))}. Then model and data are fetched")
+            return Step.WAITING
         _start(draft, volume.next_number(draft))
         return Step.WAITING
     job = jobs[-1]

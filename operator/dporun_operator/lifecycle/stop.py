@@ -33,9 +33,9 @@ def stop(draft: Draft) -> Step:
     return Step.WAITING
 
 
-def still_running(draft: Draft, *, before: int | None = None) -> list[Pod]:
-    """Training pods that have not stopped; only those of attempts ``before`` that one, where it is given."""
-    pods = draft.observed.pods_of(Component.TRAIN)
+def still_running(draft: Draft, component: Component = Component.TRAIN, *, before: int | None = None) -> list[Pod]:
+    """Pods that have not stopped, whether or not their Job still exists; only of attempts ``before`` that one."""
+    pods = draft.observed.pods_of(component)
     running = [pod for pod in pods if not pod.ended and (before is None or pod.attempt < before)]
     return [pod for pod in running if is_awaited(draft, pod)]
 

@@ -10,6 +10,7 @@ from dporun_api.run_config import ResumePolicy
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_operator.lifecycle.draft import Draft
+from dporun_operator.lifecycle.stop import still_running
 from dporun_operator.names import Component
 from dporun_operator.objects.prepare_job import prepare_job
 from dporun_operator.observed import Job, Pod
@@ -65,13 +66,21 @@ def is_to_be_made(draft: Draft) -> bool:
     written: it has its claim.
     """
     begun = draft.observed.job(Component.TRAIN, draft.status.attempt or 1) is not None
-    return not (draft.is_true(ConditionType.PREPARED) or begun or training_left(draft))
+    return not (draft.is_true(ConditionType.PREPARED) or begun or training_left(draft) or pods_left(draft))
 
 
 def training_left(draft: Draft) -> list[Job]:
     """Jobs of earlier attempts that have not ended: they would train on a volume that is not prepared."""
     attempt = draft.status.attempt or 1
     return [job for job in draft.observed.jobs_of(Component.TRAIN) if job.attempt < attempt and not job.finished]
+
+
+def pods_left(draft: Draft) -> list[Pod]:
+    """Pods of earlier attempts, which outlive their Job for a while: one that waits for a claim would get the new one.
+
+    Those of an attempt that has its Job are not left: ``train`` judges them.
+    """
+    return still_running(draft, before=draft.status.attempt or 1)
 
 
 def tries_to_prepare(draft: Draft) -> tuple[Job, ...]:
