@@ -17,7 +17,7 @@ def refused(run: Run, message: str, now: datetime) -> DPORunStatus:
     if run.deleting:
         words = f"{words} {messages.how_to_force_release(run)}"
     words = shorten(words, 1024)
-    kind = ConditionType.SCHEDULED
+    kind = _refused_aspect(run)
     condition = transition(run.condition(kind), kind, False, Reason.REFUSED, words, generation=run.generation, now=now)
     known = {**{c.type: c for c in run.status.conditions}, kind: condition}
     return run.status.model_copy(
@@ -28,6 +28,17 @@ def refused(run: Run, message: str, now: datetime) -> DPORunStatus:
             "observed_generation": run.generation,
         }
     )
+
+
+def _refused_aspect(run: Run) -> ConditionType:
+    """The condition that the next step sets anew, so that nothing is left of a refusal that is over.
+
+    Once the work is done or given up, that is Archived, unless it has been reached: then it holds what it says.
+    """
+    statuses = {condition.type: condition.status for condition in run.status.conditions}
+    closes = run.status.training_completion_time is not None or statuses.get(ConditionType.SUCCEEDED) == "False"
+    archived = statuses.get(ConditionType.ARCHIVED) == "True"
+    return ConditionType.ARCHIVED if closes and not archived else ConditionType.SCHEDULED
 
 
 def cannot_read(problem: str, metadata: Manifest) -> str:
