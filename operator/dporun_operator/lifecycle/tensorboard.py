@@ -10,6 +10,8 @@ from dporun_operator.lifecycle.step import Step
 from dporun_operator.names import Component
 from dporun_operator.objects.tensorboard import port_forward, tensorboard_deployment, tensorboard_service
 
+_SERVING = (Component.TRAIN, Component.TENSORBOARD)
+
 REFUSED_LOOK_SECONDS = 60.0
 """How often an object that was refused is tried again: nothing tells when it would be allowed."""
 
@@ -37,8 +39,9 @@ def _serve(draft: Draft, *, finished: bool) -> None:
     draft.status.tensorboard = TensorBoardStatus(
         service=names.tensorboard(run.name), port=TENSORBOARD_PORT, command=command
     )
-    component = Component.TENSORBOARD if finished else Component.TRAIN
-    pods = [pod for pod in draft.observed.pods_of(component) if pod.index == 0 and not pod.ended]
+    # The Deployment stays while a finished run is archived once more.
+    every = (pod for component in _SERVING for pod in draft.observed.pods_of(component))
+    pods = [pod for pod in every if pod.index == 0 and not pod.ended]
     if refused := next(iter(draft.observed.refused_objects.items()), None):
         words = f"The API server refuses {' '.join(refused[0].split('/'))}: {sentence(refused[1])} The run goes on."
         draft.set_condition(ConditionType.TENSORBOARD_READY, False, Reason.REFUSED, words)
