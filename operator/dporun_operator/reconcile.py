@@ -240,9 +240,17 @@ class Reconciler:
             if isinstance(error, ApiError) and error.namespace_terminates:
                 self._terminating.add(run.namespace)
             if error.refusal:
-                await self._write(run, refusal.refused(run, error.refusal, self._clock()), ())
+                await self._report_refusal(run, plan, error.refusal)
             raise
         return status
+
+    async def _report_refusal(self, run: Run, plan: Plan, words: str) -> None:
+        """Say what is refused; of a run whose archive Job is, also how its work has ended."""
+        events: tuple[Event, ...] = ()
+        before = run
+        if refusal.is_closing(plan.status) and not run.deleting:
+            before, events = replace(run, status=await self._with_log(run, plan.status)), plan.events
+        await self._write(run, refusal.refused(before, words, self._clock()), events)
 
     async def _apply(self, run: Run, manifest: Manifest) -> None:
         """Apply a child, unless its name is taken. A claim is made only once: who enlarges it later means it."""

@@ -7,10 +7,10 @@ import pytest
 from dporun_api.results import Progress
 from dporun_operator.cache import WatchCache
 from dporun_operator.cluster import Cluster
-from dporun_operator.errors import InvalidRunError
+from dporun_operator.errors import ApiError, InvalidRunError
 from dporun_operator.metrics import Metrics
 from dporun_operator.reconcile import Reconciler
-from dporun_testing.builders import SETTINGS, UID, job, run_body
+from dporun_testing.builders import NOW, SETTINGS, UID, job, pod, run_body
 
 FORCE_RELEASE = "dporun.io/force-release"
 
@@ -43,6 +43,7 @@ def removed(version: str, *rest: str) -> list[dict[str, Any]]:
     ]
 
 
+SUCCEEDED = '{"state": "Succeeded"}'
 TRAINED = {"phase": "Training", "attempt": 1}
 
 
@@ -94,3 +95,40 @@ async def test_a_deleted_run_that_cannot_be_read_lets_go(status: dict[str, Any],
     cluster = OneClaim()
     await Reconciler(cluster, WatchCache(), silence, SETTINGS, Metrics(dict, dict))(body)
     assert cluster.patches == {"demo-results-0a1b2c3d": removed("7", "other"), "demo": removed("100")}
+
+
+class NoMoreJobs(OneClaim):
+    """A cluster whose quota refuses Jobs."""
+
+    async def _call(self, method: str, path: str, *, body: object = None, **other: object) -> dict[str, Any]:
+        if method == "POST" and path.endswith("/jobs"):
+            raise ApiError(403, "Forbidden", "exceeded quota: team-a")
+        if path.endswith("/demo/status"):
+            self.patches["status"] = body
+            return run_body(ARCHIVED_SPEC)
+        return await super()._call(method, path, body=body, **other)
+
+
+ARCHIVED_SPEC = {"archive": {"uri": "s3://bucket/runs"}, "tensorboard": {"enabled": False}}
+
+
+async def test_a_refused_archive_job_does_not_hide_the_end() -> None:
+    """A run whose training has ended does not say that it trains until the quota allows another Job."""
+    cluster, cache = NoMoreJobs(), WatchCache()
+    for child in (job("prepare", state="complete"), pod("prepare", state="succeeded", message=SUCCEEDED)):
+        cache.put_child(child)
+    for child in (job("train", state="complete"), pod("train", state="succeeded", message=SUCCEEDED)):
+        cache.put_child(child)
+    reconcile = Reconciler(cluster, cache, silence, SETTINGS, Metrics(dict, dict), clock=lambda: NOW)
+    body = run_body(ARCHIVED_SPEC, status=TRAINED)
+    with pytest.raises(ApiError, match="exceeded quota"):
+        await reconcile(body)
+    status = cluster.patches.pop("status")["status"]
+    conditions = {c["type"]: f"{c['status']} {c['reason']}" for c in status["conditions"]}
+    assert (status["phase"], conditions["Running"]) == ("Archiving", "False Completed")
+    assert (conditions["Scheduled"], conditions["Archived"]) == ("True Scheduled", "False Refused")
+    assert "exceeded quota: team-a" in status["message"]
+    body["status"] = status
+    with pytest.raises(ApiError, match="exceeded quota"):
+        await reconcile(body)
+    assert "status" not in cluster.patches, "once is enough"

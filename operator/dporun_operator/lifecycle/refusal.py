@@ -36,9 +36,14 @@ def _refused_aspect(run: Run) -> ConditionType:
     Once the work is done or given up, that is Archived, unless it has been reached: then it holds what it says.
     """
     statuses = {condition.type: condition.status for condition in run.status.conditions}
-    closes = run.status.training_completion_time is not None or statuses.get(ConditionType.SUCCEEDED) == "False"
     archived = statuses.get(ConditionType.ARCHIVED) == "True"
-    return ConditionType.ARCHIVED if closes and not archived else ConditionType.SCHEDULED
+    return ConditionType.ARCHIVED if is_closing(run.status) and not archived else ConditionType.SCHEDULED
+
+
+def is_closing(status: DPORunStatus) -> bool:
+    """Whether the work of a run is done or given up: what is refused then is its archive, not its end."""
+    gave_up = any(c.type is ConditionType.SUCCEEDED and c.status == "False" for c in status.conditions)
+    return gave_up or status.training_completion_time is not None
 
 
 def cannot_read(problem: str, metadata: Manifest) -> str:
