@@ -124,8 +124,9 @@ def test_lost_volume(place: Playground, tmp_path: Path) -> None:
     suspend(RUN, place.name, on=True)
     wait(place, "it is suspended", lambda status: status.get("phase") == "Suspended")
     claim = f"{RUN}-results-{uid[:8]}"
+    kubectl("delete", "pvc", claim, "-n", place.name, "--wait=false")
     kubectl("patch", "pvc", claim, "-n", place.name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-    kubectl("delete", "pvc", claim, "-n", place.name)
+    eventually(lambda: not exists("pvc", claim, place.name), seconds=60, what="the claim is gone")
     suspend(RUN, place.name, on=False)
     wait(place, "the loss is told", lambda status: status.get("phase") == "Failed")
     printed = follow("lost-volume", tmp_path, variables(place))
