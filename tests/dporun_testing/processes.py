@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ def start(command: Sequence[str | Path], **options: Any) -> "subprocess.Popen[An
 
     # Safe with threads: it calls the kernel and takes no lock.
     return subprocess.Popen(command, preexec_fn=die_with_parent, **options)  # noqa: PLW1509
+
+
+class PolledEvent(threading.Event):
+    """An event that a signal handler sets; waiting for it in the same thread fails.
+
+    Both take the event's lock: a handler that comes while its own thread has it never returns.
+    """
+
+    def wait(self, _timeout: float | None = None) -> bool:
+        raise AssertionError("the handler of a signal could hang here")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dporun_testing.processes import PolledEvent
 from dporun_testing.run_folders import a_checkpoint, a_run
 from dporun_trainer.commands import upload_process
 from dporun_trainer.commands.upload_process import keep_uploading
@@ -28,7 +29,7 @@ def test_an_outage_is_told_once_and_ridden_out(
     monkeypatch.setattr(upload_process, "_LOOK_SECONDS", 0.01)
     caplog.set_level(logging.DEBUG, upload_process.__name__)
     blocked = tmp_path / "archive"
-    config, folder, stop = a_run(str(blocked)), RunFolder(tmp_path / "volume"), threading.Event()
+    config, folder, stop = a_run(str(blocked)), RunFolder(tmp_path / "volume"), PolledEvent()
     assert config.archive
     a_checkpoint(folder.path, 10, 0.5)
 

@@ -19,7 +19,7 @@ from dporun_api.results import Outcome, OutcomeState
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import training
-from dporun_testing.processes import running
+from dporun_testing.processes import PolledEvent, running
 from dporun_testing.training import a_config
 from dporun_trainer.commands.train import TRAIN_PROCESS, arguments_of
 from dporun_trainer.errors import RunError
@@ -166,7 +166,7 @@ def test_stopped_while_loading_ends_at_once(model: Path, tmp_path: Path, stopper
 def silent_process(tmp_path: Path, stall_seconds: float | None) -> launch.Ended:
     """A process that ends when it is asked to, which happens once it has begun."""
     command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
-    stop = threading.Event()
+    stop = PolledEvent()
     if stall_seconds is None:
         stop.set()
     return launch.run_process(command, os.environ, RunFolder(tmp_path), stop, stall_seconds=stall_seconds)

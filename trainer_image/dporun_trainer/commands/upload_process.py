@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
 _LONGEST_DELAY_SECONDS = 60.0
+_NOTICE_SECONDS = 0.2
 
 
 def main() -> int:
@@ -54,20 +55,27 @@ def keep_uploading(archive: ArchiveTarget, run: Identity, folder: RunFolder, sto
     done: list[Checkpoint] | None = None
     failures = 0
     while True:
-        last, found = stop.is_set(), folder.checkpoints.complete()
-        if found != done:
-            try:
+        last = stop.is_set()
+        try:
+            if (found := folder.checkpoints.complete()) != done:
                 if store is None:
                     store = open_archive(archive, run)
                 _report(folder, upload_checkpoints(store, folder, run))
                 log.log(logging.INFO if failures else logging.DEBUG, "checkpoints are uploaded")
                 done, failures = found, 0
-            except Exception as error:  # noqa: BLE001  whatever it is, training goes on and it is tried again
-                failures += 1
-                _report_problem(folder, error, again=failures > 1)
+        except Exception as error:  # noqa: BLE001  whatever it is, training goes on and it is tried again
+            done, failures = None, failures + 1
+            _report_problem(folder, error, again=failures > 1)
         if last:
             return
-        stop.wait(min(_LOOK_SECONDS * 2.0 ** min(failures, 10), _LONGEST_DELAY_SECONDS) if failures else _LOOK_SECONDS)
+        _wait(stop, min(_LOOK_SECONDS * 2.0 ** min(failures, 10), _LONGEST_DELAY_SECONDS))
+
+
+def _wait(stop: threading.Event, seconds: float) -> None:
+    """Wait, or until asked to stop; without the lock of ``stop``, which its signal handler could wait for forever."""
+    end = time.monotonic() + seconds
+    while not stop.is_set() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _NOTICE_SECONDS))
 
 
 def _report(folder: RunFolder, index: CheckpointIndex) -> None:

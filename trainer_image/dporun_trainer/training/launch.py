@@ -215,10 +215,8 @@ def run_process(
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > _AFTER_FAILURE_SECONDS:
             os.killpg(process.pid, signal.SIGKILL)
-        if stop.is_set():
-            time.sleep(0.2)
-        else:
-            stop.wait(0.2)
+        # Not stop.wait: a signal handler that sets the event while this thread has the event's lock never returns.
+        time.sleep(0.2)
     reader.join(timeout=5)
     return Ended("".join(tail), process.returncode, asked_at, stalled)
 
