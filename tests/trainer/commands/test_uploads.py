@@ -1,6 +1,7 @@
 """What an attempt does about checkpoints in the archive before it begins, and the process that it starts for them."""
 
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import pytest
 from dporun_api.results import OutcomeState
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.processes import running
 from dporun_testing.run_folders import a_checkpoint, a_run
 from dporun_trainer.archiving.archive import open_archive
 from dporun_trainer.archiving.upload import upload_checkpoints
 from dporun_trainer.archiving.uploaded import read_index
 from dporun_trainer.commands import uploads
-from dporun_trainer.commands.uploads import fetch, uploading
+from dporun_trainer.commands.uploads import Uploads, fetch, uploading
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
 
@@ -97,6 +99,23 @@ def test_an_attempt_does_not_begin_behind_what_was_uploaded(
     assert fetch(refused, folder) is None
 
 
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_file_that_is_gone_costs_only_its_checkpoint(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each attempt would be tried again for ever, for what no other try can fetch."""
+    config = a_run(str(tmp_path / "archive") if kind == "folder" else f"s3://{request.getfixturevalue('bucket')}/runs")
+    assert config.archive
+    a_checkpoint(tmp_path / "before", 10, 0.4)
+    a_checkpoint(tmp_path / "before", 20, 0.5)
+    store = open_archive(config.archive, config.run)
+    upload_checkpoints(store, RunFolder(tmp_path / "before"), config.run)
+    store.delete("checkpoint-10/optimizer.pt")
+    known_to_be_uploaded(monkeypatch, 20)
+    assert fetch(config, folder) is None
+    assert steps(folder) == [20]
+
+
 def test_what_is_lost_everywhere_is_told(config: RunConfig, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     known_to_be_uploaded(monkeypatch, 20)
     assert config.archive
@@ -104,6 +123,23 @@ def test_what_is_lost_everywhere_is_told(config: RunConfig, folder: RunFolder, m
     with pytest.raises(RunError, match="the checkpoint of step 20 is neither on the volume nor whole in") as raised:
         fetch(config, folder)
     assert raised.value.reason is Reason.VOLUME_LOST
+
+
+def test_a_pod_that_is_stopped_waits_for_no_upload() -> None:
+    """It had failed, and was uploading its last checkpoint when it was asked to stop: it has to tell how it ended."""
+    asked: list[float] = []
+
+    def seconds_left() -> float:
+        asked.append(1.0 if not asked else 0.0)
+        return asked[-1]
+
+    with running(["sh", "-c", "trap '' TERM; echo; while :; do sleep 1; done"], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()  # now it heeds no SIGTERM
+        Uploads(process).finish(seconds_left)
+        assert process.poll() is None
+        process.kill()
+    assert asked == [1.0, 0.0]
 
 
 @pytest.mark.slow
@@ -117,7 +153,7 @@ def test_the_last_checkpoint_is_uploaded_at_the_end(config: RunConfig, folder: R
             assert time.monotonic() < deadline, "the process does not work"
             time.sleep(0.01)
         a_checkpoint(folder.path, 30, 0.4)
-        process.finish(60)
+        process.finish(lambda: 60)
     assert config.archive
     newest = read_index(open_archive(config.archive, config.run), config.run).newest
     assert newest is not None

@@ -1,6 +1,7 @@
 """``train``: PID 1 of the training pod. It trains, then evaluates and reports, each in processes of its own."""
 
 import argparse
+import math
 import os
 import sys
 import threading
@@ -22,7 +23,6 @@ from dporun_trainer.signals import on_stop
 from dporun_trainer.training.launch import node_rank, offline, run_process, stall_limit, train
 from dporun_trainer.training.status_server import serve
 
-_LAST_UPLOAD_SECONDS = 60.0
 _EXIT_SECONDS = 5.0
 
 TRAIN_PROCESS = "dporun_trainer.commands.train_process"
@@ -75,7 +75,7 @@ def launch(config: RunConfig, config_path: Path, folder: RunFolder, *, port: int
         with uploading(config, config_path, folder) as uploads:
             ended = _train(config, config_path, folder, node, stop) or _finish(config, config_path, folder, stop)
             if ended.state is not OutcomeState.SUCCEEDED:  # else the archive follows at once
-                uploads.finish(stop.seconds_left())
+                uploads.finish(stop.seconds_left)
     return _with_progress(ended, folder, prepared)
 
 
@@ -94,9 +94,8 @@ class Stop(threading.Event):
         super().set()
 
     def seconds_left(self) -> float:
-        """Seconds that are left for a last upload once everything else has ended."""
-        left = _LAST_UPLOAD_SECONDS if self._ends is None else self._ends - time.monotonic()
-        return max(min(left, _LAST_UPLOAD_SECONDS), 0.0)
+        """Seconds until the pod must end; infinite when it was not asked to stop."""
+        return math.inf if self._ends is None else self._ends - time.monotonic()
 
 
 def _train(config: RunConfig, config_path: Path, folder: RunFolder, node: int, stop: threading.Event) -> Outcome | None:

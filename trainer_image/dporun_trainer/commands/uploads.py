@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 UPLOAD_PROCESS = "dporun_trainer.commands.upload_process"
 
+LAST_UPLOAD_SECONDS = 60.0
+"""How long an attempt that has failed stays for its newest checkpoint to be uploaded."""
 PATIENCE_SECONDS = 15.0
 """How long a store may take to say what it has, before an attempt that need not know begins without."""
 
@@ -34,15 +37,22 @@ class Uploads:
     def __init__(self, process: "subprocess.Popen[bytes] | None"):
         self._process = process
 
-    def finish(self, seconds: float) -> None:
-        """Give the newest checkpoint so many seconds to be uploaded, now that nothing more will be saved."""
+    def finish(self, seconds_left: Callable[[], float]) -> None:
+        """Have the newest checkpoint uploaded, now that nothing more will be saved.
+
+        Args:
+            seconds_left: until the pod must end; asked again and again, as it may be told to only now.
+
+        """
         if self._process is None:
             return
         self._process.terminate()
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            log.warning("the newest checkpoint could not be uploaded in time; it is on the run's volume")
+        end = time.monotonic() + LAST_UPLOAD_SECONDS
+        while self._process.poll() is None:
+            if time.monotonic() >= end or seconds_left() <= 0:
+                log.warning("the newest checkpoint could not be uploaded in time; it is on the run's volume")
+                return
+            time.sleep(0.1)
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
