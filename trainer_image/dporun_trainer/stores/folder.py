@@ -10,7 +10,7 @@ from dporun_api.files import sha256 as digest
 from dporun_api.files import sync_folder
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.stores.transfer import Content, StoredFile, damaged
+from dporun_trainer.stores.transfer import Content, DamagedFileError, StoredFile, damaged
 
 _PART = ".part"
 
@@ -39,7 +39,7 @@ class FolderStore:
     def download(self, name: str, path: Path, done: Callable[[int], None], sha256: str | None = None) -> str:
         """Copy a file to ``path``, if it is what it should be, and return its SHA-256."""
         if not (self._root / name).is_file():
-            raise RunError(self._reason, f"{self._root / name} does not exist")
+            raise DamagedFileError(self._reason, f"{self._root / name} does not exist")
         temporary = self._copied(self._root / name, path)
         found = digest(temporary)
         if sha256 is not None and found != sha256:

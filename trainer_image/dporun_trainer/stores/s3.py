@@ -9,12 +9,13 @@ from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
+from dporun_trainer.errors import RunError
 from dporun_trainer.stores import s3_download
 from dporun_trainer.stores.s3_client import ASK_FOR_CHECKSUMS, Requests, client, encode
 from dporun_trainer.stores.s3_errors import ERRORS, EXISTS, MISSING, UNSUPPORTED, WORDLESS, code, explain
 from dporun_trainer.stores.s3_multipart import abort_unfinished, upload_parts
 from dporun_trainer.stores.sources import Credentials
-from dporun_trainer.stores.transfer import Content, StoredFile
+from dporun_trainer.stores.transfer import Content, DamagedFileError, StoredFile
 
 
 class S3Store:
@@ -65,8 +66,13 @@ class S3Store:
 
     def download(self, name: str, path: Path, done: Callable[[int], None], sha256: str | None = None) -> str:
         """Copy an object to ``path`` and return its SHA-256; an interrupted download goes on where it stopped."""
-        with self._explained("read", name):
-            return s3_download.download(self._s3, self._at(name), path, done, sha256, self._credentials.reason)
+        try:
+            with self._explained("read", name):
+                return s3_download.download(self._s3, self._at(name), path, done, sha256, self._credentials.reason)
+        except RunError as error:
+            if isinstance(error.__cause__, ClientError) and code(error.__cause__) in MISSING:
+                raise DamagedFileError(error.reason, error.message, hint=error.hint) from error
+            raise
 
     def holds(self, name: str, content: Content) -> bool:
         """Whether the object has exactly this content.

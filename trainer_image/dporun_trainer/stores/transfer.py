@@ -89,6 +89,10 @@ class Store(Protocol):
         """Copy a file to ``path``, whole and right or not at all; call ``done`` with bytes; return its SHA-256.
 
         Right is what has the checksum ``sha256``; without it, what has the checksum that the store knows, if any.
+
+        Raises:
+            DamagedFileError: it is not right, or not there.
+
         """
 
     def holds(self, name: str, content: Content) -> bool:
@@ -111,7 +115,7 @@ class Store(Protocol):
 
 
 class DamagedFileError(RunError):
-    """A store gives out a file otherwise than it got it."""
+    """A store gives out a file otherwise than it got it, or has lost it."""
 
 
 def damaged(uri: str, found: str, right: str, reason: Reason, kind: str = "SHA-256") -> DamagedFileError:
