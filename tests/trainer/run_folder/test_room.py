@@ -42,6 +42,14 @@ def test_torn_ones_go_before_rotated_ones(crowded: Checkpoints, needed: int, lef
     assert (free >= needed) is (needed < 900 * KIB)
 
 
+def test_a_pruned_one_does_not_fill_the_disk_while_it_is_sent(crowded: Checkpoints) -> None:
+    """Nor does what an upload that was killed has held, or a fetch that was."""
+    with crowded.held(crowded.complete()[1]) as place:
+        assert room.make_room(crowded, 150 * KIB) >= 150 * KIB
+        assert not place.exists()
+    assert list(crowded.folders()) == [2, 6]
+
+
 def test_the_next_checkpoint_is_a_little_larger_than_the_newest(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     assert room.next_bytes(checkpoints, trainable=1000) == room.estimate(1000) == 16_000

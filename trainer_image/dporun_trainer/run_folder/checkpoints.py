@@ -124,6 +124,14 @@ class Checkpoints:
         finally:
             shutil.rmtree(self.directory / _HELD, ignore_errors=True)
 
+    def discard_copies(self) -> None:
+        """Delete what is on its way out or in: pruned checkpoints that are still held, and what was adopted halfway.
+
+        Whoever holds one finds it gone.
+        """
+        for name in (_HELD, _ADOPTED):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+
     def adopt(self, step: int, fill: Callable[[Path], None]) -> None:
         """Have ``fill`` write the files of a checkpoint that is not here; it appears whole or not at all.
 

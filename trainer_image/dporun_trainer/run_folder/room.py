@@ -38,7 +38,8 @@ def next_bytes(checkpoints: Checkpoints, trainable: int) -> int:
 def make_room(checkpoints: Checkpoints, needed: int) -> int:
     """See to it that ``needed`` bytes are free, as far as that takes nothing that the run may need.
 
-    Torn checkpoints go first, then those that a newer one has made needless; never the best or the newest.
+    Torn checkpoints go first, then those that a newer one has made needless, at last those of them that are still being
+    uploaded; never the best or the newest.
 
     Returns:
         The bytes that are free then.
@@ -49,6 +50,8 @@ def make_room(checkpoints: Checkpoints, needed: int) -> int:
         checkpoints.discard_torn()
     if disk.free(folder) < needed:
         checkpoints.prune(running=True)
+    if disk.free(folder) < needed:
+        checkpoints.discard_copies()
     return disk.free(folder)
 
 
