@@ -9,12 +9,14 @@ import pytest
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.run_folders import a_checkpoint, a_run, results
+from dporun_testing.s3_proxy import Proxy
 from dporun_testing.s3_server import S3Server
 from dporun_trainer.archiving.archive import archive, open_archive
 from dporun_trainer.archiving.upload import fetch_checkpoints, newer_checkpoints, upload_checkpoints
 from dporun_trainer.archiving.uploaded import read_index
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder, checkpoints
+from dporun_trainer.run_folder.checkpoints import Checkpoint, Checkpoints
 from dporun_trainer.run_folder.manifest import Manifest
 from dporun_trainer.stores.folder import FolderStore
 from dporun_trainer.stores.s3 import S3Store
@@ -150,6 +152,35 @@ def test_pruned_while_it_is_sent(config: RunConfig, tmp_path: Path, monkeypatch:
         monkeypatch.setattr(kind, "holds", after_pruning)
     assert upload(config, tmp_path) == [10]
     assert not (tmp_path / "checkpoint-10").exists()
+    assert fetch(config, tmp_path / "new") == [10]
+
+
+def test_validated_while_it_is_sent(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the index says of a checkpoint is what its files say."""
+    a_checkpoint(tmp_path, 10, None)
+    held = Checkpoints.held
+
+    def validated(self: Checkpoints, checkpoint: Checkpoint) -> Any:
+        checkpoints.update_marker(checkpoint, eval_loss=0.3)
+        return held(self, checkpoint)
+
+    monkeypatch.setattr(Checkpoints, "held", validated)
+    upload(config, tmp_path)
+    entry = read_index(opened(config), config.run).newest
+    assert entry is not None
+    assert entry.eval_loss == 0.3
+
+
+def test_damage_that_the_store_does_not_see_is_repaired(bucket: str, proxy: Proxy, tmp_path: Path) -> None:
+    """It knows no checksums, so what it got is read before it is named."""
+    config = a_run(f"s3://{bucket}/runs")
+    a_checkpoint(tmp_path / "one", 10, 0.5)
+    proxy.break_with(
+        {"drop": ["x-amz-checksum-sha256", "x-amz-checksum-mode", "x-amz-sdk-checksum-algorithm"]},
+        {"of": "PutObject", "path": "optimizer.pt", "times": 1, "flip": {"request": 5}},
+    )
+    assert upload(config, tmp_path / "one") == [10]
+    proxy.assert_met()
     assert fetch(config, tmp_path / "new") == [10]
 
 

@@ -155,7 +155,7 @@ def _send(store: Store, folder: RunFolder, contents: dict[str, Content]) -> None
         if store.holds(name, content):
             meter.add(content.length)
         else:
-            _send_one(store, name, folder.path / name, content, meter)
+            send_verified(store, name, folder.path / name, content, meter.add)
         meter.file()
 
     small = [name for name, content in contents.items() if len(content.parts) == 1]
@@ -164,9 +164,15 @@ def _send(store: Store, folder: RunFolder, contents: dict[str, Content]) -> None
         send(name)
 
 
-def _send_one(store: Store, name: str, path: Path, content: Content, meter: Meter) -> None:
+def send_verified(store: Store, name: str, path: Path, content: Content, done: Callable[[int], None]) -> None:
+    """Store a file until it is verified to be there; ``done`` is called with its bytes.
+
+    Raises:
+        RunError: something else arrives every time.
+
+    """
     for attempt in range(1, ATTEMPTS + 1):
-        store.upload(name, path, content, meter.add if attempt == 1 else lambda _: None)
+        store.upload(name, path, content, done if attempt == 1 else lambda _: None)
         if store.holds(name, content):
             return
         log.warning("%s does not match what was uploaded (attempt %d of %d)", name, attempt, ATTEMPTS)
@@ -293,6 +299,7 @@ def _parse(stored: bytes | None) -> Manifest | None:
 def _prune(folder: RunFolder, ended: Outcome | None) -> str:
     """Delete intermediate checkpoints; the best stays, and the newest of a run that might go on."""
     running = ended is None or ended.state is not OutcomeState.SUCCEEDED
+    folder.checkpoints.discard_copies()
     try:
         deleted = folder.checkpoints.prune(running=running)
         if folder.checkpoints.complete():

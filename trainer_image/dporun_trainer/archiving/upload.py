@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dporun_api.run_config import Identity
-from dporun_trainer.archiving.archive import refuse_foreign
+from dporun_trainer.archiving.archive import refuse_foreign, send_verified
 from dporun_trainer.archiving.uploaded import read_index, remove_uploaded, write_index
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.checkpoint_index import CHECKPOINT_INDEX, CheckpointIndex, UploadedCheckpoint
-from dporun_trainer.run_folder.checkpoints import Checkpoint, DamagedError
+from dporun_trainer.run_folder.checkpoints import Checkpoint, DamagedError, Marker
 from dporun_trainer.run_folder.manifest import MANIFEST, ManifestFile
 from dporun_trainer.stores.transfer import Content, DamagedFileError, Store
 
@@ -73,9 +73,11 @@ def _upload(
             content = Content.of(place / name)
             file = _file(checkpoint, name, content)
             if not store.holds(file.path, content):
-                store.upload(file.path, place / name, content, lambda _: None)
+                send_verified(store, file.path, place / name, content, lambda _: None)
             files.append(file)
-    return UploadedCheckpoint(step=checkpoint.step, eval_loss=checkpoint.marker.eval_loss, files=tuple(files))
+        # What was sent may know more than ``checkpoint``: it may have been validated after that was read.
+        loss = Marker.model_validate_json((place / marker).read_bytes()).eval_loss
+    return UploadedCheckpoint(step=checkpoint.step, eval_loss=loss, files=tuple(files))
 
 
 def _file(checkpoint: Checkpoint, name: str, content: Content) -> ManifestFile:
@@ -97,7 +99,7 @@ def newer_checkpoints(store: Store, folder: RunFolder, run: Identity) -> list[Up
 
 
 def fetch_checkpoints(store: Store, folder: RunFolder, checkpoints: Iterable[UploadedCheckpoint]) -> None:
-    """Bring ``checkpoints`` to the volume. Each appears whole or not at all; one that is damaged there is left there.
+    """Bring ``checkpoints`` to the volume. Each appears whole or not at all; one that is not whole there is left there.
 
     Raises:
         RunError: the store cannot be reached.
