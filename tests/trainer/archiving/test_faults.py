@@ -117,6 +117,19 @@ def lose_the_third_part(proxy: Proxy, config: RunConfig, folder: RunFolder) -> N
     proxy.break_with()
 
 
+def test_what_may_not_be_aborted_is_begun_again_once(proxy: Proxy, bucket: str, directory: Path) -> None:
+    """It is still listed then, and would be continued, refused and begun again without end."""
+    config, folder = a_run(f"s3://{bucket}/runs", include=["best", "merged"]), RunFolder(directory)
+    lose_the_third_part(proxy, config, folder)
+    proxy.break_with(
+        {"of": "CompleteMultipartUpload", "answer": [400, "InvalidPart"]},
+        {"of": "AbortMultipartUpload", "answer": [403, "AccessDenied"]},
+    )
+    with pytest.raises(RunError, match="InvalidPart"):
+        archive(config, folder)
+    assert proxy.requests.count("CompleteMultipartUpload") == 2
+
+
 @pytest.mark.slow(5)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_stopped_in_the_middle_of_a_part(

@@ -19,7 +19,15 @@ _STALE = DAMAGED | UNSUPPORTED | {"InvalidPart", "InvalidPartOrder", "EntityTooS
 """Refusals after which an upload is of no use any more."""
 
 
-def upload_parts(s3: Requests, at: dict[str, str], path: Path, content: Content, done: Callable[[int], None]) -> None:
+def upload_parts(
+    s3: Requests,
+    at: dict[str, str],
+    path: Path,
+    content: Content,
+    done: Callable[[int], None],
+    *,
+    afresh: bool = False,
+) -> None:
     """Upload a large file in parts, side by side, beginning with those that an interrupted try has left in the store.
 
     An upload that fails, or whose process is killed, stays for the next try; where the store does not say what there
@@ -31,10 +39,11 @@ def upload_parts(s3: Requests, at: dict[str, str], path: Path, content: Content,
         path: of the file.
         content: of the file; its parts are those of the upload.
         done: called with the bytes of each part.
+        afresh: continue nothing.
 
     """
     listed = unfinished(s3, at["Bucket"], at["Key"])
-    upload, there = _continued(s3, at, content, listed or [])
+    upload, there = (None, {}) if afresh else _continued(s3, at, content, listed or [])
     if upload is None:
         begin = s3.checked(s3.boto.create_multipart_upload, {"ChecksumAlgorithm": "SHA256"}, **at)
         upload = {**at, "UploadId": begin["UploadId"]}
@@ -59,7 +68,7 @@ def upload_parts(s3: Requests, at: dict[str, str], path: Path, content: Content,
         if code(error) not in _STALE or not there:
             raise
         log.warning("the upload of %s cannot be continued (%s), beginning again", at["Key"], code(error))
-        upload_parts(s3, at, path, content, lambda _: None)
+        upload_parts(s3, at, path, content, lambda _: None, afresh=True)
 
 
 def unfinished(s3: Requests, bucket: str, prefix: str) -> list[dict[str, str]] | None:
