@@ -29,7 +29,7 @@ class AppliedCache:
         return known == action and self._clock() - moment < self._lifetime
 
     def mark(self, uid: str, kind: str, name: str, action: str) -> None:
-        """Remember an action: DELETED, or the digest of what was applied."""
+        """Remember an action: DELETED and of which UID, or the digest of what was applied."""
         self._done.setdefault(uid, {})[kind, name] = (action, self._clock())
 
     def clear(self, uid: str, kind: str, name: str) -> None:

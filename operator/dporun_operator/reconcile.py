@@ -264,17 +264,18 @@ class Reconciler:
 
     async def _delete(self, run: Run, target: Delete, *, again: bool) -> None:
         """Delete a child; an object of another owner stays, whatever its name."""
-        if not again and self._applied.is_done(run.uid, target.kind, target.name, DELETED):
+        action = f"{DELETED} {target.uid or ''}"
+        if not again and self._applied.is_done(run.uid, target.kind, target.name, action):
             return
-        if target.kind == "Job":  # observed, so its label has been checked
-            await self._cluster.delete(target.kind, run.namespace, target.name)
+        if target.kind == "Job":  # observed, so its label has been checked; never its successor of that name
+            await self._cluster.delete(target.kind, run.namespace, target.name, uid=target.uid)
         else:
             with contextlib.suppress(NameTakenError):
                 found = await self._cluster.find(target.kind, run.namespace, target.name, run_uid=run.uid)
                 if found is not None:
                     uid = found["metadata"]["uid"]
                     await self._cluster.delete(target.kind, run.namespace, target.name, uid=uid)
-        self._applied.mark(run.uid, target.kind, target.name, DELETED)
+        self._applied.mark(run.uid, target.kind, target.name, action)
 
     # 6. write
 

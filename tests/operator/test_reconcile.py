@@ -132,3 +132,32 @@ async def test_a_refused_archive_job_does_not_hide_the_end() -> None:
     with pytest.raises(ApiError, match="exceeded quota"):
         await reconcile(body)
     assert "status" not in cluster.patches, "once is enough"
+
+
+class Deletions(OneClaim):
+    """A cluster that notes which Jobs it is told to delete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uids: list[str | None] = []
+
+    async def _call(self, method: str, path: str, *, body: object = None, **other: object) -> dict[str, Any]:
+        if method == "DELETE" and "/jobs/" in path and isinstance(body, dict):
+            self.uids.append(body.get("preconditions", {}).get("uid"))
+        if path.endswith("/events"):
+            return {"items": []}
+        if path.endswith("/demo/status"):
+            return run_body(status=TRAINED, deleting=True)
+        return await super()._call(method, path, body=body, **other)
+
+
+async def test_a_job_is_deleted_by_its_uid_and_once() -> None:
+    """A request that comes late meets no successor of that name, and a successor is not taken for deleted."""
+    cluster, cache = Deletions(), WatchCache()
+    reconcile = Reconciler(cluster, cache, silence, SETTINGS, Metrics(dict, dict), clock=lambda: NOW)
+    for uid in ("first", "first", "second"):
+        child = job("train", state="active")
+        child["metadata"]["uid"] = uid
+        cache.put_child(child)
+        await reconcile(run_body(status=TRAINED, deleting=True))
+    assert cluster.uids == ["first", "second"]

@@ -101,7 +101,8 @@ class Draft:
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object, if it exists."""
-        target = Delete(kind, name)
+        uid = next((job.uid for job in self.observed.jobs if kind == "Job" and job.name == name), None)
+        target = Delete(kind, name, uid)
         if target not in self._delete:
             self._delete.append(target)
 

@@ -14,6 +14,8 @@ class Delete:
 
     kind: str
     name: str
+    uid: str | None = None
+    """Of the Job that was seen: not its successor of that name, should the request come late."""
 
 
 @dataclass(frozen=True)
