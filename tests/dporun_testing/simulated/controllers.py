@@ -21,7 +21,7 @@ def collect_garbage(server: ApiServer) -> None:
         for owner in body["metadata"].get("ownerReferences", ()):
             dependents[owner["uid"]].append(body)
     for uid, body in bodies.items():
-        if "deletionTimestamp" not in body["metadata"]:
+        if "deletionTimestamp" not in body["metadata"] or not _is_current(server, body):
             continue
         if ORPHAN in body["metadata"].get("finalizers", ()):
             _orphan(server, body, dependents[uid])
@@ -29,8 +29,7 @@ def collect_garbage(server: ApiServer) -> None:
             _end_foreground(server, body, dependents[uid])
     for uid, owned in dependents.items():
         for body in owned:
-            current = server.find(body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"])
-            if current is not body or "deletionTimestamp" in body["metadata"]:
+            if "deletionTimestamp" in body["metadata"] or not _is_current(server, body):
                 continue
             owners = [bodies.get(owner["uid"]) for owner in body["metadata"]["ownerReferences"]]
             if not any(owners):
@@ -39,6 +38,11 @@ def collect_garbage(server: ApiServer) -> None:
                 server.delete(
                     body, propagation="Foreground" if dependents.get(body["metadata"]["uid"]) else "Background"
                 )
+
+
+def _is_current(server: ApiServer, body: Body) -> bool:
+    """Whether an object has not been changed since it was read; otherwise the next look is early enough."""
+    return server.find(body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"]) is body
 
 
 def _deletes_in_foreground(body: Body) -> bool:

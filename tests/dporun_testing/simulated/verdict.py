@@ -36,7 +36,7 @@ def gave_up(ended: Ended) -> bool:
         or Act.FORCE_RELEASE in acts
         or (Act.STRIP_CLAIM in acts and history.has(*_ENDS_CLAIM))
         or Act.ALTER_ARCHIVE in acts[0 if history.ttl is not None else deletion :]  # it may have been verified by then
-        or (history.own_claim and Act.DELETE_CLAIM in acts)
+        or (history.own_claim and history.has(*_ENDS_CLAIM))  # the user's own has no finalizer of ours
         or any(act in _ENDS_CLAIM and second >= ended.gone_at for second, act in history.acts)
     )
 
