@@ -8,8 +8,8 @@ One call is one look at one run:
             gets no pod
 4. decide   what to do and what to report (``lifecycle``: pure)
 5. act      apply and create its children
-6. write    the status, in one patch and only when it has changed; then the Events about it, and the objects that the
-            run can do without
+6. write    the status, in one patch and only when it has changed (before the act, where an attempt begins); then the
+            Events about it, and the objects that the run can do without
 7. let go   delete children, and take our finalizer off or delete the run, when that was decided: what cannot be undone
             comes after the status that says why
 
@@ -118,8 +118,11 @@ class Reconciler:
             await self._reject(body, error)
             return None
         plan = decide(run, await self._observe(run), self._settings, self._clock())
+        events = plan.events
+        if plan.status.attempt != run.status.attempt:
+            run, events = await self._announce(run, plan), ()
         status = await self._act(run, plan)
-        metadata = await self._write(run, await self._with_log(run, status), plan.events)
+        metadata = await self._write(run, await self._with_log(run, status), events)
         refused_anew = await self._optional.apply(run, plan.optional, self._clock())
         for claim in plan.unprotect:
             await self._volumes.unprotect(run.namespace, claim, run.uid)
@@ -216,6 +219,12 @@ class Reconciler:
         return self._cache.find_run(run.namespace, source.run) if source and source.run else None
 
     # 5. act
+
+    async def _announce(self, run: Run, plan: Plan) -> Run:
+        """Write that an attempt begins before its Job is made: of a Job that comes and goes nothing else may tell."""
+        status = await self._with_log(run, plan.status)
+        metadata = await self._write(run, status, plan.events)
+        return replace(run, status=status, resource_version=metadata["resourceVersion"])
 
     async def _act(self, run: Run, plan: Plan) -> DPORunStatus:
         """Carry out the plan; what the API server refuses (quota, policy, a name taken) is reported on the run.

@@ -9,6 +9,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from dporun_testing.simulated.faults import Fault
 from dporun_testing.simulated.histories import HISTORIES
 from dporun_testing.simulated.history import Act, History
 from dporun_testing.simulated.programs import Fate
@@ -22,6 +23,23 @@ REGRESSIONS = {
     ),
     "a Job that was orphaned of a run given up went on": History(
         acts=((25, Act.FORCE_RELEASE), (26, Act.DELETE_ORPHAN)), latency=0.01, pace=2.0
+    ),
+    "Jobs that nobody had written of were deleted, and the run took itself for one that never trained": History(
+        acts=((72.0, Act.DELETE_JOBS), (81.0, Act.DELETE)),
+        faults=(
+            (14, Fault.KILLED_BEFORE),
+            (49, Fault.LOST_REQUEST),
+            (60, Fault.UNAVAILABLE),
+            (115, Fault.LOST_REQUEST),
+        ),
+        archive="Succeeded",
+        ttl=60,
+        max_retries=1,
+        lag=0.0,
+        latency=0.01,
+        s3_refuses=(149.0, 142.0),
+        watches_break=(76.0, 121.0),
+        second_operator=(123.0, 111.0),
     ),
 }
 """Histories that ended badly once."""

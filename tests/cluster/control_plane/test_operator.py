@@ -48,21 +48,22 @@ def wait_for_errors(operator: OperatorProcess, count: int = 2) -> None:
     eventually(lambda: operator.metric(errors) >= before + count, seconds=60, what=f"{count} errors")
 
 
-def test_a_status_that_is_lost_as_training_starts_loses_nothing(operator: OperatorProcess, namespace: str) -> None:
+def test_training_does_not_begin_before_that_is_written(operator: OperatorProcess, namespace: str) -> None:
+    """Of a Job that comes and goes while the operator is away, the status is the only trace."""
     apply(manifest(tensorboard={"enabled": False}), namespace)
     kubelet.pod_of(namespace, "demo-prepare")
     wait_phase(namespace, "Preparing")
     with status_not_writable():
         kubelet.end(namespace, "demo-prepare", PREPARED)
-        kubelet.run(namespace, "demo-train-1")
         wait_for_errors(operator)
-        assert "attempt" not in status(namespace)
+        assert not exists("job", "demo-train-1", namespace)
         operator.kill()
-    kubelet.end(namespace, "demo-train-1", TRAINED)
     operator.start()
+    kubelet.run(namespace, "demo-train-1")
+    assert status(namespace)["attempt"] == 1
+    kubelet.end(namespace, "demo-train-1", TRAINED)
     kubelet.end(namespace, "demo-archive-1", ARCHIVED)
     wait_condition("demo", "Archived", namespace, seconds=30)
-    assert status(namespace)["attempt"] == 1
 
 
 def test_nothing_is_deleted_before_its_status_is_written(operator: OperatorProcess, namespace: str) -> None:
