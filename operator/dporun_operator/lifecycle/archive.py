@@ -150,7 +150,8 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | 
         draft.delete("Job", job.name)
         return Step.WAITING
     waits_for = stuck.message if stuck and stuck.reason is not Reason.PENDING else waiting.pods_refused(draft, job)
-    if waits_for and patience and _is_over(draft, job, patience):
+    longest = None if patience is None else patience or draft.settings.image_pull_seconds
+    if waits_for and _is_over(draft, job, longest):
         draft.delete("Job", job.name)
         _give_up(draft, job.attempt, waits_for)
         return Step.GAVE_UP
@@ -158,7 +159,7 @@ def _follow(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | 
     return Step.WAITING
 
 
-def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
+def _conclude(draft: Draft, outcome: Outcome, job: Job) -> bool:
     """Record what a Job that ended well has archived; False when something is missing that should be there."""
     archive, result = draft.run.spec.archive, outcome.archive
     if result is not None and archive is not None:
@@ -169,9 +170,9 @@ def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
         mended = shorten(capitalise(sentence(outcome.message)), 1024) if result.mended else None
         draft.status.archive = ArchiveStatus(
             state=ArchiveState.SUCCEEDED,
-            attempts=attempt,
+            attempts=job.attempt,
             uri=uri,
-            verified_time=timestamp(draft.now),
+            verified_time=timestamp(job.created_at or draft.now),  # the API server's clock, as the deletion has it
             message=mended,
             **values,
         )
@@ -189,7 +190,7 @@ def _conclude(draft: Draft, outcome: Outcome, attempt: int) -> bool:
 def _judge(draft: Draft, job: Job, pods: tuple[Pod, ...], *, patience: float | None, prune_only: bool) -> Step:
     """Judge how a Job ended; start another one, or give up, where it has not archived the run."""
     end = judge_ending(job, pods, draft.run.spec)
-    if end.succeeded and end.outcome and (prune_only or _conclude(draft, end.outcome, job.attempt)):
+    if end.succeeded and end.outcome and (prune_only or _conclude(draft, end.outcome, job)):
         return Step.DONE
     problem = _problem(draft, end)
     if draft.status.archive and end.outcome and not end.preempted:  # it looked, and did not find the archive whole
@@ -282,7 +283,9 @@ def _give_up(draft: Draft, attempt: int, problem: str) -> None:
 
 
 def _skip(draft: Draft, words: str) -> None:
-    draft.status.archive = ArchiveStatus(state=ArchiveState.SKIPPED, message=words)
+    before = draft.status.archive
+    known = before.model_dump(include={"job_uid", "attempts"}) if before else {}
+    draft.status.archive = ArchiveStatus(state=ArchiveState.SKIPPED, message=words, **known)
     draft.set_condition(ConditionType.ARCHIVED, False, Reason.SKIPPED, sentence(capitalise(words)))
 
 
