@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,20 @@ def processes_of(folder: Path) -> dict[int, str]:
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            command = _command(entry)
             if str(folder) in command and int(entry.name) != os.getpid():
                 found[int(entry.name)] = command
     return found
+
+
+def _command(entry: Path) -> str:
+    """Command line of a process; one that has just been started may have none for a moment, but has a program."""
+    for _ in range(100):
+        if command := (entry / "cmdline").read_bytes():
+            break
+        (entry / "exe").readlink()  # an error for a thread of the kernel, and for what has ended
+        time.sleep(0.01)
+    return command.replace(b"\0", b" ").decode(errors="replace")
 
 
 @contextlib.contextmanager
