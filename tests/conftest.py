@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dporun_testing.processes import nothing_left
 
@@ -16,6 +17,8 @@ _OF_THE_SHELL = ("FORCE_COLOR", "CLICOLOR_FORCE", "RANK", "LOCAL_RANK", "WORLD_S
 def pytest_configure() -> None:
     """Bring the process to what tests expect, whatever it inherited."""
     _end_on_signals()
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
     for name in _OF_THE_SHELL:
         os.environ.pop(name, None)
     for name in ("NO_PROXY", "no_proxy"):  # servers of the tests are on this machine
