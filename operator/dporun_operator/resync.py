@@ -17,6 +17,8 @@ from dporun_operator.orphans import Orphans
 log = logging.getLogger(__name__)
 
 WATCHED_CHILDREN = ("Job", "Pod")
+WATCHES_BEGIN_SECONDS = 15.0
+"""After the first list, so that all watches have begun by then."""
 
 
 class CappedBackoffs(Iterable[float]):
@@ -81,13 +83,18 @@ class Resync:
                 return
 
     async def run(self) -> None:
-        """Resync at regular intervals until cancelled."""
+        """Resync once when the watches have begun, and then at regular intervals until cancelled.
+
+        A watch does not tell of what was deleted between the first list and its own; the operator may have done so.
+        """
+        delay = min(WATCHES_BEGIN_SECONDS, self._seconds)
         while True:
-            await asyncio.sleep(self._seconds)
+            await asyncio.sleep(delay)
+            delay = self._seconds
             try:
                 await self._list()
             except OperatorError as error:
-                log.warning("the resync failed; retrying in %.0f s: %s", self._seconds, error)
+                log.warning("the resync failed; retrying in %.0f s: %s", delay, error)
             for uid in list(self._cache.runs):
                 self._loop.wake(uid)
 

@@ -137,6 +137,21 @@ async def test_every_run_is_woken_whether_the_list_worked_or_not(failures: int) 
     running.cancel()
 
 
+async def test_what_was_deleted_before_the_watches_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the first list and that of a watch; the next regular resync is ten minutes away."""
+    monkeypatch.setattr(module, "WATCHES_BEGIN_SECONDS", 0.001)
+    cache, cluster = WatchCache(), Listed(run_body(), job("prepare"))
+    resync, tasks = a_resync(cluster, cache, seconds=600)
+    await resync.list_until_served()
+    assert len(cache.children_of(UID, "team-a")) == 1
+    cluster.objects = (run_body(),)
+    running = asyncio.create_task(resync.run())
+    async with asyncio.timeout(20):
+        assert await tasks.woken.get() == UID
+    running.cancel()
+    assert cache.children_of(UID, "team-a") == []
+
+
 async def test_a_resync_that_fails_for_long_is_overdue() -> None:
     """Its age begins with the first list: an operator may have stood by for hours before."""
     now = 5000.0
