@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import resource
-import socket
 import statistics
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from transformers import TrainerCallback
 
 from dporun_api.run_config import RunConfig
 from dporun_testing import s3_server, tiny_model, training
+from dporun_testing.ports import free_port
 from dporun_trainer.commands.uploads import uploading
 from dporun_trainer.run_folder import RunFolder
 
@@ -81,9 +81,7 @@ def a_config(arm: str, repeat: int) -> RunConfig:
 @contextlib.contextmanager
 def secret(server: s3_server.S3Server, *, reachable: bool) -> Iterator[None]:
     """The environment of a pod with the archive's Secret."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        closed = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    closed = f"http://127.0.0.1:{free_port()}"
     variables = {f"ARCHIVE_{key}": value for key, value in server.environment.items()}
     if not reachable:
         variables["ARCHIVE_AWS_ENDPOINT_URL"] = closed

@@ -33,6 +33,8 @@ SERVES_TENSORBOARD: Final = f"{GROUP}/serves-tensorboard"
 """Label of the pods behind the Service of TensorBoard."""
 COMPLETION_INDEX: Final = "batch.kubernetes.io/job-completion-index"
 KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+KUEUE_JOB_UID: Final = "kueue.x-k8s.io/job-uid"
+"""Label of the Workload that Kueue makes for a Job."""
 
 MAIN_CONTAINER: Final = "trainer"
 TENSORBOARD_CONTAINER: Final = "tensorboard"

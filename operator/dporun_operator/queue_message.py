@@ -2,19 +2,17 @@
 
 import logging
 
+from dporun_operator import names
 from dporun_operator.cluster import Cluster
 from dporun_operator.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-JOB_UID_LABEL = "kueue.x-k8s.io/job-uid"
-"""On the Workload that Kueue makes for a Job."""
-
 
 async def queue_message(cluster: Cluster, namespace: str, job_uid: str) -> str | None:
     """Ask why a Job has no quota; None where Kueue has not said so yet, or is not to be asked."""
     try:
-        workloads = await cluster.list("Workload", namespace=namespace, label=f"{JOB_UID_LABEL}={job_uid}")
+        workloads = await cluster.list("Workload", namespace=namespace, label=f"{names.KUEUE_JOB_UID}={job_uid}")
     except ApiError as error:
         log.info("%s: cannot ask Kueue about Job %s: %s", namespace, job_uid, error)
         return None

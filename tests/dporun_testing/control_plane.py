@@ -7,7 +7,6 @@ by writing the status of pods.
 import json
 import secrets
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -17,18 +16,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dporun_testing.paths import ROOT
+from dporun_testing.ports import free_ports
 from dporun_testing.processes import running
 
 START_SECONDS = 90
 CRD = ROOT / "crds" / "dporuns.dporun.io.yaml"
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @contextmanager
@@ -45,7 +37,7 @@ def control_plane(
     """
     for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl"):
         assert shutil.which(program), f'no {program} on the PATH; run eval "$(hack/devcluster/devcluster env)"'
-    client_port, peer_port, port, manager_port = _free_ports(4)
+    client_port, peer_port, port, manager_port = free_ports(4)
     token, key, kubeconfig = secrets.token_hex(16), folder / "service-accounts.key", folder / "kubeconfig"
     subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
     (folder / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n', encoding="utf-8")

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from dporun_testing.kubectl import KubectlError, eventually, kubectl
+from dporun_testing.ports import free_port
 from dporun_testing.processes import running
 from dporun_testing.s3_server import cache_folder, go_tool
 
@@ -62,7 +63,7 @@ def serve(kubeconfig: Path, folder: Path) -> Iterator[None]:
     kubectl("apply", "--server-side", "-f", str(components / "crd" / "bases"))
     eventually(_served, seconds=60, what="Kueue's kinds are served")
     kubectl("create", "namespace", "kueue-system")
-    port = _free_port()
+    port = free_port()
     _certify(folder)
     configuration = {
         "apiVersion": "config.kueue.x-k8s.io/v1beta1",
@@ -179,9 +180,3 @@ def _install_webhooks(manifests: Path, port: int, certificate: Path) -> None:
             path = webhook["clientConfig"]["service"]["path"]
             webhook["clientConfig"] = {"url": f"https://127.0.0.1:{port}{path}", "caBundle": bundle}
     kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -1,10 +1,10 @@
 """The operator as a process of its own, outside the cluster, with no more rights than its ServiceAccount."""
 
 import itertools
+import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +15,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dporun_testing import processes
+from dporun_testing.kubectl import get, kubectl
+from dporun_testing.ports import free_port
+
+ERRORS = 'dporun_operator_reconciliations_total{result="error"}'
+HELD = "dporun_operator_lease_held"
 
 
 class OperatorProcess:
     """Starts, kills and asks one operator; ``through`` is the start of a command that runs the rest of it."""
 
     def __init__(self, kubeconfig: Path, log: Path, *, through: Sequence[str | Path] = (), **environment: str):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._log = log
         self._command = [*through, sys.executable, "-m", "dporun_operator"]
         self._environment = {
@@ -121,3 +124,17 @@ def operators(kubeconfig: Path, folder: Path) -> Iterator[Callable[..., Operator
             return operator
 
         yield start
+
+
+@contextmanager
+def without_right_on(resource: str) -> Iterator[None]:
+    """Take the rights on ``resource`` away from the operator's ServiceAccount, and give them back."""
+    role = get("clusterrole", "dporun-operator", "")
+    rest = [rule for rule in role["rules"] if resource not in rule["resources"]]
+    assert len(rest) == len(role["rules"]) - 1
+    patch = ("patch", "clusterrole", "dporun-operator", "--type=merge", "-p")
+    kubectl(*patch, json.dumps({"rules": rest}))
+    try:
+        yield
+    finally:
+        kubectl(*patch, json.dumps({"rules": role["rules"]}))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dporun_testing.paths import DEVCLUSTER
+from dporun_testing.ports import free_port
 from dporun_testing.processes import running
 
 _PACKAGE = "github.com/versity/versitygw"
@@ -105,9 +106,7 @@ def serve(folder: Path) -> Iterator[S3Server]:
     root, metadata = folder / "buckets", folder / "metadata"
     root.mkdir(parents=True, exist_ok=True)
     metadata.mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = S3Server(f"http://127.0.0.1:{port}", "test-key", "test-secret", root)
     log = folder / "versitygw.log"
     with log.open("wb") as output:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from dporun_api.results import DatasetSummary, Health
 from dporun_api.run_config import RunConfig
 from dporun_testing import tiny_model
+from dporun_testing.ports import free_port
 from dporun_testing.run_folders import a_prepared
 from dporun_trainer.diagnosis import health
 from dporun_trainer.run_folder import RunFolder
@@ -101,9 +101,7 @@ def single_process() -> Iterator[None]:
     import torch
 
     torch.set_num_threads(1)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
+    port = str(free_port())
     before = {name: os.environ.get(name) for name in (*PROCESS, "MASTER_PORT")}
     os.environ.update(PROCESS, MASTER_PORT=port)
     try:

@@ -12,16 +12,14 @@ import pytest
 from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.control_plane import write_kubeconfig
 from dporun_testing.kubectl import apply, eventually, get, kubectl, wait_condition
-from dporun_testing.operator_process import OperatorProcess
+from dporun_testing.operator_process import ERRORS, HELD, OperatorProcess
 from dporun_testing.played_run import ARCHIVED, PREPARED, TRAINED, manifest, status, wait_phase
 from dporun_testing.processes import processes_of
 from dporun_testing.tcp_proxy import forward
 
 pytestmark = pytest.mark.cluster
 
-ERRORS = 'dporun_operator_reconciliations_total{result="error"}'
 SYSTEM = "dporun-system"
-HELD = "dporun_operator_lease_held"
 
 
 @contextlib.contextmanager

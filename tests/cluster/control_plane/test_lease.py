@@ -9,13 +9,11 @@ import pytest
 
 from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.kubectl import apply, eventually, get, kubectl, wait_condition
-from dporun_testing.operator_process import OperatorProcess
+from dporun_testing.operator_process import ERRORS, HELD, OperatorProcess
 from dporun_testing.played_run import ARCHIVED, TRAINED, manifest, train
 
 pytestmark = pytest.mark.cluster
 
-HELD = "dporun_operator_lease_held"
-ERRORS = 'dporun_operator_reconciliations_total{result="error"}'
 ENDLESS = "3600"
 """A lease that does not expire in a test."""
 

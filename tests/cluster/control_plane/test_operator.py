@@ -1,15 +1,14 @@
 """The operator as a process against a real API server: objects, status, deletion, restarts."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from dporun_api.v1alpha1.status import ConditionType
 from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl, wait_condition
-from dporun_testing.operator_process import OperatorProcess
+from dporun_testing.operator_process import ERRORS, OperatorProcess, without_right_on
 from dporun_testing.played_run import (
     ARCHIVED,
     DENIED,
@@ -27,24 +26,9 @@ from dporun_testing.played_run import (
 pytestmark = pytest.mark.cluster
 
 
-@contextlib.contextmanager
-def status_not_writable() -> Iterator[None]:
-    """Take the operator's right to write statuses away, and give it back."""
-    role = get("clusterrole", "dporun-operator", "")
-    rest = [rule for rule in role["rules"] if "dporuns/status" not in rule["resources"]]
-    assert len(rest) == len(role["rules"]) - 1
-    patch = ("patch", "clusterrole", "dporun-operator", "--type=merge", "-p")
-    kubectl(*patch, json.dumps({"rules": rest}))
-    try:
-        yield
-    finally:
-        kubectl(*patch, json.dumps({"rules": role["rules"]}))
-
-
 def wait_for_errors(operator: OperatorProcess, count: int = 2) -> None:
-    errors = 'dporun_operator_reconciliations_total{result="error"}'
-    before = operator.metric(errors)
-    eventually(lambda: operator.metric(errors) >= before + count, seconds=60, what=f"{count} errors")
+    before = operator.metric(ERRORS)
+    eventually(lambda: operator.metric(ERRORS) >= before + count, seconds=60, what=f"{count} errors")
 
 
 def test_training_does_not_begin_before_that_is_written(operator: OperatorProcess, namespace: str) -> None:
@@ -52,7 +36,7 @@ def test_training_does_not_begin_before_that_is_written(operator: OperatorProces
     apply(manifest(tensorboard={"enabled": False}), namespace)
     kubelet.pod_of(namespace, "demo-prepare")
     wait_phase(namespace, "Preparing")
-    with status_not_writable():
+    with without_right_on("dporuns/status"):
         kubelet.end(namespace, "demo-prepare", PREPARED)
         wait_for_errors(operator)
         assert not exists("job", "demo-train-1", namespace)
@@ -72,7 +56,7 @@ def test_nothing_is_deleted_before_its_status_is_written(operator: OperatorProce
     eventually(lambda: "deletionTimestamp" in get("pod", pod, namespace)["metadata"], seconds=30, what="the pod stops")
     kubelet.bury(namespace, pod)
     kubelet.pod_of(namespace, "demo-archive-1")
-    with status_not_writable():
+    with without_right_on("dporuns/status"):
         kubelet.end(namespace, "demo-archive-1", ARCHIVED)
         wait_for_errors(operator)
         for kind, name in (("pvc", claim), ("configmap", "demo-config"), ("job", "demo-archive-1")):

@@ -1,6 +1,5 @@
 """What becomes of volumes: when a namespace is deleted, and when somebody else makes the Job that archives them."""
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +11,7 @@ from dporun_api.results import CheckpointUpload, Outcome, OutcomeState
 from dporun_operator import names
 from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl, wait_condition
-from dporun_testing.operator_process import OperatorProcess
+from dporun_testing.operator_process import OperatorProcess, without_right_on
 from dporun_testing.played_run import ARCHIVED, PREPARED, TRAINED, delete, finish, status, train, wait_gone
 
 pytestmark = pytest.mark.cluster
@@ -56,20 +55,6 @@ def wait_namespace_gone(namespace: str) -> None:
     )
 
 
-@contextlib.contextmanager
-def without_rights_on_volumes() -> Iterator[None]:
-    """As with ``rbac.retainVolumes: false`` in the chart."""
-    role = get("clusterrole", "dporun-operator", "")
-    rest = [rule for rule in role["rules"] if "persistentvolumes" not in rule["resources"]]
-    assert len(rest) == len(role["rules"]) - 1
-    patch = ("patch", "clusterrole", "dporun-operator", "--type=merge", "-p")
-    kubectl(*patch, json.dumps({"rules": rest}))
-    try:
-        yield
-    finally:
-        kubectl(*patch, json.dumps({"rules": role["rules"]}))
-
-
 def train_on(volume: str, namespace: str) -> tuple[str, str]:
     """Let a run train on ``volume``; returns its UID and its pod. Half of the grace period is the sweep's pause."""
     pod = train(namespace, runPolicy={"gracePeriodSeconds": 30})
@@ -99,7 +84,7 @@ def test_a_deleted_namespace_leaves_the_volume_of_its_run(namespace: str, volume
 
 @pytest.mark.usefixtures("operator")
 def test_without_rights_a_deleted_namespace_waits_for_its_user(namespace: str, volume: str) -> None:
-    with without_rights_on_volumes():
+    with without_right_on("persistentvolumes"):
         uid, pod = train_on(volume, namespace)
         delete_namespace(namespace, pod)
         release = f"dporun.io/force-release={uid}"

@@ -11,6 +11,7 @@ import pytest
 from dporun_api.results import OutcomeState
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.ports import free_port
 from dporun_testing.processes import running
 from dporun_testing.run_folders import a_checkpoint, a_run
 from dporun_trainer.archiving.archive import open_archive
@@ -49,9 +50,7 @@ def steps(folder: RunFolder) -> list[int]:
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """A run whose archive cannot be reached."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("ARCHIVE_AWS_ENDPOINT_URL", f"http://127.0.0.1:{probe.getsockname()[1]}")
+    monkeypatch.setenv("ARCHIVE_AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("ARCHIVE_AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("ARCHIVE_AWS_SECRET_ACCESS_KEY", "secret")
     return a_run("s3://bucket/runs")

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from dporun_testing.ports import free_port
 from dporun_testing.processes import running
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
@@ -50,9 +50,7 @@ def test_every_process_begins_as_the_first_one_says(tmp_path: Path) -> None:
     trained = RunFolder(first / "trained")
     trained.final.mkdir(parents=True)
     trained.training_metrics.path.touch()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        place = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    place = f"tcp://127.0.0.1:{free_port()}"
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     with (
         running(
