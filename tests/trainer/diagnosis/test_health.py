@@ -1,7 +1,6 @@
 """The diagnosis: readable cases, real ill runs, and healthy noise that must not be called ill."""
 
 import itertools
-import json
 import math
 import random
 import re
@@ -14,16 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dporun_api.metrics import LOSS, Split
-from dporun_api.results import HealthState, Suggestion
+from dporun_api.results import HealthState
 from dporun_api.run_config import RunConfig
 from dporun_testing.paths import UNHEALTHY
-from dporun_trainer.__main__ import main
-from dporun_trainer.commands import diagnose as command
 from dporun_trainer.diagnosis.health import RULES, diagnose, examine
-from dporun_trainer.diagnosis.remedies import Observations, Remedy, RunValues
 from dporun_trainer.diagnosis.run_reader import read_run
 from dporun_trainer.run_folder.curves import MAX_ENTRIES, Curves
-from dporun_trainer.suggestions import describe, patch
+from dporun_trainer.suggestions import describe
 
 CASES = sorted((Path(__file__).parent / "cases" / "health").glob("*.yaml"))
 Entry = dict[str, Any]
@@ -254,128 +250,3 @@ def test_values_unknown_of_a_foreign_run_are_put_in_words() -> None:
     rate = health.suggestions[0]
     assert (rate.path, rate.current, rate.proposed) == ("spec.training.learningRate", None, None)
     assert rate.reason
-
-
-def test_the_patch_is_yaml_that_changes_only_what_is_suggested() -> None:
-    suggestions = (
-        Suggestion(path="spec.training.learningRate", current=5e-5, proposed=2e-5, reason="Smaller steps."),
-        Suggestion(path="spec.training.epochs", current=4.0, proposed=2, reason="Best was epoch 2."),
-        Suggestion(path="spec.lora.dropout", current=0.05, proposed=0.1, reason="Harder to memorise."),
-        Suggestion(path="dataset", reason="Get more training data."),
-    )
-    text = patch(suggestions)
-    assert yaml.safe_load(text) == {"spec": {"training": {"learningRate": 2e-5, "epochs": 2}, "lora": {"dropout": 0.1}}}
-    assert "# training.learningRate 5e-05 → 2e-05" in text
-    assert "Get more training data." in text
-
-
-@pytest.mark.parametrize(
-    ("file", "wrap"),
-    [
-        ("log_history.json", lambda entries: entries),
-        ("trainer_state.json", lambda entries: {"log_history": entries}),
-        ("checkpoint-200/trainer_state.json", lambda entries: {"log_history": entries}),
-    ],
-)
-def test_a_foreign_run_is_found_and_read(
-    tmp_path: Path, file: str, wrap: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    entries = json.loads((UNHEALTHY / "overfit/log_history.json").read_text(encoding="utf-8"))
-    (tmp_path / "checkpoint-8").mkdir()
-    (tmp_path / "checkpoint-8/trainer_state.json").write_text(json.dumps({"log_history": entries[:9]}))
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text(json.dumps(wrap(entries)))
-    (tmp_path / "README.md").write_text("### Training hyperparameters\n- learning_rate: 0.001\n- num_epochs: 10\n")
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}))
-
-    assert main(["diagnose", str(tmp_path)]) == command.EXIT_CODES[HealthState.OVERFITTING] == 10
-
-    output = capsys.readouterr().out
-    assert f"read from {file}" in output
-    assert "training.learningRate 0.001 → 0.0005" in output
-    assert "training.epochs 10 → 1" in output
-    assert read_run(tmp_path).settings == RunValues(
-        learning_rate=0.001, epochs=10, lora_rank=8, lora_alpha=16, lora_dropout=0
-    )
-
-
-def test_a_run_that_left_only_tensorboard_logs_is_read(tmp_path: Path) -> None:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-    entries = json.loads((UNHEALTHY / "overfit/log_history.json").read_text(encoding="utf-8"))
-    half = len(entries) // 2
-    attempts = {"b": entries[: half + 6], "a": entries[half:]}  # the second attempt, a, repeats steps
-    for wall_time, (name, part) in enumerate(attempts.items(), start=1):
-        writer = EventFileWriter(str(tmp_path / "runs" / name))
-        for entry in part:
-            side = "eval/" if "eval_loss" in entry else "train/"
-            for key in entry.keys() - {"step"}:
-                tag = "train/epoch" if key == "epoch" else side + key.removeprefix("eval_")
-                value = Summary.Value(tag=tag, simple_value=entry[key])
-                writer.add_event(Event(wall_time=wall_time, step=entry["step"], summary=Summary(value=[value])))
-        writer.close()
-
-    read = Curves.of(read_run(tmp_path).history)
-
-    written = Curves.of(entries)
-    for key in ("loss", "eval_loss", "grad_norm", "eval_rewards/margins"):
-        assert read.series[key].steps == written.series[key].steps
-        assert read.series[key].values == pytest.approx(written.series[key].values)
-    assert examine(read, RunValues()).state is HealthState.OVERFITTING
-
-
-def test_nothing_to_diagnose_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "model.safetensors").touch()
-    assert main(["diagnose", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert f"{tmp_path} contains no training history" in error
-    assert "Give the output folder of a training run" in error
-
-
-def test_the_parent_of_runs_names_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["diagnose", str(UNHEALTHY)]) == 1
-    assert "These subfolders contain runs: confuse, diverge, healthy, overfit, underfit." in capsys.readouterr().err
-
-
-def test_a_torn_history_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "log_history.json").write_text('[{"loss": 0.5},')
-    assert main(["diagnose", str(tmp_path)]) == 1
-    assert f"cannot read {tmp_path / 'log_history.json'}" in capsys.readouterr().err
-
-
-def test_output_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["diagnose", str(UNHEALTHY / "underfit"), "--json"]) == 11
-    assert json.loads(capsys.readouterr().out)["state"] == "Underfitting"
-    assert main(["diagnose", str(UNHEALTHY / "underfit"), "--patch"]) == 11
-    changes = yaml.safe_load(capsys.readouterr().out)
-    assert changes["spec"]["training"] == {"learningRate": 1e-5, "epochs": 4}
-    assert main(["diagnose", str(UNHEALTHY / "healthy")]) == 0
-
-
-UNKNOWN_OR_SOME = st.builds(
-    RunValues,
-    learning_rate=st.none() | st.floats(1e-9, 1),
-    epochs=st.none() | st.floats(0.1, 100),
-    per_device_batch_size=st.none() | st.integers(1, 64),
-    gradient_accumulation_steps=st.none() | st.integers(1, 64),
-    max_grad_norm=st.none() | st.floats(0, 10),
-    lora_rank=st.none() | st.integers(1, 1024),
-    lora_alpha=st.none() | st.integers(1, 1024),
-    lora_dropout=st.none() | st.floats(0, 0.9),
-    label_smoothing=st.none() | st.floats(0, 0.4),
-)
-SEEN = st.builds(
-    Observations, best_epoch=st.none() | st.floats(0, 9), flat=st.booleans(), onset=st.none() | st.integers(0, 99)
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.sampled_from(sorted({remedy for rule in RULES for remedy in rule.remedies}, key=str)), UNKNOWN_OR_SOME, SEEN)
-def test_no_remedy_says_none(remedy: Remedy, run: RunValues, seen: Observations) -> None:
-    """Values that other programs did not record are unknown; a suggestion speaks without them."""
-    suggestion = remedy(run, seen)
-    if suggestion is not None:
-        assert "None" not in f"{describe(suggestion)} {patch([suggestion])} {suggestion.reason}"
-        assert suggestion.proposed != suggestion.current or suggestion.proposed is None

@@ -78,11 +78,10 @@ def _lines(
     def style(code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if colour else text
 
-    steps = max((series.steps[-1] for series in curves.series.values()), default=0)
     epochs = "" if curves.last_epoch is None else f", {curves.last_epoch:.3g} epochs"
     source = run.source.relative_to(directory) if run.source != directory else "TensorBoard logs"
     yield style(f"1;{_COLOURS.get(health.state, '33')}", str(health.state)) + f"  {directory}"
-    yield style("2", f"{steps} steps{epochs}, read from {source}")
+    yield style("2", f"{curves.last_step} steps{epochs}, read from {source}")
     yield ""
     for metric, split in _SPARKLINES:
         series = curves.get(metric, split)

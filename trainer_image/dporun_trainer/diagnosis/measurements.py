@@ -71,7 +71,9 @@ class Measurements:
 
     @cached_property
     def progress(self) -> float:
-        """Share of the planned epochs that is done; 1 when the plan is unknown: such a run is taken as finished."""
+        """Share of the planned steps or epochs that is done; 1 when neither is known: then it counts as finished."""
+        if self.settings.total_steps:
+            return self.curves.last_step / self.settings.total_steps
         epochs, last = self.settings.epochs, self.curves.last_epoch
         return 1.0 if not epochs or last is None else last / epochs
 

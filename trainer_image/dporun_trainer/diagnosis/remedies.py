@@ -30,6 +30,8 @@ class RunValues:
 
     learning_rate: float | None = None
     epochs: float | None = None
+    total_steps: int | None = None
+    """Optimizer steps planned in all."""
     per_device_batch_size: int | None = None
     gradient_accumulation_steps: int | None = None
     processes: int | None = None

@@ -1,6 +1,7 @@
 """Read the log history and the settings of a training run from its folder, written by DPORun, transformers or TRL."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,12 @@ def _from_history(history: LogHistory) -> History:
 
 def _from_trainer_state(path: Path) -> History:
     state = _json(path)
-    return _entries(state.get("log_history", []) if isinstance(state, dict) else state, path)
+    if not isinstance(state, dict):
+        return _entries(state, path)
+    history = _entries(state.get("log_history", []), path)
+    # the run may be past its last log
+    step, epoch = number(state.get("global_step")), number(state.get("epoch"))
+    return [*history, {"step": step, "epoch": epoch}] if history and step and epoch else history
 
 
 def _entries(history: object, path: Path) -> History:
@@ -138,16 +144,24 @@ def _settings(folder: RunFolder, places: Sequence[Path]) -> RunValues:
         if (place / name).is_file() and isinstance(document := _json(place / name), dict)
     ]
     documents += [_model_card(place / "README.md") for place in places[:2] if (place / "README.md").is_file()]
-    values: dict[str, Any] = {}
+    states = [document for document in documents if "log_history" in document]
+    values: dict[str, Any] = {"total_steps": next(filter(None, map(_total_steps, states)), None)}
     for field, keys in _KEYS.items():
         found = (number(value) for document in documents for value in _find(document, keys))
         value = next((value for value in found if value is not None), None)
         values[field] = int(value) if value is not None and field in _INTEGERS else value
-    if any((number(value) or 0) > 0 for document in documents[:1] for value in _find(document, ("max_steps",))):
+    arguments = [document for document in documents if document not in states]
+    if any((number(value) or 0) > 0 for document in arguments for value in _find(document, ("max_steps",))):
         values["epochs"] = None  # max_steps overrides it
     losses = [value for document in documents for value in _find(document, ("loss_type", "loss"))]
     loss = next((value for value in losses if isinstance(value, (str, list))), None)
     return RunValues(**values, loss=None if loss is None else (loss,) if isinstance(loss, str) else tuple(loss))
+
+
+def _total_steps(state: Mapping[str, Any]) -> int | None:
+    """In trainer_state.json, ``max_steps`` is the total, whether an argument or the epochs determined it."""
+    steps = number(state.get("max_steps"))
+    return int(steps) if steps is not None and 0 < steps < math.inf else None
 
 
 def _find(document: object, keys: Sequence[str]) -> Iterator[Any]:

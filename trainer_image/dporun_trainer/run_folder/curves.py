@@ -65,6 +65,11 @@ class Curves:
         return self.series.get(metric.log_key(split), Series())
 
     @property
+    def last_step(self) -> int:
+        """Newest optimizer step that an entry is of, be it without a metric; 0 of an empty history."""
+        return max([*self.epochs, *(series.steps[-1] for series in self.series.values() if series)], default=0)
+
+    @property
     def last_epoch(self) -> float | None:
         """Passes over the training data so far."""
         return max(self.epochs.values(), default=None)
