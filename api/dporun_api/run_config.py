@@ -42,6 +42,8 @@ class Dpo(Document):
     """Longest prompt plus response, in tokens; longer responses are cut, longer prompts are refused or dropped."""
     precompute_ref_log_probs: Switch = "auto"
     """Compute the base model's log-probabilities once before training; auto does so when that pays."""
+    router_aux_loss_coef: Finite = Field(0.0, ge=0, le=1, examples=[0.001])
+    """Weight of the router's load-balancing loss that is added to the loss; only for mixtures of experts."""
 
 
 class Lora(Document):

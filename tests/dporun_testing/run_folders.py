@@ -155,7 +155,7 @@ def a_training_record(config: RunConfig, *, packages: dict[str, str] | None = No
         ),
         dpo=RecordedDpo(
             beta=dpo.beta, loss_type=dpo.loss, loss_weights=None, label_smoothing=dpo.label_smoothing,
-            max_length=dpo.max_length, precompute_ref_log_probs=True,
+            max_length=dpo.max_length, precompute_ref_log_probs=True, router_aux_loss_coef=dpo.router_aux_loss_coef,
         ),
         lora=RecordedLora(
             r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=("q_proj", "v_proj"),

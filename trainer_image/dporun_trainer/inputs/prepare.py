@@ -20,6 +20,7 @@ from dporun_trainer.inputs.dataset import Dataset, Source, build
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.lint import Encoder
 from dporun_trainer.inputs.model import check_model, check_positions, load_tokenizer
+from dporun_trainer.inputs.router import require_router
 from dporun_trainer.run_folder import RunFolder, room
 from dporun_trainer.run_folder.prepared import ModelFacts, Prepared
 from dporun_trainer.stores.sources import DATASET, MODEL
@@ -62,6 +63,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
     report(f"fetching the model from {config.model.uri}")
     model_path, revision = fetcher.model(config.model.uri, config.model.revision, folder.input_model, MODEL)
     model = _checked(config, model_path)
+    require_router(model_path, config.dpo)
     report(f"{model.architecture} with {model.parameters:,} parameters ({model.dtype}) is fit for training")
     _require_room(config, folder, model)
     if config.checkpoints.resume_from:
@@ -100,6 +102,7 @@ def inputs_key(config: RunConfig) -> str:
         "model": config.model.model_dump(mode="json"),
         "dataset": config.dataset.model_dump(mode="json"),
         "max_length": config.dpo.max_length,
+        "router_aux_loss_coef": config.dpo.router_aux_loss_coef,
         "lora": config.lora.model_dump(mode="json"),
         "general": general.uri if config.evaluation.enabled and general.enabled else None,
         "resume_from": config.checkpoints.resume_from,

@@ -127,7 +127,8 @@ def _training(record: RunData) -> Iterator[str]:
     if config is None:
         return
     dpo, lora, training = config.dpo, config.lora, config.training
-    yield f"- loss {', '.join(dpo.loss)}, beta {dpo.beta:g}, label smoothing {dpo.label_smoothing:g}"
+    router = f", router loss {dpo.router_aux_loss_coef:g}" if dpo.router_aux_loss_coef else ""
+    yield f"- loss {', '.join(dpo.loss)}, beta {dpo.beta:g}, label smoothing {dpo.label_smoothing:g}{router}"
     yield f"- LoRA rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout:g}, on {', '.join(lora.target_modules)}"
     yield (
         f"- {training.epochs:g} epochs, learning rate {training.learning_rate:g} ({training.lr_scheduler}), effective "

@@ -40,6 +40,8 @@ class RecordedDpo(Record):
     label_smoothing: float
     max_length: int
     precompute_ref_log_probs: bool
+    router_aux_loss_coef: float | None = None
+    """None in records of the first version, which took the coefficient of the model's configuration."""
 
 
 class RecordedLora(Record):

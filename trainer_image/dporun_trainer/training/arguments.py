@@ -73,5 +73,7 @@ def trainer_arguments(config: RunConfig, plan: TrainingPlan, *, output_dir: str,
         "label_smoothing": dpo.label_smoothing,
         "max_length": dpo.max_length,
         "precompute_ref_log_probs": plan.precompute_ref_log_probs,
+        # Without it, TRL takes the coefficient of the model's configuration, and the loss is not the objective's.
+        "router_aux_loss_coef": dpo.router_aux_loss_coef,
         "disable_dropout": False,
     }

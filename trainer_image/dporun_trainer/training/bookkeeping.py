@@ -58,6 +58,7 @@ def describe(trainer: "RunTrainer", prepared: Prepared) -> TrainingRecord:
             label_smoothing=arguments.label_smoothing,
             max_length=arguments.max_length,
             precompute_ref_log_probs=arguments.precompute_ref_log_probs,
+            router_aux_loss_coef=arguments.router_aux_loss_coef,
         ),
         lora=RecordedLora(
             r=lora.r,

@@ -154,6 +154,8 @@ def _base_model(path: str, arithmetic: Arithmetic) -> Any:
     for name, value in vars(config.get_text_config()).items():
         if isinstance(value, float) and ("dropout" in name or name.endswith("_pdrop")):
             setattr(config.get_text_config(), name, 0.0)
+    if hasattr(config.get_text_config(), "output_router_logits"):  # TRL asks for them where the router has a loss
+        config.get_text_config().output_router_logits = False
     return AutoModelForCausalLM.from_pretrained(path, config=config, dtype=DTYPES[arithmetic])
 
 
