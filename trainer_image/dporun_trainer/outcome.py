@@ -11,7 +11,7 @@ from dporun_api.pod import TERMINATION_LOG, TERMINATION_LOG_BYTES, TERMINATION_L
 from dporun_api.results import Failure, Outcome, OutcomeState
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer import disk
+from dporun_trainer import disk, gpu_errors
 from dporun_trainer.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -64,12 +64,9 @@ def explain(error: Exception, volume: Path | None = None) -> Failure:
     """
     if isinstance(error, RunError):
         return error.failure()
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, known by name: torch is not loaded here
-        return RunError(
-            Reason.GPU_OUT_OF_MEMORY,
-            f"the GPU ran out of memory: {str(error).splitlines()[0] if str(error) else 'CUDA out of memory'}",
-            hint="Take a GPU with more memory; what has been saved so far is complete and kept.",
-        ).failure()
+    if (found := gpu_errors.in_error(error)) is not None:
+        hint = found.hint or "Take a GPU with more memory; what has been saved so far is complete and kept."
+        return RunError(found.reason, found.message, hint=hint).failure()
     trace = "".join(traceback.format_exception(error))
     sys.stderr.write(trace)
     if disk.says_full(error) or (volume is not None and disk.takes_nothing(volume)):

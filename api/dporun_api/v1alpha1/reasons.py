@@ -132,6 +132,10 @@ class Reason(StrEnum):
     )
     IMAGE_PULL = "ImagePull", _failure("Check that the image exists and that the nodes may pull it (imagePullSecrets).")
     GPU_OUT_OF_MEMORY = "GPUOutOfMemory", _failure(exit_code=ExitCode.GPU_OUT_OF_MEMORY)
+    GPU_FAULT = (
+        "GPUFault",
+        _failure("Look at the GPUs of the node with nvidia-smi; cordon it when it happens again.", retried=True),
+    )
     HOST_OUT_OF_MEMORY = "HostOutOfMemory", _failure("Set a larger memory limit in spec.resources.limits.")
     PREEMPTED = "Preempted", _failure(exit_code=ExitCode.PREEMPTED)
     NODE_LOST = (

@@ -39,10 +39,15 @@ def test_gpu_out_of_memory_proposes_a_smaller_batch() -> None:
     """With more accumulation, so of the same effect."""
     import torch
 
-    reason, code, hint = explained(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"))
-    assert (reason, code) == (Reason.GPU_OUT_OF_MEMORY, 66)
-    assert "perDeviceBatchSize: 4" in hint
-    assert "gradientAccumulationSteps: 2" in hint
+    for error in (
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        torch.distributed.DistBackendError("NCCL error in: NCCLUtils.cpp:94\nFailed to CUDA calloc async 608 bytes"),
+    ):
+        reason, code, hint = explained(error)
+        assert (reason, code) == (Reason.GPU_OUT_OF_MEMORY, 66)
+        assert "perDeviceBatchSize: 4" in hint
+        assert "gradientAccumulationSteps: 2" in hint
 
 
 @pytest.mark.parametrize(
@@ -54,6 +59,7 @@ def test_gpu_out_of_memory_proposes_a_smaller_batch() -> None:
         (Exception("Current loss scale already at minimum - cannot decrease"), Reason.NON_FINITE_LOSS),
         (OSError(errno.ENOSPC, "No space left on device"), Reason.DISK_FULL),
         (RunError(Reason.MODEL_INVALID, "no weights"), Reason.MODEL_INVALID),
+        (RuntimeError("CUDA error: unspecified launch failure"), Reason.GPU_FAULT),
         (KeyError("surprise"), Reason.TRAINER_ERROR),
     ],
 )

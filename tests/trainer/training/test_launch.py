@@ -180,6 +180,15 @@ def test_a_process_without_a_heartbeat_is_ended(tmp_path: Path) -> None:
     assert ended.asked_at is not None
 
 
+def test_what_a_rank_says_of_its_gpu_is_kept_however_much_the_others_say(tmp_path: Path) -> None:
+    """Eight ranks' C++ stacks follow the line that matters."""
+    says = "print('[rank2]: CUDA error: uncorrectable ECC error encountered'); [print('frame') for _ in range(400)]"
+    command = [sys.executable, "-uc", f"{says}; import os; os.abort()"]
+    ended = launch.run_process(command, os.environ, RunFolder(tmp_path), PolledEvent())
+    assert "ECC" not in ended.log_tail
+    assert ended.telling == "[rank2]: CUDA error: uncorrectable ECC error encountered\n"
+
+
 def test_the_operator_calls_an_attempt_stalled_first() -> None:
     config = a_config(stall_seconds=600)
     assert launch.stall_limit(config) > config.stall_seconds

@@ -128,6 +128,15 @@ def test_a_killed_process_tells_more_than_others_errors() -> None:
     assert outcome.failure.rank == 0
 
 
+def test_a_process_that_a_broken_gpu_ended() -> None:
+    """It aborts without a file of its own; another one timed out waiting for it."""
+    aborted = KILLED.replace("-9", "-6").replace("Signal 9 (SIGKILL)", "Signal 6 (SIGABRT)")
+    said = "[rank1]: CUDA error: uncorrectable ECC error encountered\n"
+    failure = fold(failed(0, Reason.RENDEZVOUS), log_tail=aborted, telling=said).failure
+    assert failure is not None
+    assert (failure.reason, failure.rank, failure.reason.traits.retried) == (Reason.GPU_FAULT, 1, True)
+
+
 def test_stopped_while_loading_by_somebody_else_is_a_preemption() -> None:
     """Before there is anything to save, a process dies of SIGTERM; nobody but who stops pods and nodes sends it."""
     assert fold(log_tail=STOPPED).state is OutcomeState.PREEMPTED

@@ -14,7 +14,7 @@ from dporun_api.advice import after_gpu_out_of_memory
 from dporun_api.results import Failure
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer import disk
+from dporun_trainer import disk, gpu_errors
 from dporun_trainer.errors import RunError
 from dporun_trainer.outcome import explain
 from dporun_trainer.training.ranks import tells_of_lost_contact
@@ -42,12 +42,14 @@ def _known(error: Exception, config: RunConfig, checkpointing: bool) -> RunError
     text = str(error)
     if isinstance(error, RunError):
         return error
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        first = text.splitlines()[0] if text else "CUDA out of memory"
-        hint = after_gpu_out_of_memory(
-            config.training, config.dpo, config.lora, processes=config.topology.world_size, checkpointing=checkpointing
-        )
-        return RunError(Reason.GPU_OUT_OF_MEMORY, f"the GPU ran out of memory: {first}", hint=hint)
+    if (found := gpu_errors.in_error(error)) is not None:
+        hint = found.hint
+        if found.reason is Reason.GPU_OUT_OF_MEMORY:
+            training, world = config.training, config.topology.world_size
+            hint = after_gpu_out_of_memory(
+                training, config.dpo, config.lora, processes=world, checkpointing=checkpointing
+            )
+        return RunError(found.reason, found.message, hint=hint)
     no_memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     if no_memory or "can't allocate memory" in text:
         return RunError(

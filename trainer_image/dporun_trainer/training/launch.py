@@ -19,7 +19,7 @@ from dporun_api.pod import MAIN_ADDRESS_VARIABLE, NODE_INDEX_VARIABLE, RENDEZVOU
 from dporun_api.results import Outcome
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer import disk
+from dporun_trainer import disk, gpu_errors
 from dporun_trainer.cgroup import oom_kills
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import Silence
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _TAIL_LINES = 300
 """Lines of output to judge by: NCCL writes many before it ends a process."""
+_TELLING_LINES = 64
+"""First lines that say why a GPU failed, kept as well: eight ranks' stacks push them out of the last ones."""
 _AFTER_FAILURE_SECONDS = 20
 """How long the other processes may take to end by themselves when one has failed."""
 AFTER_THE_OPERATOR_SECONDS = 120
@@ -42,6 +44,7 @@ class Ended:
 
     Attributes:
         log_tail: last lines of their output.
+        telling: the first lines of it that say why a GPU failed.
         exit_code: of the first of them, which started the others.
         asked_at: Unix time at which they were asked to stop; None when they were not.
         stalled: seconds without a heartbeat after which they were killed; None when they were not.
@@ -49,6 +52,7 @@ class Ended:
     """
 
     log_tail: str
+    telling: str
     exit_code: int
     asked_at: float | None
     stalled: float | None
@@ -160,6 +164,7 @@ def train(
         evidence = ranks.Evidence(
             ranks=range(node * per_node, (node + 1) * per_node),
             log_tail=ended.log_tail,
+            telling=ended.telling,
             exit_code=ended.exit_code,
             asked_at=ended.asked_at,
             stalled=ended.stalled,
@@ -197,7 +202,8 @@ def run_process(
         command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    reader = threading.Thread(target=_pass_on, args=(process, tail), daemon=True)
+    telling: list[str] = []
+    reader = threading.Thread(target=_pass_on, args=(process, tail, telling), daemon=True)
     reader.start()
     asked_at: float | None = None
     stalled: float | None = None
@@ -218,13 +224,15 @@ def run_process(
         # Not stop.wait: a signal handler that sets the event while this thread has the event's lock never returns.
         time.sleep(0.2)
     reader.join(timeout=5)
-    return Ended("".join(tail), process.returncode, asked_at, stalled)
+    return Ended("".join(tail), "".join(telling), process.returncode, asked_at, stalled)
 
 
-def _pass_on(process: subprocess.Popen[bytes], tail: deque[str]) -> None:
+def _pass_on(process: subprocess.Popen[bytes], tail: deque[str], telling: list[str]) -> None:
     for line in process.stdout or ():
         text = line.decode(errors="replace")
         tail.append(text)
+        if len(telling) < _TELLING_LINES and gpu_errors.tells(text):
+            telling.append(text)
         sys.stdout.write(text)
         sys.stdout.flush()
 

@@ -12,6 +12,7 @@ from dporun_api.document import Document, Finite
 from dporun_api.files import write_text
 from dporun_api.results import Failure, Outcome, OutcomeState
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer import gpu_errors
 from dporun_trainer.errors import RunError
 
 FOLDER_VARIABLE = "DPORUN_RANKS"
@@ -47,6 +48,7 @@ class Evidence:
         ranks: of the processes.
         log_tail: last lines of the output of all of them.
         exit_code: of the process that started them.
+        telling: the first lines of their output that say why a GPU failed; long before the last ones, where many talk.
         asked_at: Unix time at which they were asked to stop, if they were.
         stalled: seconds without a heartbeat after which they were killed, if they were.
         memory_ran_out: whether the kernel ended one of them for that.
@@ -57,6 +59,7 @@ class Evidence:
     ranks: Sequence[int]
     log_tail: str
     exit_code: int
+    telling: str = ""
     asked_at: float | None = None
     stalled: float | None = None
     memory_ran_out: bool = False
@@ -187,6 +190,8 @@ def _why_silent(silent: Sequence[int], evidence: Evidence) -> RunError:
             hint="Set a larger spec.storage.size; the checkpoints saved so far are complete and kept.",
             rank=silent[0],
         )
+    if (found := gpu_errors.recognise(evidence.telling)) is not None:
+        return RunError(found.reason, found.message, hint=found.hint, rank=found.rank)
     # NCCL ends a process with SIGABRT when another one does not answer.
     if evidence.killed_by <= {signal.SIGABRT} and tells_of_lost_contact(evidence.log_tail):
         return RunError(
