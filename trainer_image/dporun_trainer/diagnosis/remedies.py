@@ -41,6 +41,8 @@ class RunValues:
     lora_dropout: float | None = None
     label_smoothing: float | None = None
     loss: tuple[str, ...] | None = None
+    loss_weights: tuple[float, ...] | None = None
+    beta: float | None = None
 
     @property
     def batch_size(self) -> int:
@@ -63,6 +65,8 @@ class RunValues:
             lora_dropout=lora.dropout,
             label_smoothing=config.dpo.label_smoothing,
             loss=config.dpo.loss,
+            loss_weights=config.dpo.loss_weights,
+            beta=config.dpo.beta,
         )
 
 
@@ -76,6 +80,8 @@ class Observations:
     """Whether the loss did not move at all."""
     onset: int | None = None
     """Step at which the trouble began."""
+    learnt: bool = True
+    """Whether any validation was better than that of the untrained model."""
 
 
 Remedy = Callable[[RunValues, Observations], Suggestion | None]

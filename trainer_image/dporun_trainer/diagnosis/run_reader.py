@@ -3,34 +3,27 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dporun_api.metrics import LEARNING_RATE, LOSS, REWARD_ACCURACY, REWARD_CHOSEN, REWARD_MARGIN, Split
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.diagnosis.event_logs import EventLogs
+from dporun_trainer.diagnosis.recorded_settings import collect
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
-from dporun_trainer.run_folder.curves import number
+from dporun_trainer.run_folder.curves import Curves, mean, number
 from dporun_trainer.run_folder.history import LogHistory
 
 History = list[dict[str, Any]]
+_State = dict[str, Any]
 
-_KEYS: Mapping[str, tuple[str, ...]] = {
-    "learning_rate": ("learning_rate", "learningRate"),
-    "epochs": ("num_train_epochs", "epochs", "num_epochs"),
-    "per_device_batch_size": ("per_device_train_batch_size", "perDeviceBatchSize", "train_batch_size"),
-    "gradient_accumulation_steps": ("gradient_accumulation_steps", "gradientAccumulationSteps"),
-    "processes": ("world_size",),
-    "max_grad_norm": ("max_grad_norm", "maxGradNorm"),
-    "lora_rank": ("r", "rank", "lora_r"),
-    "lora_alpha": ("lora_alpha", "alpha"),
-    "lora_dropout": ("lora_dropout", "dropout"),
-    "label_smoothing": ("label_smoothing", "labelSmoothing"),
-}
-"""Names of each field of RunValues in the configurations of DPORun, TRL and PEFT and in transformers' model cards."""
-_INTEGERS = {"per_device_batch_size", "gradient_accumulation_steps", "processes", "lora_rank", "lora_alpha"}
+_FIRST_LOGS = 5
+_NEAR = 0.1
+"""Share by which the first losses of a DPO run may differ from ln 2."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +34,18 @@ class RecordedRun:
     source: Path
     """File or folder from which the history was read."""
     settings: RunValues
+    notes: tuple[str, ...] = ()
+    """What cannot be seen in it, and why."""
+    objection: str | None = None
+    """Why it is no DPO run, on which the rules of the diagnosis would say nothing."""
 
 
 def read_run(directory: Path) -> RecordedRun:
     """Read a run's log history and settings.
 
-    The history is taken from the first of the run's own log history, trainer_state.json (of the run, else of its newest
-    checkpoint) and TensorBoard event files; the settings from the training_config.json of DPORun, else from every file
-    that records some. ``training_args.bin`` is not read: it is a pickle, and loading one can run any code.
+    The history is taken from the first of the run's own log history, trainer_state.json (of the run, or of its newest
+    checkpoint if that went further) and TensorBoard event files; the settings from the training_config.json of DPORun,
+    else from every file that records some.
 
     Raises:
         RunError: the folder contains no history, or a file is broken.
@@ -57,133 +54,116 @@ def read_run(directory: Path) -> RecordedRun:
     folder = RunFolder(directory)
     if not directory.is_dir():
         raise _unreadable(f"{directory} is not a folder")
+    ours = folder.training_config.read()
     places = [directory, *reversed(folder.checkpoints.folders().values())]
-    candidates: list[tuple[Path, Callable[[Path], History]]] = [
-        (folder.history.path, lambda _: _from_history(folder.history)),
-        *((place / "trainer_state.json", _from_trainer_state) for place in places),
-        (directory, _from_events),
-    ]
-    for path, read in candidates:
-        history = read(path) if path.exists() else []
-        if history:
-            ours = folder.training_config.read()
-            return RecordedRun(history, path, RunValues.of(ours.requested) if ours else _settings(folder, places))
-    runs = sorted(set(folder.runs_below()))
-    raise _unreadable(
-        f"{directory} contains no training history: no {folder.history.path.name}, no trainer_state.json (not even in "
-        "a checkpoint) and no TensorBoard event files",
-        hint=f"These subfolders contain runs: {', '.join(runs[:8])}." if runs else None,
+    events = EventLogs(directory)
+    state_path, state = _furthest_state(places)
+    candidates: tuple[tuple[Path, Callable[[], History]], ...] = (
+        (folder.history.path, lambda: _of_history(folder.history)),
+        (state_path, lambda: _of_state(state, state_path)),
+        (directory, events.history),
     )
+    read = ((source, history()) for source, history in candidates if source.exists())
+    source, history = next(((source, history) for source, history in read if history), (directory, []))
+    if not history:
+        raise _nothing(folder)
+    if ours:
+        return RecordedRun(history, source, RunValues.of(ours.requested))
+    history, sets = _one_validation_set(history)
+    curves = Curves.of(history)
+    rates = [rate for rate in curves.get(LEARNING_RATE, Split.TRAINING).finite().values if rate > 0]
+    found = collect([directory, folder.final, *places[1:2]], state, events.arguments, max(rates, default=None))
+    remark, objection = _kind(curves, found.arguments_class)
+    notes = tuple(note for note in (remark, sets, *found.notes) if note)
+    return RecordedRun(history, source, found.values, notes, objection)
 
 
-def _from_history(history: LogHistory) -> History:
+def _of_history(history: LogHistory) -> History:
     try:
         return history.load()
     except (OSError, ValueError) as error:
         raise _unreadable(f"cannot read {history.path}: {error}") from error
 
 
-def _from_trainer_state(path: Path) -> History:
-    state = _json(path)
-    if not isinstance(state, dict):
-        return _entries(state, path)
-    history = _entries(state.get("log_history", []), path)
-    # the run may be past its last log
+def _furthest_state(places: Sequence[Path]) -> tuple[Path, _State]:
+    """trainer_state.json of the run, or of its newest checkpoint with a whole one where that went further."""
+    found: list[tuple[Path, _State]] = []
+    broken: RunError | None = None
+    for path in (place / "trainer_state.json" for place in places):
+        if not path.is_file():
+            continue
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            broken = broken or _unreadable(f"cannot read {path}: {error}")
+            continue
+        found.append((path, document if isinstance(document, dict) else {"log_history": document}))
+        if path.parent != places[0]:
+            break
+    if broken and not found:
+        raise broken
+    return max(found, key=lambda each: _position(each[1])[0], default=(places[0] / "trainer_state.json", {}))
+
+
+def _position(state: _State) -> tuple[float, float | None]:
     step, epoch = number(state.get("global_step")), number(state.get("epoch"))
-    return [*history, {"step": step, "epoch": epoch}] if history and step and epoch else history
+    return (step if step is not None and math.isfinite(step) else 0.0), epoch
 
 
-def _entries(history: object, path: Path) -> History:
+def _of_state(state: _State, path: Path) -> History:
+    history = state.get("log_history", [])
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
         raise _unreadable(f"{path} does not contain a list of log entries")
-    return history
+    step, epoch = _position(state)
+    # the run may be past its last log
+    return [*history, {"step": step, "epoch": epoch}] if history and step and epoch is not None else history
 
 
-def _from_events(directory: Path) -> History:
-    """Read TensorBoard event files below ``directory``, one writer's folder after the other in order of time."""
-    folders = {path.parent for path in directory.rglob("events.out.tfevents.*")}
-    if not folders:
-        return []
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
-
-    attempts = []
-    for folder in sorted(folders):
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-        events.Reload()
-        entries: dict[tuple[int, str], dict[str, Any]] = {}
-        began = float("inf")
-        for tag in events.Tags()["scalars"]:
-            side, _, name = tag.partition("/")
-            if side not in {"train", "eval"}:
-                continue
-            key = name if side == "train" or name == "epoch" else f"eval_{name}"
-            for event in events.Scalars(tag):
-                began = min(began, event.wall_time)
-                entries.setdefault((event.step, side), {"step": event.step})[key] = event.value
-        # transformers logs the epoch of validations, too, under train/
-        epochs = {step: entry["epoch"] for (step, _), entry in entries.items() if "epoch" in entry}
-        history = [
-            {**entries[key], **_epoch(epochs, key[0])}
-            for key in sorted(entries, key=lambda key: (key[0], key[1] != "train"))
-        ]
-        attempts.append((began, history))
-    return [entry for _, history in sorted(attempts, key=lambda attempt: attempt[0]) for entry in history]
-
-
-def _epoch(epochs: Mapping[int, float], step: int) -> dict[str, float]:
-    return {"epoch": epochs[step]} if step in epochs else {}
-
-
-def _settings(folder: RunFolder, places: Sequence[Path]) -> RunValues:
-    """Collect settings from every file that records some; the first file that has a value wins."""
-    names = (folder.training_config.path.name, "training_args.json", "adapter_config.json", "trainer_state.json")
-    documents = [
-        document
-        for place in (folder.path, folder.final, *places[1:2])
-        for name in names
-        if (place / name).is_file() and isinstance(document := _json(place / name), dict)
+def _one_validation_set(history: History) -> tuple[History, str | None]:
+    """Take the first of several validation sets, whose metrics have its name: ``eval_NAME_loss``."""
+    keys = list(dict.fromkeys(key for entry in history for key in entry))
+    sets = [match[1] for key in keys if (match := re.fullmatch(r"eval_(.+)_loss", key))]
+    if not sets or LOSS.log_key(Split.VALIDATION) in keys:
+        return history, None
+    prefix = f"eval_{sets[0]}_"
+    renamed = [
+        {key.replace(prefix, "eval_", 1) if key.startswith(prefix) else key: value for key, value in entry.items()}
+        for entry in history
     ]
-    documents += [_model_card(place / "README.md") for place in places[:2] if (place / "README.md").is_file()]
-    states = [document for document in documents if "log_history" in document]
-    values: dict[str, Any] = {"total_steps": next(filter(None, map(_total_steps, states)), None)}
-    for field, keys in _KEYS.items():
-        found = (number(value) for document in documents for value in _find(document, keys))
-        value = next((value for value in found if value is not None), None)
-        values[field] = int(value) if value is not None and field in _INTEGERS else value
-    arguments = [document for document in documents if document not in states]
-    if any((number(value) or 0) > 0 for document in arguments for value in _find(document, ("max_steps",))):
-        values["epochs"] = None  # max_steps overrides it
-    losses = [value for document in documents for value in _find(document, ("loss_type", "loss"))]
-    loss = next((value for value in losses if isinstance(value, (str, list))), None)
-    return RunValues(**values, loss=None if loss is None else (loss,) if isinstance(loss, str) else tuple(loss))
+    return renamed, f"Of the validation sets {', '.join(sets)} this looks at {sets[0]} alone."
 
 
-def _total_steps(state: Mapping[str, Any]) -> int | None:
-    """In trainer_state.json, ``max_steps`` is the total, whether an argument or the epochs determined it."""
-    steps = number(state.get("max_steps"))
-    return int(steps) if steps is not None and 0 < steps < math.inf else None
+def _kind(curves: Curves, arguments_class: str | None) -> tuple[str | None, str | None]:
+    """Tell what cannot be seen without rewards, or why this is not taken for a DPO run at all."""
+    if any(curves.get(metric, split) for metric in (REWARD_MARGIN, REWARD_CHOSEN, REWARD_ACCURACY) for split in Split):
+        return None, None
+    unseen = "so whether chosen responses are above rejected ones cannot be seen."
+    if arguments_class is not None and "DPO" in arguments_class:
+        return f"No rewards were logged, {unseen}", None
+    first = curves.get(LOSS, Split.TRAINING).finite().values[:_FIRST_LOGS]
+    if arguments_class is None and first and abs(mean(first) / math.log(2) - 1) < _NEAR:
+        return f"No rewards were logged, {unseen} The losses begin near ln 2 as those of DPO do.", None
+    kind = (
+        ""
+        if arguments_class is None
+        else f", and its training arguments are those of another trainer ({arguments_class})"
+    )
+    return None, (
+        f"Not taken for a DPO run: its log has no rewards (rewards/chosen, rewards/margins){kind}. The signs of health "
+        "are those of preference training and say nothing about other losses."
+    )
 
 
-def _find(document: object, keys: Sequence[str]) -> Iterator[Any]:
-    """Values of ``keys`` in nested mappings, outer ones first; log histories are not searched."""
-    if not isinstance(document, dict):
-        return
-    yield from (document[key] for key in keys if document.get(key) is not None)
-    for value in document.values():
-        yield from _find(value, keys)
-
-
-def _model_card(path: Path) -> dict[str, str]:
-    """Hyper-parameters as transformers lists them in a model card: ``- learning_rate: 5e-06``."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return dict(re.findall(r"^- (\w+): (\S+)$", text, flags=re.MULTILINE))
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unreadable(f"cannot read {path}: {error}") from error
+def _nothing(folder: RunFolder) -> RunError:
+    directory = folder.path
+    states = {path.relative_to(directory).parts[0] for path in directory.glob("*/trainer_state.json")}
+    states |= {path.relative_to(directory).parts[0] for path in directory.glob("*/checkpoint-*/trainer_state.json")}
+    runs = sorted({*folder.runs_below(), *states})
+    return _unreadable(
+        f"{directory} contains no training history: no {folder.history.path.name}, no trainer_state.json (not even in "
+        "a checkpoint) and no TensorBoard event files",
+        hint=f"These subfolders contain runs: {', '.join(runs[:8])}." if runs else None,
+    )
 
 
 def _unreadable(message: str, *, hint: str | None = None) -> RunError:
