@@ -21,7 +21,7 @@ from dporun_operator.lifecycle.ending import judge_ending
 from dporun_operator.observed import Job, Pod
 from dporun_testing.builders import a_run, job, pod
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.model import load_tokenizer
+from dporun_trainer.inputs.tokenizer import load_tokenizer
 
 assert "TokenizerInvalid" in str(custom_resource_definition())
 with pytest.raises(RunError) as raised:

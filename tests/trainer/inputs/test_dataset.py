@@ -13,7 +13,7 @@ from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.dataset import Dataset, Source, build
 from dporun_trainer.inputs.lint import Encoder
-from dporun_trainer.inputs.model import load_tokenizer
+from dporun_trainer.inputs.tokenizer import load_tokenizer
 
 CASES = sorted((Path(__file__).parent / "cases" / "data").glob("*.yaml"))
 

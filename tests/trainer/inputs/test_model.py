@@ -11,8 +11,10 @@ import pytest
 from dporun_api.pod import ExitCode
 from dporun_api.run_config import Lora
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.models import split_weights
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.model import INDEX, WEIGHTS, check_model, check_positions, fingerprint, read_shards, wanted
+from dporun_trainer.inputs.model import check_model, check_positions
+from dporun_trainer.inputs.weights import INDEX, WEIGHTS
 
 PARAMETERS = 43_168
 """Of the tiny model, as torch counts them."""
@@ -22,20 +24,6 @@ PARAMETERS = 43_168
 def model(tiny_model: Path, tmp_path: Path) -> Path:
     """A copy of the tiny model that a test may change."""
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
-
-
-def shard(model: Path) -> None:
-    """Split the weights into two files with an index."""
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(model / WEIGHTS)
-    names = sorted(tensors)
-    parts = {"model-00001-of-00002.safetensors": names[:5], "model-00002-of-00002.safetensors": names[5:]}
-    for part, of_part in parts.items():
-        save_file({name: tensors[name] for name in of_part}, model / part, metadata={"format": "pt"})
-    weight_map = {name: part for part, of_part in parts.items() for name in of_part}
-    (model / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    (model / WEIGHTS).unlink()
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -60,18 +48,9 @@ def test_the_empty_model_has_the_parameters_of_the_real_one(tiny_model: Path) ->
 
 
 def test_shards_hold_the_same(model: Path) -> None:
-    shard(model)
+    split_weights(model)
     facts = check_model(model, Lora())
     assert facts.parameters == PARAMETERS
-    assert len(read_shards(model)) == 2
-
-
-def test_fingerprint_tells_models_apart(tiny_model: Path, model: Path) -> None:
-    first = fingerprint(read_shards(tiny_model))
-    assert fingerprint(read_shards(model)) == first
-    weights = (model / WEIGHTS).read_bytes()
-    (model / WEIGHTS).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
-    assert fingerprint(read_shards(model)) != first
 
 
 def torn(model: Path) -> None:
@@ -132,35 +111,18 @@ def larger_than_its_weights(model: Path) -> None:
 
 
 def lost_shard(model: Path) -> None:
-    shard(model)
+    split_weights(model)
     (model / "model-00002-of-00002.safetensors").unlink()
 
 
 def swapped_shard(model: Path) -> None:
-    shard(model)
+    split_weights(model)
     shutil.copy(model / "model-00001-of-00002.safetensors", model / "model-00002-of-00002.safetensors")
 
 
 def broken_index(model: Path) -> None:
-    shard(model)
+    split_weights(model)
     (model / INDEX).write_text('{"weight_map": ')
-
-
-def no_tokenizer(model: Path) -> None:
-    (model / "tokenizer.json").unlink()
-    (model / "tokenizer_config.json").unlink()
-
-
-def no_eos(model: Path) -> None:
-    edit(model / "tokenizer_config.json", eos_token=None)
-
-
-def large_vocabulary(model: Path) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    tokenizer.add_tokens([f"<extra-{n}>" for n in range(3)])
-    tokenizer.save_pretrained(model)
 
 
 @pytest.mark.parametrize(
@@ -183,9 +145,6 @@ def large_vocabulary(model: Path) -> None:
         (lost_shard, "1 of 2 shards of the model are missing"),
         (swapped_shard, "does not contain"),
         (broken_index, "is torn"),
-        (no_tokenizer, "the tokenizer in .* cannot be loaded"),
-        (no_eos, "has no EOS token"),
-        (large_vocabulary, "has token ids up to 386, the model's embedding has 384 rows"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -226,16 +185,6 @@ def test_longest_row_and_positions(tiny_model: Path, model: Path) -> None:
     with pytest.raises(RunError, match="cannot count further") as raised:
         check_positions(model, facts, 513)
     assert "dpo.maxLength to 512" in str(raised.value.hint)
-
-
-def test_only_what_is_needed_is_fetched() -> None:
-    names = ["config.json", "tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja", "README.md"]
-    more = ["pytorch_model.bin", "consolidated.safetensors", "original/model.safetensors", "onnx/model.onnx"]
-    assert wanted([*names, *more, "model.safetensors"]) == ["model.safetensors", *names[:5]]
-    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    assert wanted([*names, *more, *shards, INDEX]) == [*shards, *names[:5], INDEX]
-    with pytest.raises(RunError, match="as pickle"):
-        wanted([*names, "pytorch_model.bin"])
 
 
 @pytest.mark.parametrize("family", ["Qwen2", "GPT2", "Mixtral", "Gemma3Text"])

@@ -10,8 +10,8 @@ from dporun_trainer import disk
 from dporun_trainer.disk import size
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs import hub, splits
-from dporun_trainer.inputs.model import wanted
 from dporun_trainer.inputs.splits import DATA_SUFFIXES
+from dporun_trainer.inputs.weights import wanted
 from dporun_trainer.stores.s3 import S3Store
 from dporun_trainer.stores.sources import Credentials, HubSource, LocalSource, S3Source, files_of, parse
 from dporun_trainer.stores.transfer import Meter, StoredFile

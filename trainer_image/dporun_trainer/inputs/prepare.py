@@ -19,8 +19,9 @@ from dporun_trainer.inputs.adapter import fetch_adapter
 from dporun_trainer.inputs.dataset import Dataset, Source, build
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.lint import Encoder
-from dporun_trainer.inputs.model import check_model, check_positions, load_tokenizer
+from dporun_trainer.inputs.model import check_model, check_positions
 from dporun_trainer.inputs.router import require_router
+from dporun_trainer.inputs.tokenizer import load_tokenizer
 from dporun_trainer.run_folder import RunFolder, room
 from dporun_trainer.run_folder.prepared import ModelFacts, Prepared
 from dporun_trainer.stores.sources import DATASET, MODEL
