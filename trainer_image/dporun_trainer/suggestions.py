@@ -28,12 +28,12 @@ def patch(suggestions: Iterable[Suggestion]) -> str:
 
 
 def describe(suggestion: Suggestion) -> str:
-    """Write a suggestion on one line: ``learningRate 5e-05 → 2e-05``."""
+    """Write a suggestion on one line: ``learningRate 5e-05 → 2e-05``, ``epochs to 2`` where the value is unknown."""
     name = suggestion.path.removeprefix("spec.")
     if suggestion.proposed is None:
         return name
     if suggestion.current is None:
-        return f"{name} → {_show(suggestion.proposed)}"
+        return f"{name} to {_show(suggestion.proposed)}"
     return f"{name} {_show(suggestion.current)} → {_show(suggestion.proposed)}"
 
 

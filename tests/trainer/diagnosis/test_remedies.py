@@ -1,10 +1,22 @@
 """Remedies: concrete changes where the run's values are known, words where they are not."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dporun_trainer.diagnosis.health import RULES
-from dporun_trainer.diagnosis.remedies import Observations, Remedy, RunValues
+from dporun_trainer.diagnosis.remedies import (
+    Observations,
+    Remedy,
+    RunValues,
+    clip_gradients,
+    fewer_epochs,
+    gentler_learning_rate,
+    more_data,
+    more_dropout,
+    prescribe,
+    smooth_labels,
+)
 from dporun_trainer.suggestions import describe, patch
 
 UNKNOWN_OR_SOME = st.builds(
@@ -20,7 +32,11 @@ UNKNOWN_OR_SOME = st.builds(
     label_smoothing=st.none() | st.floats(0, 0.4),
 )
 SEEN = st.builds(
-    Observations, best_epoch=st.none() | st.floats(0, 9), flat=st.booleans(), onset=st.none() | st.integers(0, 99)
+    Observations,
+    best_epoch=st.none() | st.floats(0, 9),
+    flat=st.booleans(),
+    onset=st.none() | st.integers(0, 99),
+    learnt=st.booleans(),
 )
 
 
@@ -32,3 +48,37 @@ def test_no_remedy_says_none(remedy: Remedy, run: RunValues, seen: Observations)
     if suggestion is not None:
         assert "None" not in f"{describe(suggestion)} {patch([suggestion])} {suggestion.reason}"
         assert suggestion.proposed != suggestion.current or suggestion.proposed is None
+
+
+def test_without_an_adapter_nothing_is_said_of_one() -> None:
+    """A run that tunes the whole model, or of which nobody knows."""
+    every = {remedy for rule in RULES for remedy in rule.remedies}
+    changes = [remedy(RunValues(learning_rate=1e-6, epochs=2), Observations(best_epoch=1)) for remedy in every]
+    assert not [change.path for change in changes if change is not None and change.path.startswith("spec.lora.")]
+
+
+def test_gradients_are_clipped_below_the_norm_that_is_set() -> None:
+    proposed = {norm: clip_gradients(RunValues(max_grad_norm=norm), Observations()) for norm in (0.0, 1.0, 5.0)}
+    assert {norm: change.proposed for norm, change in proposed.items()} == {0.0: 1.0, 1.0: 0.5, 5.0: 1.0}
+    unknown = clip_gradients(RunValues(), Observations())
+    assert (unknown.current, unknown.proposed) == (None, None)
+    assert "Clip gradients at a norm of 1" in unknown.reason
+
+
+def test_a_run_that_never_learnt_is_not_sent_to_its_best_epoch() -> None:
+    seen = Observations(best_epoch=1.0, learnt=False)
+    values = RunValues(learning_rate=5e-5, epochs=4, lora_rank=8, lora_dropout=0.05)
+    changes = prescribe((fewer_epochs, gentler_learning_rate, more_dropout, more_data), values, seen)
+    assert [describe(change) for change in changes] == [
+        "training.learningRate 5e-05 → 2e-05",
+        "lora.dropout 0.05 → 0.1",
+        "dataset",
+    ]
+    assert "never better than with the untrained model" in changes[-1].reason
+
+
+@pytest.mark.parametrize(
+    ("loss", "suggested"), [(None, True), (("sigmoid", "sft"), True), (("ipo",), False), (("hinge",), False)]
+)
+def test_label_smoothing_is_for_losses_that_have_it(loss: tuple[str, ...] | None, suggested: bool) -> None:
+    assert (smooth_labels(RunValues(loss=loss), Observations()) is not None) is suggested

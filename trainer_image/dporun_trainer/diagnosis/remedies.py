@@ -1,7 +1,9 @@
 """What to change when a run is unhealthy: the specification's solutions, as changes of this run's own values. Pure.
 
 A remedy is a function of the run's settings and of observations of its curves. It returns the change to make, or None
-when there is none to make (the dropout is high already).
+when there is none to make (the dropout is high already, or there is no adapter). Where the present value is unknown, as
+in runs of other programs, it proposes a value only if that is right whatever the present one is; else the reason tells
+the direction.
 """
 
 import math
@@ -22,6 +24,8 @@ MAX_RANK = 256
 MAX_EPOCHS = 10
 CLIP_NORM = 1.0
 """``max_grad_norm`` of the specification."""
+SMOOTHED_LOSSES = frozenset({"sigmoid", "robust", "exo_pair", "aot", "aot_unpaired"})
+"""Losses that label smoothing changes."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class RunValues:
     processes: int | None = None
     max_grad_norm: float | None = None
     lora_rank: int | None = None
+    """None as well when there is no adapter."""
     lora_alpha: int | None = None
     lora_dropout: float | None = None
     label_smoothing: float | None = None
@@ -100,7 +105,9 @@ def prescribe(remedies: Iterable[Remedy], settings: RunValues, observations: Obs
 def gentler_learning_rate(settings: RunValues, _observations: Observations) -> Suggestion:
     """At most half the learning rate."""
     rate = settings.learning_rate
-    return _learning_rate(rate, rate and _rung_at_most(rate / 2), "Smaller steps fit the training data less closely.")
+    return _learning_rate(
+        rate, rate and _rung_at_most(rate / 2), "Lower it: smaller steps fit the training data less closely."
+    )
 
 
 def much_gentler_learning_rate(settings: RunValues, _observations: Observations) -> Suggestion:
@@ -113,18 +120,17 @@ def much_gentler_learning_rate(settings: RunValues, _observations: Observations)
 def bolder_learning_rate(settings: RunValues, observations: Observations) -> Suggestion | None:
     """At least twice the learning rate, ten times where nothing moved."""
     rate = settings.learning_rate
+    slow = "the loss did not move: the steps are far too small." if observations.flat else "the loss falls too slowly."
+    reason = f"Raise it: {slow}"
     if rate is None:
-        return _learning_rate(None, None, "Raise the learning rate: the loss falls too slowly.")
+        return _learning_rate(None, None, reason)
     proposed = min(_rung_at_least(rate * (10 if observations.flat else 2)), MAX_LEARNING_RATE)
-    reason = (
-        "The loss did not move: the steps are far too small." if observations.flat else "The loss falls too slowly."
-    )
     return _learning_rate(rate, proposed, reason) if proposed > rate else None
 
 
 def fewer_epochs(settings: RunValues, observations: Observations) -> Suggestion | None:
-    """As many epochs as the best checkpoint had."""
-    if observations.best_epoch is None:
+    """As many epochs as the best checkpoint had, if it was any good."""
+    if observations.best_epoch is None or not observations.learnt:
         return None
     proposed = max(1, round(observations.best_epoch))
     if settings.epochs is not None and proposed >= settings.epochs:
@@ -154,11 +160,9 @@ def more_epochs(settings: RunValues, _observations: Observations) -> Suggestion 
 def more_dropout(settings: RunValues, _observations: Observations) -> Suggestion | None:
     """The next higher LoRA dropout."""
     current = settings.lora_dropout
-    proposed = next((dropout for dropout in DROPOUTS if dropout > (current or 0.0) + 1e-9), None)
+    proposed = next((dropout for dropout in DROPOUTS if current is not None and dropout > current + 1e-9), None)
     if proposed is None:
         return None
-    if current is None:
-        proposed = DROPOUTS[1]
     reason = "Dropout on the adapter makes single examples harder to memorise."
     return Suggestion(path="spec.lora.dropout", current=current, proposed=proposed, reason=reason)
 
@@ -166,10 +170,10 @@ def more_dropout(settings: RunValues, _observations: Observations) -> Suggestion
 def higher_rank(settings: RunValues, _observations: Observations) -> Suggestion | None:
     """Twice the LoRA rank."""
     rank = settings.lora_rank
-    if rank is not None and rank * 2 > MAX_RANK:
+    if rank is None or rank * 2 > MAX_RANK:
         return None
     reason = "A larger adapter can express more."
-    return Suggestion(path="spec.lora.rank", current=rank, proposed=rank and rank * 2, reason=reason)
+    return Suggestion(path="spec.lora.rank", current=rank, proposed=rank * 2, reason=reason)
 
 
 def alpha_of_higher_rank(settings: RunValues, observations: Observations) -> Suggestion | None:
@@ -186,11 +190,12 @@ def alpha_of_higher_rank(settings: RunValues, observations: Observations) -> Sug
 
 def clip_gradients(settings: RunValues, _observations: Observations) -> Suggestion | None:
     """Clip gradients at 1.0, or at half of a lower norm."""
-    current = settings.max_grad_norm
-    clipped = current is not None and 0 < current <= CLIP_NORM
-    proposed = current / 2 if clipped and current else CLIP_NORM
+    path, current = "spec.training.maxGradNorm", settings.max_grad_norm
     reason = "Clipping limits how far one bad batch can move the weights."
-    return Suggestion(path="spec.training.maxGradNorm", current=current, proposed=proposed, reason=reason)
+    if current is None:
+        return Suggestion(path=path, reason=f"Clip gradients at a norm of {CLIP_NORM:g} at most. {reason}")
+    proposed = current / 2 if 0 < current <= CLIP_NORM else CLIP_NORM
+    return Suggestion(path=path, current=current, proposed=proposed, reason=reason)
 
 
 def smaller_batch(settings: RunValues, _observations: Observations) -> Suggestion | None:
@@ -208,7 +213,7 @@ def smaller_batch(settings: RunValues, _observations: Observations) -> Suggestio
 
 def smooth_labels(settings: RunValues, _observations: Observations) -> Suggestion | None:
     """Expect a tenth of the labels to be flipped."""
-    if settings.label_smoothing:
+    if settings.label_smoothing or (settings.loss is not None and SMOOTHED_LOSSES.isdisjoint(settings.loss)):
         return None
     reason = (
         "Label smoothing (conservative DPO) expects some labels to be wrong, so that contradictory ones do less harm."
@@ -216,9 +221,16 @@ def smooth_labels(settings: RunValues, _observations: Observations) -> Suggestio
     return Suggestion(path="spec.dpo.labelSmoothing", current=settings.label_smoothing, proposed=0.1, reason=reason)
 
 
-def more_data(_settings: RunValues, _observations: Observations) -> Suggestion:
-    """Get more training data."""
-    return Suggestion(path="dataset", reason="Get more training data: a larger variety of pairs is harder to memorise.")
+def more_data(_settings: RunValues, observations: Observations) -> Suggestion:
+    """Get more training data, or check it where it taught nothing that holds for other pairs."""
+    reason = "Get more training data: a larger variety of pairs is harder to memorise."
+    if not observations.learnt:
+        reason = (
+            "Check the data first: validation was never better than with the untrained model, so what was learnt does "
+            "not hold for other pairs. Are the labels right, is chosen clearly better, and are the validation pairs of "
+            "the same kind? If so, get more training data."
+        )
+    return Suggestion(path="dataset", reason=reason)
 
 
 def check_quality(_settings: RunValues, _observations: Observations) -> Suggestion:
