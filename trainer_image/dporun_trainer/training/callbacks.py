@@ -23,6 +23,7 @@ class Continuity(TrainerCallback):
 
     def on_train_begin(self, *_: Any, **_named: Any) -> None:
         """Restore the totals and make up for the validation."""
+        self._trainer.check_objective()
         self._trainer.begin_clock()
         checkpoint = self._trainer.run.resumed
         if checkpoint is not None:

@@ -26,6 +26,7 @@ from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
 from dporun_trainer.run_folder.running_totals import RunningTotals
 from dporun_trainer.training.agreement import from_first
 from dporun_trainer.training.failures import disk_errors
+from dporun_trainer.training.fused_head import require_own_logits
 from dporun_trainer.training.plan import TrainingPlan
 from dporun_trainer.training.resume import is_exact
 from dporun_trainer.training.trl_internals import (
@@ -90,6 +91,7 @@ class RunTrainer(FencedTrainer):
         self.non_finite_steps = 0
         self._non_finite_streak = 0
         self._preempting = False
+        self._objective_checked = False
         self._rows_validated: list[int] = []
         self._began = time.monotonic()
         super().__init__(**arguments)
@@ -148,6 +150,22 @@ class RunTrainer(FencedTrainer):
         self._preempting = True
 
     # Forward passes
+
+    def compute_ref_log_probs(self, *arguments: Any, **named: Any) -> Any:
+        """Compute the base model's log-probabilities of one batch, before the first step where they are precomputed."""
+        self.check_objective()
+        return super().compute_ref_log_probs(*arguments, **named)
+
+    def check_objective(self) -> None:
+        """Make sure, once, that what is optimised is the model's own, before anything takes long. Collective.
+
+        Raises:
+            RunError: it is not.
+
+        """
+        if not self._objective_checked:
+            self._objective_checked = True
+            require_own_logits(self)
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
         """Compute gradients of one batch, and remember whether its loss was finite."""
