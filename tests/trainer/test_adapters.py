@@ -1,5 +1,6 @@
 """Whether an adapter fits a run: one answer for prepare and for training."""
 
+import re
 from typing import Any
 
 import pytest
@@ -21,6 +22,12 @@ def test_all_linear_is_a_word_of_peft_and_layers_are_a_list() -> None:
         "target_modules": ["q_proj", "v_proj"],
         "task_type": "CAUSAL_LM",
     }
+
+
+def test_an_adapter_stays_in_its_part_of_the_model() -> None:
+    outside = lora_arguments(Lora(), "model.text")["exclude_modules"]
+    assert not re.fullmatch(outside, "model.text.layers.0.q_proj")
+    assert all(re.fullmatch(outside, name) for name in ("model.vision.q_proj", "model.text_head", "model.text", "text"))
 
 
 def test_an_adapter_of_the_same_shape_fits() -> None:

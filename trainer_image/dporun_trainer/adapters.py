@@ -1,5 +1,6 @@
 """The adapter of a run in PEFT's words, and whether an earlier run's fits: for prepare and for training. No torch."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,15 @@ ALL_LINEAR = ("all-linear",)
 """lora.targetModules that means every linear layer but the output head."""
 
 
-def lora_arguments(lora: Lora) -> dict[str, Any]:
-    """Build the arguments of PEFT's LoraConfig."""
-    return {
+def lora_arguments(lora: Lora, part: str | None = None) -> dict[str, Any]:
+    """Build the arguments of PEFT's LoraConfig.
+
+    Args:
+        lora: the adapter that the run asks for.
+        part: module of the model to which the adapter is restricted; None for the whole model.
+
+    """
+    arguments = {
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
@@ -21,6 +28,7 @@ def lora_arguments(lora: Lora) -> dict[str, Any]:
         "target_modules": "all-linear" if lora.target_modules == ALL_LINEAR else list(lora.target_modules),
         "task_type": "CAUSAL_LM",
     }
+    return arguments if part is None else arguments | {"exclude_modules": rf"(?!{re.escape(part)}\.).*"}
 
 
 def require_same_shape(lora: Lora, adapter: Mapping[str, object], source: str) -> None:

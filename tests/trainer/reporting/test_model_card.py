@@ -65,6 +65,16 @@ def test_it_says_how_good_and_how_to_use_it(record: RunData) -> None:
     assert "## Limits" in text
 
 
+def test_a_multimodal_model_is_loaded_whole(record: RunData) -> None:
+    """And nobody is made to believe that it was tuned, or evaluated, on images."""
+    assert record.prepared is not None
+    model = record.prepared.model.model_copy(update={"modalities": ("image", "video")})
+    prepared = record.prepared.model_copy(update={"model": model})
+    text = model_card(dataclasses.replace(from_hub(record), prepared=prepared))
+    assert 'AutoModelForMultimodalLM.from_pretrained("Qwen/Qwen2.5-0.5B-Instruct"' in text
+    assert "Only the language model was trained, on text; what the model makes of images and videos was not" in text
+
+
 def test_a_run_that_was_not_evaluated_claims_nothing(tmp_path: Path) -> None:
     card = ModelCard(model_card(read_run_data(RunFolder(tmp_path))))
     assert card.data.eval_results is None

@@ -12,12 +12,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from dporun_api.files import read_json
 from dporun_api.run_config import Precision
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer import architectures
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnProgress
@@ -174,9 +175,7 @@ def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
     """
     disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
+        return architectures.load_model(str(source), dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unloadable("model", source, error) from error
 

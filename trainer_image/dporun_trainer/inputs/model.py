@@ -7,6 +7,7 @@ from typing import Any
 from dporun_api.run_config import Lora
 from dporun_api.text import shorten
 from dporun_trainer.adapters import ALL_LINEAR, lora_arguments
+from dporun_trainer.architectures import auto_class, language_model, modalities
 from dporun_trainer.inputs.tokenizer import check_tokenizer
 from dporun_trainer.inputs.weights import fingerprint, main_dtype, read_shards, unfit
 from dporun_trainer.run_folder.prepared import ModelFacts
@@ -43,6 +44,7 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
     text = config.get_text_config()
     return ModelFacts(
         architecture=type(model).__name__,
+        modalities=modalities(model),
         parameters=parameters,
         dtype=main_dtype(shards),
         bytes=sum(shard.path.stat().st_size for shard in shards),
@@ -72,6 +74,16 @@ def check_positions(folder: Path, facts: ModelFacts, longest: int) -> list[str]:
     raise unfit(f"{message}, and cannot count further", f"Set dpo.maxLength to {facts.max_positions} or less.")
 
 
+def say_modalities(facts: ModelFacts) -> list[str]:
+    """What is not done for a model that reads more than text; returns warnings."""
+    if not facts.modalities:
+        return []
+    return [
+        f"{facts.architecture} reads {facts.reads} too: only its language model gets an adapter, trained on text; "
+        f"what the tuned model makes of {facts.reads} is not evaluated"
+    ]
+
+
 def _config(folder: Path) -> Any:
     from transformers import AutoConfig  # noqa: PLC0415  heavy
 
@@ -99,11 +111,10 @@ def _config(folder: Path) -> Any:
 def _empty_model(config: Any) -> Any:
     """Build the model on torch's meta device: all of its structure, none of its weights."""
     import torch  # noqa: PLC0415  heavy
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            return auto_class(config).from_config(config, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever it stumbles on
         if getattr(config, "auto_map", None):
             raise unfit(
@@ -121,12 +132,13 @@ def _adapt(model: Any, lora: Lora) -> tuple[int, int]:
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415  heavy
     from peft.tuners.lora import LoraLayer  # noqa: PLC0415
 
-    names = [name for name, _ in model.named_modules()]
+    part = language_model(model)
+    layers = {name: module for name, module in model.named_modules() if part is None or name.startswith(f"{part}.")}
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), None)
     for target in () if lora.target_modules == ALL_LINEAR else lora.target_modules:
-        matches = [name for name in names if name == target or name.endswith("." + target)]
+        matches = [name for name in layers if name == target or name.endswith("." + target)]
         if not matches:
-            known = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _linear(module)})
+            known = sorted({name.rpartition(".")[2] for name, module in layers.items() if _linear(module)})
             raise unfit(
                 f"lora.targetModules: the model has no layer named {target!r}",
                 f"Its linear layers are {', '.join(known)}; all-linear takes all of them.",
@@ -134,7 +146,7 @@ def _adapt(model: Any, lora: Lora) -> tuple[int, int]:
         if head in matches:
             raise unfit(f"lora.targetModules: {target!r} is the output head, which gets no adapter", "Leave it out.")
     try:
-        adapted = get_peft_model(model, LoraConfig(**lora_arguments(lora)))
+        adapted = get_peft_model(model, LoraConfig(**lora_arguments(lora, part)))
     except ValueError as error:
         hint = "Set lora.dropout: 0." if "lora_dropout" in str(error) else "Check lora.targetModules."
         raise unfit(f"the adapter does not fit the model: {error}", hint) from error

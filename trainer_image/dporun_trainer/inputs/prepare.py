@@ -19,7 +19,7 @@ from dporun_trainer.inputs.adapter import fetch_adapter
 from dporun_trainer.inputs.dataset import Dataset, Source, build
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.lint import Encoder
-from dporun_trainer.inputs.model import check_model, check_positions
+from dporun_trainer.inputs.model import check_model, check_positions, say_modalities
 from dporun_trainer.inputs.router import require_router
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 from dporun_trainer.run_folder import RunFolder, room
@@ -71,7 +71,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
         fetch_adapter(config, model, folder.input_adapter)
     general = _general(config, folder, fetcher)
     dataset = _dataset(config, folder, fetcher, model_path, report)
-    warnings = [*check_positions(model_path, model, dataset.longest), *dataset.warnings]
+    warnings = [*say_modalities(model), *check_positions(model_path, model, dataset.longest), *dataset.warnings]
     for warning in warnings:
         log.warning("%s", warning)
     shutil.rmtree(folder.raw_inputs, ignore_errors=True)

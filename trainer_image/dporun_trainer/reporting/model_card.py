@@ -76,13 +76,14 @@ def _introduction(record: RunData) -> Iterator[str]:
 
 def _usage(record: RunData) -> str:
     base = (_hub_id(record.config.model.uri) if record.config else None) or "PATH/OF/THE/BASE/MODEL"
+    auto_class = "AutoModelForMultimodalLM" if _reads(record) else "AutoModelForCausalLM"
     return f"""The adapter is in `final/`; `merged/` is the whole model, for servers that do not load adapters.
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto_class}, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained({json.dumps(base)}, dtype="auto")
+base = {auto_class}.from_pretrained({json.dumps(base)}, dtype="auto")
 model = PeftModel.from_pretrained(base, "final")
 tokenizer = AutoTokenizer.from_pretrained({json.dumps(base)})
 ```"""
@@ -142,8 +143,15 @@ def _training(record: RunData) -> Iterator[str]:
 def _limits(record: RunData) -> Iterator[str]:
     yield "- The results were measured on held-out pairs from the source of the training data; other uses are untested."
     yield "- The model learnt the preferences of the data, with its errors and biases; its safety was not evaluated."
+    if what := _reads(record):
+        yield f"- Only the language model was trained, on text; what the model makes of {what} was not evaluated."
     if _measured(record, "forgetting") is None:
         yield "- Forgetting of general knowledge was not measured."
+
+
+def _reads(record: RunData) -> str:
+    """What the model reads besides text; empty when nothing."""
+    return record.prepared.model.reads if record.prepared else ""
 
 
 def _section(title: str, lines: Iterator[str]) -> str:

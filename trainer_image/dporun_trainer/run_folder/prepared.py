@@ -70,6 +70,8 @@ class ModelFacts(Document):
 
     architecture: str
     """Class of transformers."""
+    modalities: tuple[str, ...] = ()
+    """What it reads besides text, in words of transformers: image, video, audio."""
     parameters: int = Field(gt=0)
     """Number of parameters; shared ones count once."""
     dtype: str
@@ -88,6 +90,12 @@ class ModelFacts(Document):
     """Trainable parameters."""
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 over the weights' structure and samples of them; the same for the same base model."""
+
+    @property
+    def reads(self) -> str:
+        """What it reads besides text, in words for people: ``images, videos and audio``."""
+        words = [{"image": "images", "video": "videos"}.get(kind, kind) for kind in self.modalities]
+        return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 class Prepared(Document):

@@ -8,13 +8,14 @@ from typing import Any
 import datasets
 import transformers
 from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from trl import DPOConfig
 
 from dporun_api.files import read_json
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.adapters import lora_arguments, require_same_layers, require_same_shape
+from dporun_trainer.architectures import language_model, load_model
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
 from dporun_trainer.precision import DTYPES, Arithmetic
@@ -83,14 +84,15 @@ def build(
     )
 
     # Make the trainer. TRL tokenizes the data here, and precomputes the base model's log-probabilities.
+    model = _base_model(prepared.model_path, plan.precision)
     trainer = RunTrainer(
         run=run,
-        model=_base_model(prepared.model_path, plan.precision),
+        model=model,
         args=arguments,
         train_dataset=data["train"],
         eval_dataset=data["validation"],
         processing_class=tokenizer,
-        peft_config=LoraConfig(**lora_arguments(config.lora)),
+        peft_config=LoraConfig(**lora_arguments(config.lora, language_model(model))),
     )
     _require_planned_rows(trainer)
     if prepared.adapter_path is not None:
@@ -156,7 +158,7 @@ def _base_model(path: str, arithmetic: Arithmetic) -> Any:
             setattr(config.get_text_config(), name, 0.0)
     if hasattr(config.get_text_config(), "output_router_logits"):  # TRL asks for them where the router has a loss
         config.get_text_config().output_router_logits = False
-    return AutoModelForCausalLM.from_pretrained(path, config=config, dtype=DTYPES[arithmetic])
+    return load_model(path, config=config, dtype=DTYPES[arithmetic])
 
 
 def _start_from(trainer: RunTrainer, adapter: Path, config: RunConfig) -> None:
