@@ -73,7 +73,7 @@ def test_every_record_of_version_1_is_read_and_written_alike(old: RunFolder) -> 
         before = json.loads(file.path.read_text(encoding="utf-8"))
         file.write(file.load())  # type: ignore[attr-defined]
         after = json.loads(file.path.read_text(encoding="utf-8"))
-        if "requested" in before or "model_path" in before:
+        if file in (old.training_config, old.prepared):
             after = without_new_fields(after, before)
         assert after == before, file.path.name
 
