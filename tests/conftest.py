@@ -21,6 +21,7 @@ def pytest_configure() -> None:
     settings.load_profile("any machine")
     for name in _OF_THE_SHELL:
         os.environ.pop(name, None)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is expected of the CPU is expected on every machine
     for name in ("NO_PROXY", "no_proxy"):  # servers of the tests are on this machine
         os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), "localhost", "127.0.0.1"])
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from dporun_api.v1alpha1.formats import PATTERN_HELP
 from dporun_api.v1alpha1.rules import NOT_FROM_ITSELF
-from dporun_api.v1alpha1.spec import PATTERN_HELP, DPORunSpec
+from dporun_api.v1alpha1.spec import DPORunSpec
 from dporun_api.v1alpha1.status import DPORunStatus
 
 Schema = dict[str, Any]

@@ -84,6 +84,8 @@ UPLOADED_STEP_VARIABLE: Final = "DPORUN_UPLOADED_STEP"
 """Step of the newest checkpoint known to be in the archive; an attempt never starts behind it."""
 TERMINATION_LOG_VARIABLE: Final = "DPORUN_TERMINATION_LOG"
 """Path of the termination message where it is not TERMINATION_LOG."""
+PRETENDED_GPUS_VARIABLE: Final = "DPORUN_PRETENDED_GPUS"
+"""``true`` on a cluster whose GPUs exist for the scheduler alone: training on the CPU is then what is meant."""
 LOG_LEVEL_VARIABLE: Final = "DPORUN_LOG_LEVEL"
 """DEBUG, INFO, WARNING or ERROR."""
 

@@ -231,6 +231,11 @@ class CheckpointConfig(CheckpointPolicy):
     """Archived run whose best adapter this run starts from."""
 
 
+ENVIRONMENT_PREFIXES = ("NCCL_", "TORCH_NCCL_", "UCX_", "FI_", "PYTORCH_")
+"""Of variables that a run may set: those of NCCL, of its network plugins (UCX, libfabric) and of torch's memory."""
+Variables = dict[Annotated[str, StringConstraints(max_length=128)], Annotated[str, StringConstraints(max_length=1024)]]
+
+
 class Topology(Document):
     """How many processes train together."""
 
@@ -238,6 +243,10 @@ class Topology(Document):
     """Pods."""
     processes_per_node: int = Field(1, ge=1, le=64)
     """Training processes per pod; one per GPU."""
+    gpus_per_node: int = Field(0, ge=0, le=64)
+    """GPUs that each pod is given; 0 where none were asked for, or nobody knows."""
+    environment: Variables = Field({})
+    """Variables of the training processes, besides those of the pod."""
     deepspeed: DeepSpeed = DeepSpeed()
     """DeepSpeed ZeRO."""
 

@@ -41,6 +41,8 @@ def translate(
         topology=run_config.Topology(
             nodes=spec.distributed.nodes,
             processes_per_node=spec.processes_per_node,
+            gpus_per_node=spec.resources.gpus_per_node,
+            environment=spec.distributed.environment or {},
             deepspeed=spec.distributed.deepspeed,
         ),
         checkpoints=run_config.CheckpointConfig(

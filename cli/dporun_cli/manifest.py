@@ -14,8 +14,9 @@ from pydantic_core import ErrorDetails
 
 from dporun_api.crd import structural
 from dporun_api.v1alpha1 import API_VERSION, KIND
+from dporun_api.v1alpha1.formats import OBJECT_NAME, PATTERN_HELP
 from dporun_api.v1alpha1.rules import NOT_FROM_ITSELF
-from dporun_api.v1alpha1.spec import OBJECT_NAME, PATTERN_HELP, DPORunSpec
+from dporun_api.v1alpha1.spec import DPORunSpec
 from dporun_cli.yaml_reader import Document, documents
 
 Schema = Mapping[str, Any]

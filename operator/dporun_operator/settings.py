@@ -31,6 +31,8 @@ Requirements = Mapping[Literal["requests", "limits"], Mapping[str, str]]
 """Kubernetes resource requirements: quantities by resource name."""
 Resources = Annotated[Requirements, NoDecode, BeforeValidator(_parse_json)]
 """In the environment, as JSON."""
+Variables = Annotated[Mapping[str, str], NoDecode, BeforeValidator(_parse_json)]
+"""In the environment, as JSON."""
 Seconds = Annotated[float, Field(gt=0, lt=86400)]
 ProgressVia = Literal["pod", "apiserver"]
 
@@ -58,6 +60,8 @@ class Settings(BaseModel):
     """Namespaces to watch; all when empty."""
     train_resources: Resources = {"requests": {"cpu": "1", "memory": "4Gi"}}
     """Of a training container whose run names none."""
+    train_environment: Variables = {}
+    """Variables of every training container, such as NCCL's for this cluster's network."""
     prepare_resources: Resources = {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "8Gi"}}
     archive_resources: Resources = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}
     tensorboard_resources: Resources = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}

@@ -8,9 +8,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from dporun_api.document import Document
+from dporun_api.v1alpha1.formats import PATTERN_HELP
 from dporun_api.v1alpha1.immutable import Immutable
 from dporun_api.v1alpha1.rules import NOT_FROM_ITSELF, Ruled
-from dporun_api.v1alpha1.spec import PATTERN_HELP, Archive, Dataset, DPORunSpec, RunPolicy
+from dporun_api.v1alpha1.spec import Archive, Dataset, DPORunSpec, RunPolicy
 from dporun_api.v1alpha1.status import DPORunStatus
 from dporun_testing.manifests import dporun
 from dporun_testing.paths import REFUSED

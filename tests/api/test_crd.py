@@ -10,7 +10,8 @@ from pydantic import Field
 
 from dporun_api.crd import custom_resource_definition, structural
 from dporun_api.document import Document
-from dporun_api.v1alpha1.spec import PATTERN_HELP, DPORunSpec
+from dporun_api.v1alpha1.formats import PATTERN_HELP
+from dporun_api.v1alpha1.spec import DPORunSpec
 from dporun_api.v1alpha1.status import DPORunStatus
 from dporun_testing.paths import CRD
 

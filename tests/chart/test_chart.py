@@ -219,7 +219,7 @@ CHANGED = (
     "--set", "watch.mode=namespaces,watch.namespaces={team-a}",
     "--set", "defaults.imagePullSecrets={pull},defaults.resources.train.requests.cpu=3",
     "--set", "defaults.resources.prepare.limits.memory=9Gi,defaults.resources.archive.limits.memory=3Gi",
-    "--set", "defaults.resources.tensorboard.limits.memory=2Gi",
+    "--set", "defaults.resources.tensorboard.limits.memory=2Gi,defaults.trainEnvironment.NCCL_DEBUG=INFO",
     "--set", "timing.progressSeconds=1,timing.resyncSeconds=60,timing.imagePullSeconds=90",
     "--set", "timing.leaseSeconds=9,lease.namespace=shared",
     "--set", "metrics.port=9090,logging.level=DEBUG",

@@ -7,67 +7,25 @@ placement, life cycle. Field docstrings become ``kubectl explain``. Rules stand 
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import Field, StringConstraints
 
 from dporun_api import run_config
 from dporun_api.document import Document, inherited
+from dporun_api.v1alpha1.formats import (
+    DATA_URI,
+    FILE_URI,
+    FOLDER_URI,
+    IMAGE,
+    MODEL_URI,
+    RESOURCE_NAME,
+    LabelText,
+    Name,
+    Quantity,
+    names_begin_with,
+    no_parent_folder,
+)
 from dporun_api.v1alpha1.immutable import Immutable
 from dporun_api.v1alpha1.rules import Rule, Ruled
-
-HUB = r"hf://[\w.-]+(/[\w.-]+)?"
-S3 = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
-CLAIM = r"pvc://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
-
-MODEL_URI = rf"^({HUB}|{S3}/\S+|{CLAIM}/\S+)$"
-DATA_URI = rf"^({HUB}(\?[\w=&.,:/-]+)?|{S3}/\S+|{CLAIM}/\S+)$"
-FILE_URI = rf"^({S3}/\S+|{CLAIM}/\S+)$"
-FOLDER_URI = rf"^{S3}(/\S*)?$"
-OBJECT_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
-IMAGE = r"^[\w][\w./:@-]*$"
-RESOURCE_NAME = r"^[a-z0-9.-]+/[\w.-]+$"
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
-
-PATTERN_HELP = {
-    MODEL_URI: "write hf://OWNER/NAME, s3://BUCKET/PREFIX or pvc://CLAIM/PATH",
-    DATA_URI: "write hf://OWNER/NAME?split=train, s3://BUCKET/FILE or pvc://CLAIM/FILE",
-    FILE_URI: "write s3://BUCKET/FILE or pvc://CLAIM/FILE",
-    FOLDER_URI: "write s3://BUCKET or s3://BUCKET/PREFIX",
-    OBJECT_NAME: "write the name of a Kubernetes object: lower-case letters, digits, '-' and '.'",
-    IMAGE: "write an image reference such as registry.example.com/dporun/trainer:0.1.0",
-    RESOURCE_NAME: "write an extended resource such as nvidia.com/gpu",
-    QUANTITY: "write a quantity such as 500m, 64Gi or 8",
-    run_config.ENDPOINT_URL: "write http://HOST:PORT or https://HOST, without a path; the bucket belongs into uri",
-    run_config.REVISION: "write a branch, a tag or a commit of the Hub",
-}
-"""What to write instead of a value that does not match; nobody should have to parse a pattern to mend a manifest."""
-
-Name = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=OBJECT_NAME)]
-"""Name of a Kubernetes object."""
-
-LabelText = Annotated[str, StringConstraints(max_length=317)]
-Quantity = Annotated[
-    str,
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    StringConstraints(pattern=QUANTITY, max_length=32),
-    WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "pattern": QUANTITY,
-            "maxLength": 32,
-        },
-        mode="validation",
-    ),
-]
-"""Kubernetes quantity, such as 500m, 64Gi or 8."""
-
-
-def no_parent_folder(field: str) -> Rule:
-    """A rule that refuses ``..`` as a step of a path."""
-    return Rule(
-        f"!has(self.{field}) || !(self.{field}.contains('/../') || self.{field}.endsWith('/..'))",
-        lambda document: ".." not in (getattr(document, field) or "").split("/"),
-        f"{field} must not contain '..'",
-    )
 
 
 class SecretReference(Document):
@@ -130,13 +88,17 @@ class Dpo(run_config.Dpo, Ruled):
     )
 
 
-class Distributed(Document):
+class Distributed(Ruled):
     """How many processes train together, and DeepSpeed."""
+
+    rules = (names_begin_with("environment", run_config.ENVIRONMENT_PREFIXES),)
 
     nodes: int = Field(1, ge=1, le=64, examples=[2])
     """Pods; more than 1 needs a ReadWriteMany volume."""
     processes_per_node: int | None = Field(None, ge=1, le=64, examples=[8])
     """Training processes per pod. One per GPU when absent, and one where gpusPerNode is 0."""
+    environment: run_config.Variables | None = Field(None, max_length=32, examples=[{"NCCL_SOCKET_IFNAME": "eth0"}])
+    """Variables of the training processes; names begin with NCCL_, TORCH_NCCL_, UCX_, FI_ or PYTORCH_."""
     deepspeed: run_config.DeepSpeed = run_config.DeepSpeed()
     """DeepSpeed ZeRO."""
 

@@ -51,6 +51,7 @@ def train_job(run: Run, settings: Settings, attempt: int, *, uploaded: int | Non
             "ports": [{"name": "status", "containerPort": STATUS_PORT}],
         },
         environment={
+            **settings.train_environment,
             **({MAIN_ADDRESS_VARIABLE: main_address(run, attempt)} if nodes > 1 else {}),
             **({UPLOADED_STEP_VARIABLE: str(uploaded)} if uploaded is not None else {}),
         },

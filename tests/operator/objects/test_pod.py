@@ -15,6 +15,7 @@ from dporun_operator.objects.tensorboard import tensorboard_deployment
 from dporun_operator.objects.train_job import train_job
 from dporun_operator.observed import Observed
 from dporun_operator.run import Run
+from dporun_operator.settings import Settings
 from dporun_testing.builders import NOW, SETTINGS, a_run, run_body
 
 PLACED = {
@@ -29,12 +30,12 @@ PLACED = {
 }
 
 
-def workloads(run: Run) -> dict[str, dict[str, Any]]:
+def workloads(run: Run, settings: Settings = SETTINGS) -> dict[str, dict[str, Any]]:
     return {
-        "prepare": prepare_job(run, SETTINGS, 1),
-        "train": train_job(run, SETTINGS, 1),
-        "archive": archive_job(run, SETTINGS, 1),
-        "tensorboard": tensorboard_deployment(run, SETTINGS),
+        "prepare": prepare_job(run, settings, 1),
+        "train": train_job(run, settings, 1),
+        "archive": archive_job(run, settings, 1),
+        "tensorboard": tensorboard_deployment(run, settings),
     }
 
 
@@ -133,6 +134,13 @@ def test_a_default_never_contradicts_what_the_run_asks_for() -> None:
     asked = {"gpusPerNode": 0, "requests": {"cpu": "8"}}
     job = train_job(a_run({"resources": asked}), settings, 1)
     assert pod(job)["containers"][0]["resources"] == {"requests": {"cpu": "8"}}
+
+
+def test_the_administrator_sets_variables_of_training_alone() -> None:
+    settings = SETTINGS.model_copy(update={"train_environment": {"NCCL_SOCKET_IFNAME": "eth0"}})
+    wanted = {"name": "NCCL_SOCKET_IFNAME", "value": "eth0"}
+    pods = {name: pod(workload) for name, workload in workloads(a_run(PLACED), settings).items()}
+    assert [name for name, spec in pods.items() if wanted in spec["containers"][0]["env"]] == ["train"]
 
 
 def test_one_process_per_gpu() -> None:

@@ -64,6 +64,17 @@ def test_the_processes_are_offline_and_have_time_to_save() -> None:
     assert 60 <= int(made["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < 120
 
 
+def test_a_run_sets_variables_of_nccl_over_the_administrator_s() -> None:
+    config = a_config(topology={"environment": {"NCCL_DEBUG": "INFO", "PYTORCH_ALLOC_CONF": "backend:native"}})
+    pod = {"NCCL_DEBUG": "WARN", "NCCL_SOCKET_IFNAME": "eth0"}
+    environment = launch.training_environment(config, pod, Path("ends"))
+    assert environment["NCCL_DEBUG"] == "INFO"
+    assert environment["NCCL_SOCKET_IFNAME"] == "eth0"
+    assert environment["PYTORCH_ALLOC_CONF"] == "backend:native"
+    default = launch.training_environment(a_config(), pod, Path("ends"))
+    assert default["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+
+
 def test_the_processes_hold_no_keys_of_a_cloud() -> None:
     keys = {"ARCHIVE_AWS_SECRET_ACCESS_KEY": "s", "AWS_SECRET_ACCESS_KEY": "s", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}
     made = launch.training_environment(a_config(), {**keys, "HOME": "/home/trainer"}, Path("ends"))
@@ -180,7 +191,7 @@ def test_a_process_without_a_heartbeat_is_ended(tmp_path: Path) -> None:
     assert ended.asked_at is not None
 
 
-def test_what_a_rank_says_of_its_gpu_is_kept_however_much_the_others_say(tmp_path: Path) -> None:
+def test_what_says_why_a_gpu_failed_is_kept(tmp_path: Path) -> None:
     """Eight ranks' C++ stacks follow the line that matters."""
     says = "print('[rank2]: CUDA error: uncorrectable ECC error encountered'); [print('frame') for _ in range(400)]"
     command = [sys.executable, "-uc", f"{says}; import os; os.abort()"]

@@ -44,7 +44,7 @@ def build(
     """
     # Decide, and refuse what cannot work, before anything large is loaded.
     _require_world_size(config)
-    machine = this_machine(config.topology.processes_per_node)
+    machine = this_machine(config.topology.processes_per_node, gpus=config.topology.gpus_per_node)
     plan = decide_plan(
         config,
         machine,

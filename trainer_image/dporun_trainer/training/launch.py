@@ -1,6 +1,5 @@
 """Start the training processes of a pod, pass signals on to them, and conclude how they ended."""
 
-import ctypes
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer import disk, gpu_errors
 from dporun_trainer.cgroup import oom_kills
+from dporun_trainer.driver import has_gpu
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import Silence
 from dporun_trainer.run_folder import RunFolder
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _TAIL_LINES = 300
 """Lines of output to judge by: NCCL writes many before it ends a process."""
+_DEFAULT_ENVIRONMENT = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+"""Batches differ in length, so fixed segments of GPU memory fragment; on the CPU it means nothing."""
 _TELLING_LINES = 64
 """First lines that say why a GPU failed, kept as well: eight ranks' stacks push them out of the last ones."""
 _AFTER_FAILURE_SECONDS = 20
@@ -98,10 +100,14 @@ def accelerate_command(config: RunConfig, arguments: Sequence[str], *, node: int
 
 
 def training_environment(config: RunConfig, environment: Mapping[str, str], ends: Path) -> dict[str, str]:
-    """Environment of the training processes: no network but each other, and enough time to save when stopped."""
+    """Environment of the training processes: no network but each other, and enough time to save when stopped.
+
+    What the run sets wins over what the administrator set for every pod, and that over our defaults.
+    """
     grace = max(config.grace_period_seconds - max(10, config.grace_period_seconds // 10), 5)
     kept = {name: value for name, value in offline(environment).items() if not name.startswith("PET_")}
-    return kept | {ranks.FOLDER_VARIABLE: str(ends), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace)}
+    environment = _DEFAULT_ENVIRONMENT | kept | config.topology.environment
+    return environment | {ranks.FOLDER_VARIABLE: str(ends), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace)}
 
 
 def offline(environment: Mapping[str, str]) -> dict[str, str]:
@@ -117,16 +123,6 @@ def offline(environment: Mapping[str, str]) -> dict[str, str]:
     }
     kept = {name: value for name, value in environment.items() if not name.startswith((SecretPrefix.ARCHIVE, "AWS_"))}
     return {**kept, **fixed} | ({} if has_gpu() else {"DS_ACCELERATOR": "cpu"})
-
-
-def has_gpu() -> bool:
-    """Whether the CUDA driver offers a device, asked without importing torch."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int()
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
 def _threads(processes: int) -> int:
