@@ -54,6 +54,10 @@ generate: setup ## Write the generated files (the CRD, what a run says) anew
 	$(BIN)/python hack/print_crd.py > crds/dporuns.dporun.io.yaml
 	PYTHONPATH=tests $(BIN)/python -m dporun_testing.story_book > docs/messages.md
 
+.PHONY: health-table
+health-table: setup ## Judge the diagnosis by the labelled runs, and write the tables into docs/health.md
+	PYTHONPATH=tests $(BIN)/python -m dporun_testing.labelled.confusion --write
+
 .PHONY: verify
 verify: setup ## Fail when a generated file is not what its source says, or the example is unchecked
 	@$(BIN)/python hack/print_crd.py | diff -u crds/dporuns.dporun.io.yaml - \
