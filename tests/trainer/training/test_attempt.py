@@ -406,7 +406,10 @@ def test_how_it_is_computed_does_not_change_the_result(
 def test_bfloat16_trains(model: Path, tmp_path: Path) -> None:
     config = a_config("bf16", lora=NO_DROPOUT, training={"precision": "bf16"})
     directory = training.prepare(config, tmp_path, model)
-    attempt(config, directory)
+    import torch
+
+    trainer = attempt(config, directory)
+    assert trainer.model_wrapped.optimizer.gradient_accumulation_dtype is torch.float32
     assert json.loads((directory / "training_config.json").read_text())["training"]["precision"] == "bf16"
     losses = [entry["loss"] for entry in training.history(directory) if "loss" in entry]
     assert losses[-1] < losses[0]

@@ -200,3 +200,4 @@ def test_deepspeed(stage: int) -> None:
     assert zero["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
     assert zero["fp16"]["enabled"]
     assert not zero["bf16"]["enabled"]
+    assert zero.get("data_types") == ({"grad_accum_dtype": "fp32"} if stage == 2 else None)
