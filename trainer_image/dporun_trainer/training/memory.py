@@ -63,8 +63,9 @@ def activations(shape: Shape, *, checkpointing: bool) -> int:
 def required(shape: Shape, *, checkpointing: bool) -> int:
     """Bytes that one training process needs at its peak.
 
-    Weights once; for the trainable ones a gradient in fp32, and master copy and two moments of Adam in fp32 shared among the
-    processes (Rajbhandari et al. 2020, ZeRO, https://arxiv.org/abs/1910.02054, section 3.1); activations; a fixed part.
+    Weights once; for the trainable ones a gradient in fp32, and master copy and two moments of Adam in fp32 shared
+    among the processes (Rajbhandari et al. 2020, ZeRO, https://arxiv.org/abs/1910.02054, section 3.1); activations; a
+    fixed part.
     """
     weights = (shape.parameters + shape.trainable) * shape.value_bytes + 4 * shape.trainable
     optimizer = 12 * shape.trainable // shape.shards
