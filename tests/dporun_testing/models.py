@@ -1,7 +1,9 @@
 """Changes of a saved model for tests."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dporun_trainer.inputs.weights import INDEX, WEIGHTS
 
@@ -18,3 +20,16 @@ def split_weights(model: Path) -> None:
     weight_map = {name: part for part, of_part in parts.items() for name in of_part}
     (model / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     (model / WEIGHTS).unlink()
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_weights(model: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Store what ``change`` makes of a model's tensors."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = {name: tensor.clone() for name, tensor in change(load_file(model / WEIGHTS)).items()}
+    save_file(tensors, model / WEIGHTS, metadata={"format": "pt"})

@@ -8,6 +8,7 @@ from typing import Any
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
+from dporun_trainer.loaded_weights import require_weights
 
 
 def auto_class(config: Any) -> Any:
@@ -34,13 +35,24 @@ def load_model(source: str, *, config: Any = None, **arguments: Any) -> Any:
         config: of the model; that of ``source`` when absent.
         arguments: further ones of ``from_pretrained``.
 
+    Raises:
+        RunError: the weights are not those of the model that its configuration describes.
+
     """
     from transformers import AutoConfig  # noqa: PLC0415  heavy
 
     config = config or AutoConfig.from_pretrained(source, trust_remote_code=False)
-    return auto_class(config).from_pretrained(
-        source, config=config, use_safetensors=True, trust_remote_code=False, **arguments
+    model, info = auto_class(config).from_pretrained(
+        source,
+        config=config,
+        use_safetensors=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **arguments,
     )
+    require_weights(model, info, source)
+    return model
 
 
 def modalities(model: Any) -> tuple[str, ...]:

@@ -1,14 +1,13 @@
 """Tokenizers that are refused, and what a user reads about them."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.models import edit_json
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.tokenizer import FAST, check_tokenizer
 
@@ -23,10 +22,6 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
 
 
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
 def missing(model: Path) -> None:
     (model / FAST).unlink()
     (model / CONFIG).unlink()
@@ -39,22 +34,22 @@ def torn(model: Path) -> None:
 def sentencepiece(model: Path) -> None:
     (model / FAST).unlink()
     (model / "tokenizer.model").write_bytes(b"\x0a\x0e\x0a\x05<unk>")
-    edit(model / CONFIG, tokenizer_class="LlamaTokenizer")
+    edit_json(model / CONFIG, tokenizer_class="LlamaTokenizer")
 
 
 def tiktoken(model: Path) -> None:
     (model / FAST).unlink()
     (model / "qwen.tiktoken").write_text("IQ== 0\n")
-    edit(model / CONFIG, tokenizer_class="QWenTokenizer", auto_map={"AutoTokenizer": ["tokens.QWenTokenizer", None]})
+    edit_json(model / CONFIG, tokenizer_class="QWenTokenizer", auto_map={"AutoTokenizer": ["tokens.Tokenizer", None]})
 
 
 def own_code(model: Path) -> None:
     (model / FAST).unlink()
-    edit(model / CONFIG, tokenizer_class="OurTokenizer", auto_map={"AutoTokenizer": ["tokens.OurTokenizer", None]})
+    edit_json(model / CONFIG, tokenizer_class="OurTokenizer", auto_map={"AutoTokenizer": ["tokens.OurTokenizer", None]})
 
 
 def no_eos(model: Path) -> None:
-    edit(model / CONFIG, eos_token=None)
+    edit_json(model / CONFIG, eos_token=None)
 
 
 def large_vocabulary(model: Path) -> None:

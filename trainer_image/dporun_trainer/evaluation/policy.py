@@ -170,7 +170,7 @@ def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
         dtype: torch's name of the weights' type, or auto for the one that they are stored in.
 
     Raises:
-        RunError: it cannot be loaded.
+        RunError: it cannot be loaded, or the weights are not those of the model that its configuration describes.
 
     """
     disable_progress_bar()

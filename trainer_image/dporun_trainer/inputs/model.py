@@ -1,6 +1,5 @@
 """The base model: what is checked of its files before any GPU is held, without loading its weights."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,8 @@ from dporun_api.text import shorten
 from dporun_trainer.adapters import ALL_LINEAR, lora_arguments
 from dporun_trainer.architectures import auto_class, language_model, modalities
 from dporun_trainer.inputs.tokenizer import check_tokenizer
-from dporun_trainer.inputs.weights import fingerprint, main_dtype, read_shards, unfit
+from dporun_trainer.inputs.weights import Shard, fingerprint, main_dtype, read_shards, torch_type, unfit
+from dporun_trainer.loaded_weights import require_weights
 from dporun_trainer.run_folder.prepared import ModelFacts
 
 
@@ -28,18 +28,10 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
         raise unfit(f"{folder} is not a folder", "Name the folder that holds config.json and the weights.")
     config = _config(folder)
     shards = read_shards(folder)
-    model = _empty_model(config)
-    stored = {name: shape for shard in shards for name, (shape, _) in shard.tensors.items()}
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    stored_numbers = sum(math.prod(shape) for shape in stored.values())
-    if stored_numbers < parameters:
-        raise unfit(
-            f"the weights in {folder} hold {stored_numbers:,} numbers, but {type(model).__name__} of config.json has "
-            f"{parameters:,} parameters: some would start at random",
-            "Fetch the whole model again, or correct config.json.",
-        )
+    model, warnings = _filled(_empty_model(config), shards, folder)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     check_tokenizer(folder, vocabulary)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     modules, trainable = _adapt(model, lora)
     text = config.get_text_config()
     return ModelFacts(
@@ -48,13 +40,15 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
         parameters=parameters,
         dtype=main_dtype(shards),
         bytes=sum(shard.path.stat().st_size for shard in shards),
-        hidden_size=int(text.hidden_size),
-        layers=int(text.num_hidden_layers),
+        hidden_size=_number(text, "hidden_size") or int(model.get_input_embeddings().weight.shape[1]),
+        intermediate_size=_number(text, "intermediate_size"),
+        layers=_number(text, "num_hidden_layers") or _layers(model),
         vocabulary=vocabulary,
         max_positions=getattr(text, "max_position_embeddings", None),
         lora_modules=modules,
         lora_parameters=trainable,
         fingerprint=fingerprint(shards),
+        warnings=tuple(warnings),
     )
 
 
@@ -127,6 +121,46 @@ def _empty_model(config: Any) -> Any:
         ) from error
 
 
+def _filled(empty: Any, shards: list[Shard], folder: Path) -> tuple[Any, list[str]]:
+    """Let transformers fill the model from the checkpoint's names, shapes and types alone: (model, warnings).
+
+    Reading the numbers, which it would do for the meta device as well, takes minutes for a large model.
+
+    Raises:
+        RunError: the checkpoint does not hold the model's weights.
+
+    """
+    import torch  # noqa: PLC0415  heavy
+    from transformers.utils import logging  # noqa: PLC0415
+
+    tensors = {
+        name: torch.empty(shape, dtype=getattr(torch, torch_type(dtype), torch.uint8), device="meta")
+        for shard in shards
+        for name, (shape, dtype) in shard.tensors.items()
+    }
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # transformers' own report of what is amiss
+    logging.disable_progress_bar()
+    try:
+        model, info = type(empty).from_pretrained(
+            None,
+            config=empty.config,
+            state_dict=tensors,
+            device_map="meta",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except RuntimeError as error:  # its message points to the report
+        raise unfit(
+            f"the weights in {folder} cannot be converted into those of {type(empty).__name__}: of some that belong "
+            "together, such as the experts of a layer, not all are there, or their shapes differ",
+            "Fetch the whole model again, or use the config.json that the weights were saved with.",
+        ) from error
+    finally:
+        logging.set_verbosity(level)
+    return model, require_weights(model, info, folder)
+
+
 def _adapt(model: Any, lora: Lora) -> tuple[int, int]:
     """Put the adapter into the empty model: (layers that get one, trainable parameters)."""
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415  heavy
@@ -152,6 +186,18 @@ def _adapt(model: Any, lora: Lora) -> tuple[int, int]:
         raise unfit(f"the adapter does not fit the model: {error}", hint) from error
     modules = sum(isinstance(module, LoraLayer) for module in adapted.modules())
     return modules, sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+
+
+def _number(config: Any, name: str) -> int | None:
+    """Number in a configuration; the largest, where layers differ."""
+    value = getattr(config, name, None)
+    return max(value, default=None) if isinstance(value, list | tuple) else value
+
+
+def _layers(model: Any) -> int:
+    from torch.nn import ModuleList  # noqa: PLC0415  heavy
+
+    return max(len(module) for module in model.modules() if isinstance(module, ModuleList))
 
 
 def _linear(module: Any) -> bool:

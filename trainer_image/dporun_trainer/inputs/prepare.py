@@ -71,7 +71,12 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
         fetch_adapter(config, model, folder.input_adapter)
     general = _general(config, folder, fetcher)
     dataset = _dataset(config, folder, fetcher, model_path, report)
-    warnings = [*say_modalities(model), *check_positions(model_path, model, dataset.longest), *dataset.warnings]
+    warnings = [
+        *model.warnings,
+        *say_modalities(model),
+        *check_positions(model_path, model, dataset.longest),
+        *dataset.warnings,
+    ]
     for warning in warnings:
         log.warning("%s", warning)
     shutil.rmtree(folder.raw_inputs, ignore_errors=True)

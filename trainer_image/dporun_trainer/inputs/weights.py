@@ -14,7 +14,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _TEXT_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
-TORCH_TYPES = {
+_TORCH_TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
 }  # fmt: skip
@@ -132,8 +132,12 @@ def main_dtype(shards: list[Shard]) -> str:
     for shard in shards:
         for shape, dtype in shard.tensors.values():
             numbers[dtype] += math.prod(shape)
-    most = numbers.most_common(1)[0][0]
-    return TORCH_TYPES.get(most, most.lower())
+    return torch_type(numbers.most_common(1)[0][0])
+
+
+def torch_type(dtype: str) -> str:
+    """Name of a type of safetensors in torch's words."""
+    return _TORCH_TYPES.get(dtype, dtype.lower())
 
 
 def _require_safetensors(names: list[str], weights: list[str]) -> None:

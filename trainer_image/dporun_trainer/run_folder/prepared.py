@@ -79,6 +79,8 @@ class ModelFacts(Document):
     bytes: int = Field(gt=0)
     """Size of the weights as stored."""
     hidden_size: int = Field(gt=0)
+    intermediate_size: int | None = None
+    """Width inside the feed-forward block, the widest one; absent where the config does not say."""
     layers: int = Field(gt=0)
     vocabulary: int = Field(gt=0)
     """Rows of the token embedding."""
@@ -90,6 +92,8 @@ class ModelFacts(Document):
     """Trainable parameters."""
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 over the weights' structure and samples of them; the same for the same base model."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know of it."""
 
     @property
     def reads(self) -> str:

@@ -84,7 +84,7 @@ def build(
     )
 
     # Make the trainer. TRL tokenizes the data here, and precomputes the base model's log-probabilities.
-    model = _base_model(prepared.model_path, plan.precision)
+    model = load_base(prepared.model_path, plan.precision)
     trainer = RunTrainer(
         run=run,
         model=model,
@@ -132,12 +132,11 @@ def _require_planned_rows(trainer: RunTrainer) -> None:
 
 def _shape(config: RunConfig, prepared: Prepared) -> Shape:
     longest = prepared.lint.train.total.maximum if prepared.lint.train.total else config.dpo.max_length
-    model = AutoConfig.from_pretrained(prepared.model_path).get_text_config()
     return Shape(
         parameters=prepared.model.parameters,
         trainable=prepared.model.lora_parameters,
         hidden=prepared.model.hidden_size,
-        intermediate=getattr(model, "intermediate_size", None) or 4 * prepared.model.hidden_size,
+        intermediate=prepared.model.intermediate_size or 4 * prepared.model.hidden_size,
         layers=prepared.model.layers,
         sequences=2 * config.training.per_device_batch_size,
         length=min(longest, config.dpo.max_length),
@@ -147,10 +146,14 @@ def _shape(config: RunConfig, prepared: Prepared) -> Shape:
     )
 
 
-def _base_model(path: str, arithmetic: Arithmetic) -> Any:
+def load_base(path: str, arithmetic: Arithmetic) -> Any:
     """Load the base model without any dropout of its own: it is the reference, so it must answer the same every time.
 
     LoRA's dropout stays; TRL's disable_dropout would remove both.
+
+    Raises:
+        RunError: the weights are not those of the model that its configuration describes.
+
     """
     config = AutoConfig.from_pretrained(path)
     for name, value in vars(config.get_text_config()).items():
