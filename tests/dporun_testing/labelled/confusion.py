@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dporun_api.results import HealthState
-from dporun_testing.labelled.real import recorded_runs
 from dporun_testing.labelled.recipes import simulated_runs
+from dporun_testing.labelled.recorded import recorded_runs
 from dporun_testing.labelled.run import LabelledRun
 from dporun_testing.paths import ROOT
 

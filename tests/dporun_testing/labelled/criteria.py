@@ -91,9 +91,12 @@ def _with_unknown(expected: HealthState, accepted: set[HealthState], events: Eve
     if visible.steps < 5 and not lost:
         # Two steps show nothing; a validation may say that nothing was learnt, and a fall that something was.
         return Label(UNKNOWN, frozenset({UNKNOWN, UNDERFITTING} | (accepted & {ON_TRACK, UNSTABLE, CONFUSED})))
-    if not visible.validations and expected in {OVERFITTING, CONFUSED}:
-        # Only held-out pairs tell these, so nothing can be said; naming it from the training curve is bold but true.
+    if not visible.validations and expected is OVERFITTING:
+        # Only held-out pairs tell, so nothing can be said; naming it from the training curve is bold but true.
         return Label(UNKNOWN, frozenset((accepted - {ON_TRACK}) | {UNKNOWN}))
+    if not visible.validations and expected is CONFUSED:
+        # Only held-out pairs tell; on the others it looks like any good run.
+        return Label(UNKNOWN, frozenset(accepted | {UNKNOWN, ON_TRACK}))
     if not lost and not visible.validations and (visible.logs < 10 or visible.epochs > 1):
         # Pairs that the model has met before do not show what it learnt of others.
         accepted = accepted | {UNKNOWN}

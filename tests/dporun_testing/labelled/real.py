@@ -1,4 +1,4 @@
-"""Real runs with labels: tiny models trained with plain TRL, recorded in recorded/.
+"""Makes the real runs with labels: tiny models trained with plain TRL, or with the product, recorded in recorded/.
 
     PYTHONPATH=tests python -m dporun_testing.labelled.real [NAME ...]
 
@@ -7,28 +7,14 @@ on many held-out pairs and on training pairs, which the run's own log does not s
 read, by the criteria of criteria.py, from that course; how a run was meant to come out is in its name and no more.
 """
 
-import copy
 import dataclasses
-import functools
-import json
-import math
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dporun_testing.labelled import pairs
-from dporun_testing.labelled.criteria import Course, Events, Visible, label
-from dporun_testing.labelled.run import LabelledRun
-from dporun_trainer.run_folder.curves import number
-
-RECORDED = Path(__file__).parent / "recorded"
-PROBED = 96
-"""Pairs of either side by which the true course is measured."""
-PROBES = 20
-KEPT = ("loss", "grad_norm", "learning_rate", "rewards/", "logps/")
-"""Keys of the log that are recorded, besides step and epoch; eval_ in front as well."""
+from dporun_testing.labelled import pairs, probe, recorded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,45 +57,12 @@ class Recipe:
     """Steps at which the learning rate is ``kick`` times as high."""
     kick: float = 1000.0
     seed: int = 0
-
-
-@functools.cache
-def recorded_runs() -> tuple[LabelledRun, ...]:
-    """All real runs that are recorded."""
-    return tuple(_read(path) for path in sorted(RECORDED.glob("*.json")))
-
-
-def _read(path: Path) -> LabelledRun:
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    course, seen, validated = (
-        Course(tuple(one["validation"]), tuple(one["training"]), one["accuracy"], one["margin"])
-        for one in (kept["course"], kept["seen"], kept["validated"])
-    )
-    history = [*_entries(kept["train"]), *_entries(kept["validation"])]
-    history.sort(key=lambda entry: (entry["step"], "eval_loss" in entry))
-    return LabelledRun(
-        name=path.stem,
-        kind=path.stem.rpartition("-")[0],
-        history=history,
-        label=label(course, seen, validated, Events(**kept["events"]), Visible(**kept["visible"])),
-        max_steps=kept["visible"]["steps"],
-        epochs=math.ceil(kept["recipe"]["epochs"]),
-        batch=kept["recipe"]["batch"],
-        settings=None,
-    )
-
-
-def _entries(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    for row in zip(*columns.values(), strict=True):
-        yield {
-            key: value if key == "step" else number(value)
-            for key, value in zip(columns, row, strict=True)
-            if value is not None
-        }
+    product: bool = False
+    """Trained by the product instead of plain TRL: with LoRA, on chats, validated once per epoch."""
 
 
 def make(name: str, recipe: Recipe) -> None:
-    """Train a run and record it."""
+    """Train a run with plain TRL and record it."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -168,10 +121,55 @@ def make(name: str, recipe: Recipe) -> None:
                 r=recipe.lora, lora_alpha=2 * recipe.lora, target_modules="all-linear", task_type="CAUSAL_LM"
             ),
         )
-        population = rows(PROBED, held_out=True, wrong=recipe.wrong, seed=recipe.seed + 1000)
-        probe = _probe(trainer, recipe, trainer._prepare_dataset(population, tokenizer, trainer.args, "probe"))
+        population = rows(probe.PROBED, held_out=True, wrong=recipe.wrong, seed=recipe.seed + 1000)
+        points = probe.attach(trainer, recipe, trainer._prepare_dataset(population, tokenizer, trainer.args, "probe"))
         trainer.train()
-    _record(name, recipe, trainer, probe)
+    recorded.record(name, recipe, trainer.state.log_history, points)
+
+
+def make_by_product(name: str, recipe: Recipe) -> None:
+    """Train a run with the product's own trainer, on one process, and record it."""
+    from dporun_testing import tiny_model, training
+    from dporun_trainer.diagnosis.remedies import RunValues
+    from dporun_trainer.run_folder import RunFolder
+
+    points: dict[int, dict[str, Any]] = {}
+
+    def on_trainer(trainer: Any, _stop: Any) -> None:
+        points.update(step=probe.attach(trainer, recipe, trainer.eval_dataset))
+
+    with tempfile.TemporaryDirectory() as folder, training.single_process():
+        root = Path(folder)
+        model = tiny_model.save_tiny_model(root / "model", hidden_size=recipe.hidden_size, layers=recipe.layers)
+        config = training.a_config(
+            name,
+            dpo={
+                "beta": recipe.beta,
+                "loss": recipe.loss_type,
+                "loss_weights": recipe.loss_weights,
+                "label_smoothing": recipe.label_smoothing,
+            },
+            lora={"rank": recipe.lora, "alpha": 2 * (recipe.lora or 0), "dropout": 0.0},
+            training={
+                "learning_rate": recipe.learning_rate,
+                "epochs": recipe.epochs,
+                "per_device_batch_size": recipe.batch,
+                "gradient_accumulation_steps": recipe.accumulation,
+                "logging_steps": recipe.logging_steps,
+                "max_grad_norm": recipe.max_grad_norm,
+            },
+        )
+        directory = training.prepare(config, root, model, train=recipe.pairs, validation=recipe.validation_pairs)
+        made = RunFolder(directory)
+        for path, held_out in ((made.input_train, False), (made.input_validation, True)):
+            count = recipe.validation_pairs if held_out else recipe.pairs
+            exchange = recipe.swapped == ("validation" if held_out else "train")
+            rows = pairs.pairs(
+                recipe.data, count, seed=recipe.seed, held_out=held_out, wrong=recipe.wrong, swapped=exchange
+            )
+            tiny_model.write_rows(path, rows)
+        training.attempt(config, directory, on_trainer=on_trainer)
+        recorded.record(name, recipe, training.history(directory), points["step"], RunValues.of(config))
 
 
 def _model(recipe: Recipe, vocabulary: int) -> Any:
@@ -208,185 +206,16 @@ def _model(recipe: Recipe, vocabulary: int) -> Any:
     )
 
 
-def _probe(trainer: Any, recipe: Recipe, population: Any) -> Any:
-    """Measure the true course while ``trainer`` trains, and do to the run what its recipe asks for."""
-    import torch
-    from transformers import PrinterCallback, TrainerCallback
-
-    sides = {
-        "population": list(population),
-        "own": list(trainer.eval_dataset),
-        "training": list(trainer.train_dataset)[:PROBED],
-    }
-    reference = trainer.model if recipe.lora is not None else copy.deepcopy(trainer.model)
-    references = {side: _log_probabilities(reference, rows) for side, rows in sides.items()}
-    weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
-
-    class Probe(TrainerCallback):
-        def __init__(self) -> None:
-            self.points: dict[int, dict[str, Any]] = {}
-
-        def measure(self, step: int) -> None:
-            if step not in self.points:
-                self.points[step] = {
-                    side: _measured(recipe, _log_probabilities(trainer.model, rows), references[side])
-                    for side, rows in sides.items()
-                }
-
-        def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
-            self.measure(0)
-
-        def on_step_begin(self, _args: Any, state: Any, _control: Any, *, optimizer: Any, **_: Any) -> None:
-            if state.global_step + 1 == recipe.nan_at:
-                with torch.no_grad():
-                    weights[0].view(-1)[0] = math.nan
-            if state.global_step + 1 in recipe.kicks:
-                for group in getattr(optimizer, "optimizer", optimizer).param_groups:
-                    group["lr"] = recipe.learning_rate * recipe.kick
-
-        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-            step, last = state.global_step, state.max_steps
-            if control.should_evaluate or step * PROBES // last > (step - 1) * PROBES // last:
-                self.measure(step)
-
-        def on_evaluate(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-            self.measure(state.global_step)
-
-    probe = Probe()
-    trainer.add_callback(probe)
-    trainer.remove_callback(PrinterCallback)
-    return probe
-
-
-def _log_probabilities(model: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Log-probability and tokens of chosen (0) and rejected (1) responses: float64, shape (2, 2, rows)."""
-    import torch
-
-    training = model.training
-    model.eval()
-    sides = []
-    for side in ("chosen_ids", "rejected_ids"):
-        sequences = [row["prompt_ids"] + row[side] for row in rows]
-        width = max(map(len, sequences))
-        ids = torch.tensor([sequence + [0] * (width - len(sequence)) for sequence in sequences])
-        mask = torch.tensor([[1] * len(sequence) + [0] * (width - len(sequence)) for sequence in sequences])
-        begins = torch.tensor([len(row["prompt_ids"]) for row in rows])
-        with torch.no_grad():
-            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].double()
-        scores = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
-        response = mask[:, 1:].bool() & (torch.arange(1, width)[None] >= begins[:, None])
-        sides.append(torch.stack([(scores * response).sum(1), response.sum(1).double()]))
-    model.train(training)
-    return torch.stack(sides)
-
-
-def _measured(recipe: Recipe, now: Any, before: Any) -> dict[str, float]:
-    """Loss in units of the untrained model's, accuracy and margin; TRL's formulas, a mean over the pairs."""
-    import torch
-    from torch.nn.functional import logsigmoid
-
-    chosen, rejected = now[0, 0] - before[0, 0], now[1, 0] - before[1, 0]
-    margin = recipe.beta * (chosen - rejected)
-    smoothing = recipe.label_smoothing
-    half = torch.tensor(0.0, dtype=torch.float64)
-
-    def losses(m: Any, c: Any, r: Any, nll: Any) -> Any:
-        total = torch.zeros_like(nll)
-        for kind, weight in zip(recipe.loss_type, recipe.loss_weights or (1.0,) * len(recipe.loss_type), strict=True):
-            total = (
-                total
-                + weight
-                * {
-                    "sigmoid": lambda: -logsigmoid(m),
-                    "hinge": lambda: (1 - m).clamp(min=0),
-                    "ipo": lambda: (c / now[0, 1] - r / now[1, 1] - 1 / (2 * recipe.beta)) ** 2,
-                    "robust": lambda: (
-                        (smoothing * logsigmoid(-m) - (1 - smoothing) * logsigmoid(m)) / (1 - 2 * smoothing)
-                    ),
-                    "apo_zero": lambda: 1 - (recipe.beta * c).sigmoid() + (recipe.beta * r).sigmoid(),
-                    "sft": lambda: nll,
-                }[kind]()
-            )
-        return total.mean()
-
-    loss = losses(margin, chosen, rejected, -now[0, 0] / now[0, 1])
-    untrained = losses(half, half, half, -before[0, 0] / before[0, 1])
-    return {
-        "loss": (loss / untrained).item(),
-        "accuracy": (margin > 0).double().mean().item(),
-        "margin": margin.mean().item(),
-    }
-
-
-def _record(name: str, recipe: Recipe, trainer: Any, probe: Any) -> None:
-    state = trainer.state
-    history = [entry for entry in state.log_history if "loss" in entry or "eval_loss" in entry]
-    training = [entry for entry in history if "loss" in entry]
-    validation = [entry for entry in history if "eval_loss" in entry]
-    moments = [0, *(entry["step"] for entry in validation if entry["step"] > 0)]
-    last = state.global_step
-    lost = not math.isfinite(probe.points[last]["training"]["loss"])
-    known = {
-        "recipe": {
-            field.name: value
-            for field in dataclasses.fields(Recipe)
-            if (value := getattr(recipe, field.name)) != field.default or field.name in {"epochs", "batch"}
-        },
-        "course": _course(probe.points, sorted(probe.points), "population"),
-        "seen": _course(probe.points, sorted(probe.points), "own"),
-        "validated": _course(probe.points, moments, "own"),
-        "events": {"weights_lost": lost, "isolated": 0},
-        "visible": {
-            "logs": len(training),
-            "validations": len(moments) - 1,
-            "epochs": training[-1]["epoch"] if training else state.epoch,
-            "steps": last,
-        },
-        "train": _columns(training),
-        "validation": _columns(validation),
-    }
-    RECORDED.mkdir(exist_ok=True)
-    lines = ",\n".join(f'"{key}": {json.dumps(value, separators=(",", ":"))}' for key, value in known.items())
-    (RECORDED / f"{name}.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-
-
-def _course(points: Mapping[int, Mapping[str, Any]], steps: Sequence[int], side: str) -> dict[str, Any]:
-    finite = [step for step in steps if math.isfinite(points[step]["training"]["loss"])]
-    return {
-        "validation": [_short(points[step][side]["loss"]) for step in finite],
-        "training": [_short(points[step]["training"]["loss"]) for step in finite],
-        "accuracy": _short(points[finite[-1]][side]["accuracy"]),
-        "margin": _short(points[finite[-1]][side]["margin"]),
-    }
-
-
-def _columns(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    keys = {
-        key: None
-        for entry in entries
-        for key in entry
-        if key in {"step", "epoch"} or key.removeprefix("eval_").startswith(KEPT)
-    }
-    return {key: [_short(entry.get(key)) for entry in entries] for key in keys}
-
-
-def _short(value: Any) -> Any:
-    """Few digits; what is not finite as a word, as JSON has none for it."""
-    if not isinstance(value, float):
-        return value
-    return float(f"{value:.5g}") if math.isfinite(value) else str(value)
-
-
 def main(names: Sequence[str]) -> None:
     """Make the runs of these names, or those that are not recorded yet."""
     from dporun_testing.labelled.real_recipes import RECIPES
 
-    made = [path.stem for path in RECORDED.glob("*.json")]
+    made = [path.stem for path in recorded.RECORDED.glob("*.json")]
     for name in names or [name for name in RECIPES if name not in made]:
-        make(name, RECIPES[name])
-        run = _read(RECORDED / f"{name}.json")
-        course = json.loads((RECORDED / f"{name}.json").read_text())["course"]
-        losses = " ".join(f"{loss:.2f}" for loss in course["validation"][::3])
+        (make_by_product if RECIPES[name].product else make)(name, RECIPES[name])
+        path = recorded.RECORDED / f"{name}.json"
+        run, course = recorded.read(path), recorded.course(path)
+        losses = " ".join(f"{loss:.2f}" for loss in course.validation[::3])
         print(
             name,
             run.label.expected,
@@ -394,11 +223,11 @@ def main(names: Sequence[str]) -> None:
             "|",
             losses,
             "| training",
-            course["training"][-1],
+            course.training[-1],
             "accuracy",
-            course["accuracy"],
+            course.accuracy,
             "margin",
-            course["margin"],
+            course.margin,
             flush=True,
         )
 

@@ -1,10 +1,11 @@
 """Recipes of the real runs by name; the name says what a run was meant to become, its label what it became."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from dporun_testing.labelled.real import Recipe
 
-FULL = {"lora": None, "learning_rate": 1e-3}
+FULL: dict[str, Any] = {"lora": None, "learning_rate": 1e-3}
 """Full fine-tuning."""
 
 _HEALTHY = (
@@ -28,6 +29,36 @@ _HEALTHY = (
     Recipe(data="keyword", epochs=2, **FULL, architecture="phi", scheduler="cosine", wrong=0.2, pairs=240, evaluate=10),
     Recipe(data="keyword", epochs=4, learning_rate=3e-2, label_smoothing=0.1, architecture="gpt2"),
     Recipe(data="taste", epochs=3, pairs=300, batch=8, learning_rate=2e-2, validation_pairs=16, evaluate="epoch"),
+)
+_LARGE: dict[str, Any] = {"lora": None, "hidden_size": 64, "learning_rate": 2e-3}
+"""Full fine-tuning of a somewhat larger model."""
+_STRONG = (
+    Recipe(data="keyword", pairs=480, epochs=1, batch=4, **_LARGE, logging_steps=5, evaluate=20),
+    Recipe(data="taste", pairs=640, epochs=1, batch=8, **_LARGE, evaluate=0.25, architecture="qwen2"),
+    Recipe(data="length", pairs=200, epochs=2, batch=4, **_LARGE, logging_steps=10, evaluate="epoch"),
+    Recipe(data="keyword", pairs=640, epochs=2, batch=16, **_LARGE, architecture="gpt2", wrong=0.1),
+    Recipe(data="length", pairs=300, epochs=1, batch=1, learning_rate=1e-2, evaluate=0.1, logging_steps=1),
+    Recipe(data="length", pairs=240, epochs=2, batch=2, accumulation=4, learning_rate=3e-2, beta=0.3),
+    Recipe(data="taste", pairs=800, epochs=1, batch=16, learning_rate=4e-2, lora=16, hidden_size=64, evaluate=5),
+    Recipe(data="length", pairs=240, epochs=1, batch=4, **_LARGE, evaluate="no", logging_steps=5),
+)
+_PRODUCT = (
+    Recipe(product=True, data="length", pairs=96, epochs=3, learning_rate=2e-2),
+    Recipe(product=True, data="keyword", pairs=24, epochs=10, learning_rate=0.02, max_grad_norm=1000.0, beta=0.5),
+    Recipe(product=True, data="noise", pairs=32, epochs=2, learning_rate=5e-2, beta=0.7, validation_pairs=13),
+    Recipe(
+        product=True,
+        data="noise",
+        pairs=32,
+        epochs=2,
+        learning_rate=3e-2,
+        beta=0.2,
+        validation_pairs=13,
+        loss_type=("sigmoid", "sft"),
+        loss_weights=(1.0, 0.5),
+    ),
+    Recipe(product=True, data="keyword", pairs=64, epochs=2, learning_rate=1e-6),
+    Recipe(product=True, data="noise", pairs=32, epochs=12, learning_rate=1e-2),
 )
 _FAST = (
     Recipe(data="length", epochs=2, lora=None, learning_rate=1e-2),
@@ -114,6 +145,8 @@ RECIPES: Mapping[str, Recipe] = {
     f"trl-{kind}-{number:02}": recipe
     for kind, recipes in (
         ("healthy", _HEALTHY),
+        ("strong", _STRONG),
+        ("product", _PRODUCT),
         ("fast", _FAST),
         ("overfitting", _OVERFITTING),
         ("underfitting", _UNDERFITTING),

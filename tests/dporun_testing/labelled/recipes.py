@@ -389,6 +389,47 @@ def many_spikes(base: Recipe, chance: random.Random) -> Recipe:
     )
 
 
+def climbing(base: Recipe, chance: random.Random) -> Recipe:
+    """Learns nothing and gets slowly worse."""
+    return replace(base, strength=0.0, memory=0.0, diverge=(0.05, chance.uniform(0.7, 2.5)))
+
+
+def jumping(base: Recipe, chance: random.Random) -> Recipe:
+    """Jumps between knowing nearly everything and knowing nothing every few logs."""
+    count = chance.randint(8, 14)
+    places = [0.15 + 0.85 * (index + chance.uniform(0, 0.3)) / count for index in range(count)]
+    swings = tuple((place, chance.uniform(0.3, 0.6) / count, chance.uniform(-0.3, 0.2), 1.5) for place in places)
+    return replace(
+        _seen(saturated(base, chance)), strength=chance.uniform(4, 8), swings=swings, log_every=1, warmup=0.0
+    )
+
+
+def gradient_peaks(base: Recipe, chance: random.Random) -> Recipe:
+    """Some gradients are thirty times as large as their neighbours, are clipped, and do no harm."""
+    peaks = tuple((chance.uniform(0.1, 1), chance.uniform(10, 50)) for _ in range(chance.randint(1, 4)))
+    return replace(healthy(base, chance), gradient_peaks=peaks, log_every=1)
+
+
+def over_confident(base: Recipe, chance: random.Random) -> Recipe:
+    """Is right about as many held-out pairs as before, but ever more certain, of the wrong ones as well."""
+    recipe = _many_epochs(base, chance)
+    return replace(
+        recipe,
+        strength=chance.uniform(2, 4),
+        rapid=chance.uniform(4, 10),
+        wrong=chance.uniform(0.08, 0.2),
+        memory=chance.uniform(2, 6) / recipe.epochs,
+        spill=chance.uniform(1, 3) / recipe.epochs,
+    )
+
+
+def half_swapped(base: Recipe, chance: random.Random) -> Recipe:
+    """A third to two thirds of the validation data is swapped."""
+    return replace(
+        _seen(healthy(base, chance)), validation_sign=chance.uniform(-0.3, 0.3), strength=chance.uniform(1, 4)
+    )
+
+
 def swapped(base: Recipe, chance: random.Random) -> Recipe:
     """Chosen and rejected are swapped in the validation data, or in the training data: it learns the opposite."""
     return replace(healthy(base, chance), validation_sign=-1.0, strength=chance.uniform(0.6, 4))
@@ -455,5 +496,10 @@ KINDS: Mapping[str, tuple[int, Maker]] = {
     "opposite-and-memorised": (15, opposite_and_memorised),
     "tiny": (40, tiny),
     "few-logs": (40, few_logs),
+    "climbing": (20, climbing),
+    "jumping": (20, jumping),
+    "gradient-peaks": (15, gradient_peaks),
+    "over-confident": (20, over_confident),
+    "half-swapped": (10, half_swapped),
 }
 """Kinds of simulated runs: how many of each, and what makes one."""

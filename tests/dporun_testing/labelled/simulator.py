@@ -24,7 +24,7 @@ Pairs = tuple[Floats, Floats, Floats]
 Entry = dict[str, Any]
 POPULATION = 400
 """Pairs by which the true course is measured; stratified, so that few suffice."""
-POINTS = 40
+POINTS = 80
 """Points of the true course besides the validations."""
 
 
@@ -83,6 +83,8 @@ class Recipe:
     """(median, spread of the logarithm) of S, a random walk over the whole run."""
     spikes: tuple[tuple[float, float], ...] = ()
     """(share of the run, S): single steps."""
+    gradient_peaks: tuple[tuple[float, float], ...] = ()
+    """(share of the run, factor): single steps whose gradient is clipped and does no harm."""
     nan: float | None = None
     """Share of the run after which all is NaN."""
     nan_steps: int | None = None
@@ -254,6 +256,8 @@ class _Run:
         start = 1 + (recipe.first_gradient - 1) * np.exp(-(before[:, 0] + 1) / 4)
         noise = self.chance.lognormal(0, 0.25, count * every)
         norms = recipe.gradient * start * pull * (1 + 2 * self.spiky[before[:, 0]]) * noise
+        for place, factor in recipe.gradient_peaks:
+            norms[min(round(place * self.steps), len(norms) - 1)] *= factor
         rewards = self._rewards(margins.reshape(count, -1), self.general[every - 1 : count * every : every])
         columns = {
             "loss": losses.reshape(count, every).mean(axis=1),
