@@ -14,6 +14,7 @@ from dporun_trainer.diagnosis.health import examine
 from dporun_trainer.diagnosis.measurements import Measurements
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.diagnosis.run_reader import read_run
+from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder.curves import Curves
 
 
@@ -105,3 +106,61 @@ def test_a_run_may_be_past_its_last_log(tmp_path: Path) -> None:
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
     run = read_run(tmp_path)
     assert Measurements(Curves.of(run.history), run.settings).progress == 1
+
+
+def write_log(folder: Path, entries: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {"global_step": len(entries), "epoch": 1.0, "max_steps": len(entries), "log_history": entries}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+
+
+def losses(first: float, last: float) -> list[dict[str, Any]]:
+    return [{"step": step, "epoch": step / 40, "loss": first + (last - first) * step / 40} for step in range(1, 41)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first", "note", "objection"),
+    [
+        ("SFTConfig", 2.1, None, "those of another trainer (SFTConfig)"),
+        (None, 2.1, None, "its log has no rewards"),
+        (None, 0.69, "The losses begin near ln 2", None),
+        ("DPOConfig", 2.1, "No rewards were logged", None),
+    ],
+)
+def test_a_log_without_rewards_is_judged_only_if_dpo(
+    tmp_path: Path, arguments: str | None, first: float, note: str | None, objection: str | None
+) -> None:
+    write_log(tmp_path, losses(first, first / 2))
+    if arguments is not None:
+        (tmp_path / "training_args.bin").write_bytes(f"ctrl\n{arguments}\n.".encode())
+    run = read_run(tmp_path)
+    assert all(note is not None and note in text for text in run.notes)
+    assert (objection or "") in (run.objection or "")
+    assert (run.objection is None) is (objection is None)
+    assert bool(run.notes) is (note is not None)
+
+
+def test_of_several_validation_sets_the_first_is_taken(tmp_path: Path) -> None:
+    sets = {"eval_easy_loss": 0.4, "eval_easy_rewards/margins": 1.5, "eval_hard_loss": 0.7}
+    write_log(tmp_path, [{"step": 1, "loss": 0.6, "rewards/margins": 0.1}, {"step": 2, **sets}])
+    run = read_run(tmp_path)
+    assert run.notes == ("Of the validation sets easy, hard this looks at easy alone.",)
+    assert Curves.of(run.history).series["eval_rewards/margins"].values == (1.5,)
+
+
+def test_the_place_that_went_furthest_is_read(tmp_path: Path) -> None:
+    """A run that was resumed for more epochs after it had ended, and whose newest checkpoint a crash tore."""
+    write_log(tmp_path, losses(0.7, 0.5)[:20])
+    write_log(tmp_path / "checkpoint-20", losses(0.7, 0.5)[:20])
+    write_log(tmp_path / "checkpoint-30", losses(0.7, 0.5)[:30])
+    (tmp_path / "checkpoint-40").mkdir()
+    (tmp_path / "checkpoint-40/trainer_state.json").write_text('{"log_hi')
+    assert read_run(tmp_path).source == tmp_path / "checkpoint-30/trainer_state.json"
+
+
+def test_runs_of_trl_are_named_in_their_parent(tmp_path: Path) -> None:
+    write_log(tmp_path / "a", losses(0.7, 0.5))
+    write_log(tmp_path / "b/checkpoint-40", losses(0.7, 0.5))
+    with pytest.raises(RunError) as error:
+        read_run(tmp_path)
+    assert error.value.hint == "These subfolders contain runs: a, b."

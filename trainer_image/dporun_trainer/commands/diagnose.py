@@ -1,6 +1,7 @@
 """``diagnose``: print how healthy a run of DPORun or of another program is, and what to change."""
 
 import argparse
+import dataclasses
 import itertools
 import math
 import shutil
@@ -9,11 +10,16 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic.alias_generators import to_camel
+
+from dporun_api.document import Document
 from dporun_api.metrics import GRADIENT_NORM, LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
 from dporun_api.pod import ExitCode
 from dporun_api.results import Health, HealthState
 from dporun_trainer.commands.shared import explained
 from dporun_trainer.diagnosis.health import examine
+from dporun_trainer.diagnosis.measurements import Measurements
+from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.diagnosis.run_reader import RecordedRun, read_run
 from dporun_trainer.run_folder.curves import Curves, Series
 from dporun_trainer.suggestions import describe, patch
@@ -28,7 +34,10 @@ EXIT_CODES = {
 }
 """Exit code by state; 1 is a folder that cannot be read."""
 
+_NO_PLAN = "How long the run was to be is not recorded, so it is judged as one that has ended."
 _BARS = "▁▂▃▄▅▆▇█"
+_LEVEL = 0.02
+"""Share of its values within which a curve is drawn level."""
 _COLOURS = {HealthState.ON_TRACK: "32", HealthState.UNKNOWN: "2", HealthState.UNSTABLE: "31"}
 _SPARKLINES = (
     (LOSS, Split.TRAINING),
@@ -37,6 +46,55 @@ _SPARKLINES = (
     (REWARD_ACCURACY, Split.VALIDATION),
     (GRADIENT_NORM, Split.TRAINING),
 )
+
+
+class RunPosition(Document):
+    """How far a run is."""
+
+    step: int
+    """Newest optimizer step."""
+    total_steps: int | None = None
+    """Optimizer steps in all; absent where they are not recorded."""
+    epoch: float | None = None
+    """Passes over the training data so far."""
+    epochs: float | None = None
+    """Passes in all."""
+    share: float | None = None
+    """Share of the plan that is done; absent where no plan is recorded, and then the run is judged as finished."""
+
+    @classmethod
+    def of(cls, run: Measurements) -> "RunPosition":
+        """Compare the newest step with the plan."""
+        settings, epoch = run.settings, run.curves.last_epoch
+        planned = bool(settings.total_steps) or (bool(settings.epochs) and epoch is not None)
+        return cls(
+            step=run.curves.last_step,
+            total_steps=settings.total_steps,
+            epoch=epoch,
+            epochs=settings.epochs,
+            share=min(run.progress, 1.0) if planned else None,
+        )
+
+    def __str__(self) -> str:
+        """Write it: ``step 60 of 240, epoch 1 of 4, 25 %``."""
+        step = f"step {self.step}" + (f" of {self.total_steps}" if self.total_steps else "")
+        epoch = (
+            "" if self.epoch is None else f"epoch {self.epoch:.3g}" + (f" of {self.epochs:.3g}" if self.epochs else "")
+        )
+        share = "" if self.share is None else f"{math.floor(100 * self.share)} %"
+        return ", ".join(filter(None, (step, epoch, share)))
+
+
+class Diagnosis(Health):
+    """What ``--json`` prints: the health and what it rests on."""
+
+    source: str
+    """File or folder from which the history was read."""
+    position: RunPosition
+    settings: dict[str, object]
+    """The run's values that are known, by their names in the manifest."""
+    notes: tuple[str, ...] = ()
+    """What cannot be seen, and why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +118,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _diagnose(directory: Path, form: str) -> int:
     found = read_run(directory)
     curves = Curves.of(found.history)
-    health = examine(curves, found.settings)
+    if found.objection is None:
+        health = examine(curves, found.settings)
+    else:
+        health = Health(state=HealthState.UNKNOWN, evidence=(found.objection,))
     if form == "json":
-        text = health.to_json(indent=2, exclude_none=True) + "\n"
+        text = _document(found, curves, health).to_json(indent=2, exclude_none=True) + "\n"
     elif form == "patch":
         text = f"# {health.state}: {directory}\n{patch(health.suggestions)}"
     else:
@@ -78,10 +139,11 @@ def _lines(
     def style(code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if colour else text
 
-    epochs = "" if curves.last_epoch is None else f", {curves.last_epoch:.3g} epochs"
+    position = RunPosition.of(Measurements(curves, run.settings))
     source = run.source.relative_to(directory) if run.source != directory else "TensorBoard logs"
     yield style(f"1;{_COLOURS.get(health.state, '33')}", str(health.state)) + f"  {directory}"
-    yield style("2", f"{curves.last_step} steps{epochs}, read from {source}")
+    yield style("2", f"{str(position).capitalize()}, read from {source}")
+    yield from (style("2", line) for line in textwrap.wrap(_settings(run.settings), width))
     yield ""
     for metric, split in _SPARKLINES:
         series = curves.get(metric, split)
@@ -92,6 +154,12 @@ def _lines(
     yield style("1", "Evidence")
     for evidence in health.evidence:
         yield textwrap.fill(evidence, width, initial_indent="  • ", subsequent_indent="    ")
+    unseen = [*run.notes, *([_NO_PLAN] if position.share is None else [])]
+    if unseen:
+        yield ""
+        yield style("1", "What cannot be seen")
+    for note in unseen:
+        yield textwrap.fill(note, width, initial_indent="  • ", subsequent_indent="    ")
     if health.suggestions:
         yield ""
         yield style("1", "What to change")
@@ -102,17 +170,52 @@ def _lines(
         yield style("2", f"For a patch of the manifest, run: dporun-trainer diagnose {directory} --patch")
 
 
+def _document(run: RecordedRun, curves: Curves, health: Health) -> Diagnosis:
+    settings = {to_camel(name): value for name, value in dataclasses.asdict(run.settings).items() if value is not None}
+    return Diagnosis(
+        **dict(health),
+        source=str(run.source),
+        position=RunPosition.of(Measurements(curves, run.settings)),
+        settings=settings,
+        notes=run.notes,
+    )
+
+
+def _settings(values: RunValues) -> str:
+    """Write the values that are known and that suggestions change."""
+    named: dict[str, object] = {
+        "learning rate": values.learning_rate,
+        "batch per device": values.per_device_batch_size,
+        "gradient accumulation": values.gradient_accumulation_steps,
+        "processes": values.processes,
+        "beta": values.beta,
+        "loss": " + ".join(values.loss) if values.loss else None,
+        "label smoothing": values.label_smoothing or None,
+        "gradients clipped at": values.max_grad_norm or None,
+        "LoRA rank": values.lora_rank,
+        "alpha": values.lora_alpha,
+        "dropout": values.lora_dropout,
+    }
+    known = [f"{name} {_short(value)}" for name, value in named.items() if value is not None]
+    return known[0][0].upper() + ", ".join(known)[1:] if known else ""
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def sparkline(series: Series, width: int) -> str:
     """Draw a curve in one line of at most ``width`` characters; ``!`` is a value that is not finite."""
     finite = series.finite().values
     if not finite:
         return "!" * min(width, len(series))
     low, high = min(finite), max(finite)
+    span = max(high - low, _LEVEL * max(abs(low), abs(high))) or 1.0
 
     def bar(values: Sequence[float]) -> str:
         if not all(map(math.isfinite, values)):
             return "!"
-        share = (math.fsum(values) / len(values) - low) / ((high - low) or 1.0)
+        share = (math.fsum(values) / len(values) - low) / span
         return _BARS[min(int(share * len(_BARS)), len(_BARS) - 1)]
 
     count = min(width, len(series))
