@@ -1,9 +1,12 @@
 """Preference data of several kinds for tiny models, and a tokenizer of whole words for them."""
 
+import json
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from dporun_testing.paths import TINY
 
 Pair = dict[str, Any]
 NOUNS = "apple river stone cloud horse candle garden window bridge market letter copper violin winter lantern orchard"
@@ -20,7 +23,7 @@ def pairs(kind: str, count: int, *, seed: int, held_out: bool, wrong: float = 0.
     """Make preference pairs.
 
     Args:
-        kind: one of KINDS.
+        kind: one of KINDS, or ``corpus`` for rows of examples/tiny, which are chats.
         count: how many.
         seed: of the chance.
         held_out: whether they are held out: arithmetic uses other operands for those.
@@ -29,7 +32,11 @@ def pairs(kind: str, count: int, *, seed: int, held_out: bool, wrong: float = 0.
 
     """
     chance = random.Random(f"{kind} {seed} {held_out}")
-    rows = [_apart(KINDS[kind](chance, held_out)) for _ in range(count)]
+    if kind == "corpus":
+        lines = (TINY / "data" / ("val.jsonl" if held_out else "train.jsonl")).read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in chance.sample(lines, min(count, len(lines)))]
+    else:
+        rows = [_apart(KINDS[kind](chance, held_out)) for _ in range(count)]
     return [_exchanged(row) if swapped != (chance.random() < wrong) else row for row in rows]
 
 
@@ -90,6 +97,30 @@ def _noise(chance: random.Random, _: bool) -> Pair:
     return {"prompt": _words(chance, 3, 8), "chosen": _words(chance, 4, 10), "rejected": _words(chance, 4, 10)}
 
 
+def _repeats(chance: random.Random, _: bool) -> Pair:
+    """An answer that says one word again and again is worse."""
+    return {
+        "prompt": _words(chance, 2, 6),
+        "chosen": _words(chance, 5, 9),
+        "rejected": " ".join([chance.choice(WORDS)] * chance.randint(3, 9)),
+    }
+
+
+def _begins(chance: random.Random, _: bool) -> Pair:
+    """The answer that begins with a colour is better than that which begins with a number."""
+    rest = _words(chance, 4, 8)
+    return {
+        "prompt": _words(chance, 2, 6),
+        "chosen": f"{chance.choice(COLOURS.split())} {rest}",
+        "rejected": f"{chance.randint(0, 99)} {rest}",
+    }
+
+
+def _mixed(chance: random.Random, held_out: bool) -> Pair:
+    """A keyword decides half of the pairs, nothing the other half."""
+    return (_keyword if chance.random() < 0.5 else _noise)(chance, held_out)
+
+
 def _apart(row: Pair) -> Pair:
     """Begin responses with a space, so that their first word is not glued to the prompt."""
     return row | {side: f" {row[side]}" for side in ("chosen", "rejected")}
@@ -105,4 +136,7 @@ KINDS: Mapping[str, Callable[[random.Random, bool], Pair]] = {
     "taste": _taste,
     "arithmetic": _arithmetic,
     "noise": _noise,
+    "repeats": _repeats,
+    "begins": _begins,
+    "mixed": _mixed,
 }

@@ -104,6 +104,10 @@ def _measured(recipe: Any, now: Any, before: Any) -> dict[str, float]:
                         (smoothing * logsigmoid(-m) - (1 - smoothing) * logsigmoid(m)) / (1 - 2 * smoothing)
                     ),
                     "apo_zero": lambda: 1 - (recipe.beta * c).sigmoid() + (recipe.beta * r).sigmoid(),
+                    "nca_pair": lambda: (
+                        -logsigmoid(recipe.beta * c)
+                        - 0.5 * (logsigmoid(-recipe.beta * c) + logsigmoid(-recipe.beta * r))
+                    ),
                     "sft": lambda: nll,
                 }[kind]()
             )

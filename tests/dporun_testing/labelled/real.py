@@ -8,6 +8,7 @@ read, by the criteria of criteria.py, from that course; how a run was meant to c
 """
 
 import dataclasses
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dporun_testing.labelled import pairs, probe, recorded
+from dporun_testing.paths import TINY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Recipe:
     """Steps at which the learning rate is ``kick`` times as high."""
     kick: float = 1000.0
     seed: int = 0
+    more: tuple[tuple[str, Any], ...] = ()
+    """Further arguments of TRL."""
     product: bool = False
     """Trained by the product instead of plain TRL: with LoRA, on chats, validated once per epoch."""
 
@@ -66,6 +70,7 @@ def make(name: str, recipe: Recipe) -> None:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
+    from transformers import AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
     torch.set_num_threads(1)
@@ -78,10 +83,13 @@ def make(name: str, recipe: Recipe) -> None:
         )
 
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer = pairs.save_tokenizer(Path(folder) / "tokenizer")
-        _model(recipe, len(tokenizer)).save_pretrained(Path(folder) / "model")  # TRL finds the reference by its path
+        if recipe.data == "corpus":
+            model, tokenizer = TINY / "model", AutoTokenizer.from_pretrained(TINY / "model")
+        else:
+            model, tokenizer = Path(folder) / "model", pairs.save_tokenizer(Path(folder) / "tokenizer")
+            _model(recipe, len(tokenizer)).save_pretrained(model)
         trainer = DPOTrainer(
-            f"{folder}/model",
+            str(model),  # not the model itself: TRL finds the reference by its path
             args=DPOConfig(
                 output_dir=folder,
                 use_cpu=True,
@@ -111,6 +119,7 @@ def make(name: str, recipe: Recipe) -> None:
                 report_to="none",
                 disable_tqdm=True,
                 seed=recipe.seed,
+                **dict(recipe.more),
             ),
             train_dataset=rows(recipe.pairs, held_out=False, wrong=recipe.wrong),
             eval_dataset=rows(recipe.validation_pairs, held_out=True, wrong=recipe.wrong),
@@ -140,7 +149,10 @@ def make_by_product(name: str, recipe: Recipe) -> None:
 
     with tempfile.TemporaryDirectory() as folder, training.single_process():
         root = Path(folder)
-        model = tiny_model.save_tiny_model(root / "model", hidden_size=recipe.hidden_size, layers=recipe.layers)
+        if recipe.data == "corpus":
+            model = Path(shutil.copytree(TINY / "model", root / "model"))
+        else:
+            model = tiny_model.save_tiny_model(root / "model", hidden_size=recipe.hidden_size, layers=recipe.layers)
         config = training.a_config(
             name,
             dpo={
@@ -186,6 +198,11 @@ def _model(recipe: Recipe, vocabulary: int) -> Any:
         "neox": (transformers.GPTNeoXConfig, {}),
         "gpt2": (transformers.GPT2Config, {}),
         "phi": (transformers.PhiConfig, {}),
+        "qwen3": (transformers.Qwen3Config, {"num_key_value_heads": 2, "head_dim": size // 4}),
+        "gemma": (transformers.GemmaConfig, {"num_key_value_heads": 1, "head_dim": size // 4}),
+        "stablelm": (transformers.StableLmConfig, {"num_key_value_heads": 4}),
+        "olmo2": (transformers.Olmo2Config, {"num_key_value_heads": 4}),
+        "starcoder2": (transformers.Starcoder2Config, {"num_key_value_heads": 2}),
     }
     config, more = kinds[recipe.architecture]
     names = {"n_inner": 2 * size} if recipe.architecture == "gpt2" else {"intermediate_size": 2 * size}
@@ -208,11 +225,12 @@ def _model(recipe: Recipe, vocabulary: int) -> Any:
 
 def main(names: Sequence[str]) -> None:
     """Make the runs of these names, or those that are not recorded yet."""
-    from dporun_testing.labelled.real_recipes import RECIPES
+    from dporun_testing.labelled import real_recipes, second_recipes
 
+    recipes = {**real_recipes.RECIPES, **second_recipes.RECIPES}
     made = [path.stem for path in recorded.RECORDED.glob("*.json")]
-    for name in names or [name for name in RECIPES if name not in made]:
-        (make_by_product if RECIPES[name].product else make)(name, RECIPES[name])
+    for name in names or [name for name in real_recipes.RECIPES if name not in made]:
+        (make_by_product if recipes[name].product else make)(name, recipes[name])
         path = recorded.RECORDED / f"{name}.json"
         run, course = recorded.read(path), recorded.course(path)
         losses = " ".join(f"{loss:.2f}" for loss in course.validation[::3])

@@ -60,6 +60,18 @@ _PRODUCT = (
     Recipe(product=True, data="keyword", pairs=64, epochs=2, learning_rate=1e-6),
     Recipe(product=True, data="noise", pairs=32, epochs=12, learning_rate=1e-2),
 )
+_CORPUS = (
+    Recipe(data="corpus", pairs=120, epochs=2, learning_rate=1e-3, batch=4),
+    Recipe(data="corpus", pairs=120, epochs=2, lora=None, learning_rate=5e-4, evaluate=10, logging_steps=5),
+    Recipe(data="corpus", pairs=60, epochs=10, wrong=0.25, learning_rate=2e-3),
+    Recipe(data="corpus", pairs=100, epochs=2, learning_rate=1e-6, evaluate=20),
+    Recipe(data="corpus", pairs=24, epochs=10, learning_rate=0.02, max_grad_norm=0.0),
+    Recipe(data="corpus", pairs=100, epochs=2, learning_rate=0.1, max_grad_norm=0.0, batch=2, logging_steps=5),
+    Recipe(data="corpus", pairs=100, epochs=2, learning_rate=1e-3, swapped="train", evaluate=10),
+    Recipe(data="corpus", pairs=100, epochs=3, learning_rate=0.03, beta=0.5),
+    Recipe(product=True, data="corpus", pairs=24, epochs=10, learning_rate=0.02, max_grad_norm=1000.0),
+    Recipe(product=True, data="corpus", pairs=100, epochs=2, learning_rate=1e-3),
+)
 _FAST = (
     Recipe(data="length", epochs=2, lora=None, learning_rate=1e-2),
     Recipe(data="keyword", epochs=3, lora=None, learning_rate=8e-3, architecture="qwen2", beta=0.5, batch=8),
@@ -147,6 +159,7 @@ RECIPES: Mapping[str, Recipe] = {
         ("healthy", _HEALTHY),
         ("strong", _STRONG),
         ("product", _PRODUCT),
+        ("corpus", _CORPUS),
         ("fast", _FAST),
         ("overfitting", _OVERFITTING),
         ("underfitting", _UNDERFITTING),
