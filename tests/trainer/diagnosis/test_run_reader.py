@@ -42,7 +42,7 @@ def test_a_foreign_run_is_found_and_read(
     output = capsys.readouterr().out
     assert f"read from {file}" in output
     assert "training.learningRate 0.001 → 0.0005" in output
-    assert "training.epochs 10 → 1" in output
+    assert "training.epochs" not in output  # no epoch was any better than the untrained model
     assert read_run(tmp_path).settings == RunValues(
         learning_rate=0.001, epochs=10, lora_rank=8, lora_alpha=16, lora_dropout=0
     )

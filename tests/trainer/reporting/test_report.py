@@ -242,7 +242,8 @@ def test_a_poor_result_asks_for_a_change_of_the_manifest(tmp_path: Path) -> None
     report(RunFolder(directory))
     words = page(directory).words
     assert "Needs improvement gates not passed Overfitting" in words
-    assert re.search(rf"Next Change training.epochs {config['training']['epochs']} → \d+ and run again.", words)
+    rate = f"{float(config['training']['learningRate']):g}"
+    assert re.search(rf"Next Change training.learningRate {rate} → \S+ and run again.", words)
 
 
 def test_a_run_that_was_still_learning_asks_for_more_epochs(tmp_path: Path) -> None:

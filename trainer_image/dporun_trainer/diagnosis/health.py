@@ -7,14 +7,12 @@ from typing import Any
 from dporun_api.results import Health, HealthState
 from dporun_api.run_config import RunConfig
 from dporun_api.text import shorten
-from dporun_trainer.diagnosis import remedies, signs
+from dporun_trainer.diagnosis import remedies
+from dporun_trainer.diagnosis.enough import too_little
 from dporun_trainer.diagnosis.measurements import Measurements
 from dporun_trainer.diagnosis.remedies import Observations, Remedy, RunValues
-from dporun_trainer.diagnosis.signs import Evidence
+from dporun_trainer.diagnosis.signs import Evidence, confused, overfitting, remarks, underfitting, unstable
 from dporun_trainer.run_folder.curves import Curves
-
-ENOUGH_LOGS = 10
-"""Training logs before a run without signs is called healthy; a validation is enough as well."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ def diagnose(history: Sequence[Mapping[str, Any]], config: RunConfig | None = No
 
     Returns:
         The most serious state, the evidence of every sign, and changes that help against that state. OnTrack when
-        there is no sign; Unknown while there is too little history.
+        there is no sign; Unknown while there is too little history to say so.
 
     """
     return examine(Curves.of(history), RunValues() if config is None else RunValues.of(config))
@@ -47,26 +45,29 @@ def examine(curves: Curves, settings: RunValues) -> Health:
     """Apply the rules to curves that have been read already; see ``diagnose``."""
     run = Measurements(curves, settings)
     findings = [(rule, evidence) for rule in RULES if (evidence := rule.evidence(run))]
-    remarks = [remark for remark_on in REMARKS if (remark := remark_on(run))]
+    said = tuple(shorten(remark, 500) for remark_on in REMARKS if (remark := remark_on(run)))
     if not findings:
-        enough = len(run.train) >= ENOUGH_LOGS or (run.train and run.validation)
-        return Health(
-            state=HealthState.ON_TRACK if enough else HealthState.UNKNOWN,
-            evidence=tuple(remarks) if enough else ("Too little history for a diagnosis.",),
-        )
+        missing = too_little(run)
+        if missing:
+            return Health(state=HealthState.UNKNOWN, evidence=(missing, *said))
+        return Health(state=HealthState.ON_TRACK, evidence=said)
     state = findings[0][0].state
     leading = [rule for rule, _ in findings if rule.state is state]
-    best = run.validation.best()
-    observations = Observations(
-        best_epoch=curves.epochs.get(best[0]) if best else None,
-        flat=bool(run.train) and run.level > signs.FLAT_LOSS * run.start,
-        onset=signs.onset(run),
-    )
-    suggestions = remedies.prescribe((remedy for rule in leading for remedy in rule.remedies), settings, observations)
+    suggestions = remedies.prescribe((remedy for rule in leading for remedy in rule.remedies), settings, _observe(run))
     return Health(
         state=state,
-        evidence=tuple(shorten(f"{rule.sign}: {evidence}.", 500) for rule, evidence in findings) + tuple(remarks),
+        evidence=tuple(shorten(f"{rule.sign}: {evidence}.", 500) for rule, evidence in findings) + said,
         suggestions=suggestions[:10],
+    )
+
+
+def _observe(run: Measurements) -> Observations:
+    best = run.validation.best()
+    return Observations(
+        best_epoch=run.curves.epochs.get(best[0]) if best else None,
+        flat=bool(run.train) and run.level > underfitting.FLAT * run.untrained,
+        onset=unstable.onset(run),
+        learnt=best is None or not run.no_better(best[0], underfitting.NOTHING),
     )
 
 
@@ -87,20 +88,31 @@ _UNDERFITTING = (
 )
 
 RULES = (
-    Rule("NaN values", HealthState.UNSTABLE, signs.non_finite, _UNSTABLE),
-    Rule("Gradients exploding", HealthState.UNSTABLE, signs.exploding, _UNSTABLE),
-    Rule("Loss spiking", HealthState.UNSTABLE, signs.spiking, _UNSTABLE),
-    Rule("Loss climbing", HealthState.UNSTABLE, signs.climbed, _UNSTABLE),
-    Rule("Loss oscillating", HealthState.UNSTABLE, signs.oscillating, _UNSTABLE),
-    Rule("Rewards: chosen < rejected", HealthState.CONFUSED, signs.confused, _CONFUSED),
-    Rule("Validation loss increasing", HealthState.OVERFITTING, signs.eval_rising, _OVERFITTING),
-    Rule("Training loss much lower than validation loss", HealthState.OVERFITTING, signs.far_below, _OVERFITTING),
-    Rule("Gap between training and validation grows", HealthState.OVERFITTING, signs.gap_growing, _OVERFITTING),
-    Rule("Gradients vanishing", HealthState.UNDERFITTING, signs.vanishing, _UNDERFITTING),
-    Rule("Both losses stay high", HealthState.UNDERFITTING, signs.both_high, _UNDERFITTING),
+    Rule("NaN values", HealthState.UNSTABLE, unstable.no_number, _UNSTABLE),
+    Rule("Gradients exploding", HealthState.UNSTABLE, unstable.exploding, _UNSTABLE),
+    Rule("Loss spiking", HealthState.UNSTABLE, unstable.spiking, _UNSTABLE),
+    Rule("Loss climbing", HealthState.UNSTABLE, unstable.climbed, _UNSTABLE),
+    Rule("Learning lost again", HealthState.UNSTABLE, unstable.collapsed, _UNSTABLE),
+    Rule("Validation loss jumping", HealthState.UNSTABLE, unstable.thrown, _UNSTABLE),
+    Rule("Loss oscillating", HealthState.UNSTABLE, unstable.oscillating, _UNSTABLE),
+    Rule("Rewards: chosen < rejected", HealthState.CONFUSED, confused.confused, _CONFUSED),
+    Rule("Validation loss increasing", HealthState.OVERFITTING, overfitting.eval_rising, _OVERFITTING),
+    Rule("Training loss much lower than validation loss", HealthState.OVERFITTING, overfitting.far_below, _OVERFITTING),
+    Rule("Gap between training and validation grows", HealthState.OVERFITTING, overfitting.gap_growing, _OVERFITTING),
+    Rule("Gradients vanishing", HealthState.UNDERFITTING, underfitting.vanishing, _UNDERFITTING),
+    Rule("Both losses stay high", HealthState.UNDERFITTING, underfitting.both_high, _UNDERFITTING),
+    Rule("Validation loss no better than untrained", HealthState.UNDERFITTING, underfitting.no_better, _UNDERFITTING),
 )
 """The warning signs, the most serious first."""
 
 
-REMARKS = (signs.losses, signs.rewards, signs.falling_log_probability)
+REMARKS = (
+    remarks.losses,
+    remarks.rewards,
+    remarks.log_probability,
+    remarks.few_spikes,
+    remarks.clipped_gradients,
+    remarks.over_confident,
+    remarks.unseen,
+)
 """Remarks besides the signs; they do not change the state."""

@@ -1,17 +1,32 @@
 """A run's curves and the few measurements of them that the rules of the diagnosis share. Pure."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dporun_api.metrics import GRADIENT_NORM, LOSS, Split
+from dporun_api.metrics import (
+    GRADIENT_NORM,
+    LEARNING_RATE,
+    LOGPS_CHOSEN,
+    LOSS,
+    REWARD_ACCURACY,
+    REWARD_CHOSEN,
+    REWARD_MARGIN,
+    REWARD_REJECTED,
+    Split,
+)
+from dporun_trainer.diagnosis import untrained
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.run_folder.curves import Curves, Series, mean
 
 LEVEL = 10
-"""Logs over which the level of a noisy curve is averaged; the noise of a mean of 10 is a third of one log's."""
-PAIRS = 8
-"""Pairs per log for which limits on single logs apply unchanged; see ``Measurements.noise``."""
+"""Most logs over which the level of a noisy curve is averaged; the noise of a mean of 10 is a third of one log's."""
+SHARE_OF_LEVEL = 5
+"""A level is at most the newest fifth of the logs: over more of a short run, it would be what the run was."""
+SURE = 3.0
+"""Standard errors by which a difference of training losses must exceed 0 to be no accident of the batches."""
 STILL_IMPROVING = 0.02
 """A validation loss that beats all before it by this share still improves, so a gap alone is no overfitting."""
 END = 2**63
@@ -25,10 +40,21 @@ class Measurements:
     curves: Curves
     settings: RunValues
 
+    # Curves
+
     @cached_property
     def train(self) -> Series:
-        """Training loss, finite values."""
-        return self.curves.get(LOSS, Split.TRAINING).finite()
+        """Training loss: the finite values, without those that transformers' NaN filter invented.
+
+        The filter (``logging_nan_inf_filter``, on by default) leaves a step without a finite loss out, so a log of such
+        steps has a loss of 0, or too low a one. The other metrics of the log tell: rewards are not finite.
+        """
+        losses = self.curves.get(LOSS, Split.TRAINING).finite()
+        rewards = (REWARD_CHOSEN, REWARD_REJECTED, REWARD_MARGIN, LOGPS_CHOSEN)
+        bad = {step for metric in rewards for step in non_finite(self.curves.get(metric, Split.TRAINING)).steps}
+        no_gradient = set(non_finite(self.curves.get(GRADIENT_NORM, Split.TRAINING)).steps)
+        pairs = zip(losses.steps, losses.values, strict=True)
+        return losses.where([step not in bad and (loss != 0 or step not in no_gradient) for step, loss in pairs])
 
     @cached_property
     def validation(self) -> Series:
@@ -41,33 +67,103 @@ class Measurements:
         return self.curves.get(GRADIENT_NORM, Split.TRAINING).finite()
 
     @cached_property
-    def start(self) -> float:
-        """Loss of the untrained model: ln 2 for the sigmoid loss, else the first measured loss.
+    def learning_rates(self) -> Series:
+        """Learning rates, finite values."""
+        return self.curves.get(LEARNING_RATE, Split.TRAINING).finite()
 
-        At the start both rewards are 0, so the sigmoid loss is -log sigmoid(0), whatever the label smoothing.
-        """
-        if self.settings.loss == ("sigmoid",):
-            return math.log(2)
-        untrained = self.curves.get(LOSS, Split.VALIDATION).finite()
-        if untrained.steps[:1] == (0,):
-            return untrained.values[0]
-        return self.train.values[0] if self.train else math.log(2)
+    def margins(self, split: Split) -> Series:
+        """Reward margins after the start, as logged, or chosen minus rejected where they are not; finite values."""
+        logged = self.curves.get(REWARD_MARGIN, split)
+        if logged:
+            return logged.finite().between(0, END)
+        chosen, rejected = self.curves.get(REWARD_CHOSEN, split), self.curves.get(REWARD_REJECTED, split)
+        if chosen.steps != rejected.steps:
+            return Series()
+        differences = (high - low for high, low in zip(chosen.values, rejected.values, strict=True))
+        return Series(chosen.steps, tuple(differences)).finite().between(0, END)
+
+    def accuracies(self, split: Split) -> dict[int, float]:
+        """Reward accuracy by step."""
+        series = self.curves.get(REWARD_ACCURACY, split).finite()
+        return dict(zip(series.steps, series.values, strict=True))
+
+    # The untrained model
 
     @cached_property
-    def noise(self) -> float:
-        """Factor, at least 1, by which logs are noisier than those of PAIRS pairs.
+    def _untrained(self) -> untrained.Untrained:
+        return untrained.untrained(self.curves, self.settings)
 
-        The standard deviation of a mean over n pairs goes with 1/sqrt(n), and a single wrong pair has a loss of several
-        times ln 2. An unknown batch size counts as 1.
+    @property
+    def untrained(self) -> float:
+        """Loss of the untrained model, the unit of most thresholds."""
+        return self._untrained.loss
+
+    def no_better(self, step: int, share: float) -> bool:
+        """Whether the validation at ``step`` shows nothing learnt: a loss near the untrained one, or no margin.
+
+        Args:
+            step: of a validation.
+            share: of the untrained loss, from which on a loss counts as near it.
+
         """
-        steps = self.train.steps
-        apart = (steps[-1] - steps[0]) // (len(steps) - 1) if len(steps) > 1 else 1
-        return math.sqrt(max(1.0, PAIRS / (self.settings.batch_size * max(apart, 1))))
+        margin = by_step(self.margins(Split.VALIDATION)).get(step)
+        if margin is not None and margin <= 0:
+            return True
+        return self._untrained.certain and by_step(self.validation)[step] >= share * self.untrained
+
+    # Levels and their noise
 
     @cached_property
     def level(self) -> float:
-        """Mean training loss of the newest LEVEL logs."""
-        return mean(self.train.values[-LEVEL:])
+        """Mean of the newest training losses; NaN where there is none."""
+        return mean(self.newest.values) if self.train else math.nan
+
+    @property
+    def newest(self) -> Series:
+        """The logs of ``level``."""
+        return newest(self.train)
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of single training logs."""
+        return spread(self.train.last(2 * LEVEL))
+
+    def error(self, logs: int) -> float:
+        """Standard error of a mean of so many training logs."""
+        return self.spread / math.sqrt(max(logs, 1))
+
+    @cached_property
+    def pairs(self) -> int:
+        """Pairs of which a training log is the mean; an unknown batch size counts as 1."""
+        steps = self.train.steps
+        apart = (steps[-1] - steps[0]) // (len(steps) - 1) if len(steps) > 1 else 1
+        return self.settings.batch_size * max(apart, 1)
+
+    @cached_property
+    def trained(self) -> Series:
+        """Level of the training loss at each validation, from the logs since the validation before."""
+        steps, values, after = [], [], -1
+        for step in self.validation.steps:
+            before = self.before(step, after)
+            if before:
+                steps.append(step)
+                values.append(mean(before.values))
+            after = step
+        return Series(tuple(steps), tuple(values))
+
+    def before(self, step: int, after: int | None = None) -> Series:
+        """Logs of the level at a validation."""
+        if after is None:
+            after = max((earlier for earlier in self.validation.steps if earlier < step), default=-1)
+        width = window(len(self.train.between(-1, step)))
+        return self.train.between(after, step).last(width)
+
+    def eval_improves(self, *, within: int) -> bool:
+        """Whether one of the newest ``within`` validation losses is clearly better than all before them."""
+        before, recent = self.validation.values[:-within], self.validation.values[-within:]
+        return len(before) > 0 and min(recent) < (1 - STILL_IMPROVING) * min(before)
+
+    # Progress
 
     @cached_property
     def progress(self) -> float:
@@ -83,23 +179,74 @@ class Measurements:
         return self.progress > 0.99
 
     @cached_property
-    def gaps(self) -> Series:
-        """Validation loss minus the training loss of the logs before it, per validation."""
-        steps, values, after = [], [], 0
-        for step, value in zip(self.validation.steps, self.validation.values, strict=True):
-            before = self.train.between(after, step).values[-LEVEL:]
-            if before:
-                steps.append(step)
-                values.append(value - mean(before))
-            after = step
-        return Series(tuple(steps), tuple(values))
+    def settled(self) -> "Measurements":
+        """The run as it was when slow signs were last judged, so that they do not come and go with single logs.
 
-    def eval_improves(self, *, within: int) -> bool:
-        """Whether one of the newest ``within`` validation losses is clearly better than all before them."""
-        before, newest = self.validation.values[:-within], self.validation.values[-within:]
-        return len(before) > 0 and min(newest) < (1 - STILL_IMPROVING) * min(before)
+        That is the newest validation, or the last full tenth of the plan where there is none; the end is always judged.
+        """
+        if self.finished:
+            return self
+        if self.validation:
+            step = self.validation.steps[-1]
+        else:
+            tenths = math.floor(10 * self.progress) / 10
+            step = math.floor(self.curves.last_step * tenths / self.progress) if self.progress else 0
+        return Measurements(self.curves.until(step), self.settings)
+
+    # Words
 
     def at(self, step: int) -> str:
         """Write a step with its epoch, if that is known: ``step 20 (epoch 1)``."""
         epoch = self.curves.epochs.get(step)
         return f"step {step}" if epoch is None else f"step {step} (epoch {epoch:.3g})"
+
+    def value(self, value: float, step: int) -> str:
+        """Write a logged value: ``0.41 at step 20 (epoch 1)``."""
+        return f"{show(value)} at {self.at(step)}"
+
+    def average(self, series: Series) -> str:
+        """Write the mean of one or more logs: ``0.29 on average from step 31 to step 40``."""
+        if len(series) == 1:
+            return self.value(series.values[0], series.steps[0])
+        return f"{show(mean(series.values))} on average from step {series.steps[0]} to step {series.steps[-1]}"
+
+    @property
+    def yardstick(self) -> str:
+        """Write the loss of the untrained model."""
+        return f"the untrained model's loss is {'' if self._untrained.certain else 'about '}{show(self.untrained)}"
+
+
+def window(logs: int) -> int:
+    """Logs of the level of so many."""
+    return max(1, min(LEVEL, logs // SHARE_OF_LEVEL))
+
+
+def newest(series: Series) -> Series:
+    """The logs of the level of a training curve."""
+    return series.last(window(len(series)))
+
+
+def spread(series: Series) -> float:
+    """Standard deviation of single logs, from differences of neighbours, so that a falling curve does not count."""
+    squares = [(after - before) ** 2 for before, after in itertools.pairwise(series.values)]
+    return math.sqrt(mean(squares) / 2) if squares else 0.0
+
+
+def non_finite(series: Series) -> Series:
+    """The values that are NaN or infinite."""
+    return series.where([not math.isfinite(value) for value in series.values])
+
+
+def by_step(series: Series) -> dict[int, float]:
+    """Values of a series by their step."""
+    return dict(zip(series.steps, series.values, strict=True))
+
+
+def path(points: Sequence[tuple[int, float]]) -> str:
+    """Write some values of a curve: ``0.6 (step 10) → 0.35 (step 20)``."""
+    return " → ".join(f"{show(value)} (step {step})" for step, value in points)
+
+
+def show(value: float) -> str:
+    """Write a value as the evidence does."""
+    return f"{value:.3g}"

@@ -40,6 +40,10 @@ class Series:
         """Keep the points with ``after < step <= until``."""
         return self.where([after < step <= until for step in self.steps])
 
+    def part(self, start: int, stop: int) -> "Series":
+        """Keep the points from the ``start``-th up to before the ``stop``-th."""
+        return Series(self.steps[start:stop], self.values[start:stop])
+
     def last(self, count: int) -> "Series":
         """Keep the newest ``count`` points."""
         return Series(self.steps[-count:], self.values[-count:])
@@ -63,6 +67,13 @@ class Curves:
     def get(self, metric: Metric, split: Split) -> Series:
         """Series of a metric, empty where it was not logged."""
         return self.series.get(metric.log_key(split), Series())
+
+    def until(self, step: int) -> "Curves":
+        """The curves as they were at a step."""
+        return Curves(
+            {key: cut for key, series in self.series.items() if (cut := series.between(-1, step))},
+            {place: epoch for place, epoch in self.epochs.items() if place <= step},
+        )
 
     @property
     def last_step(self) -> int:
