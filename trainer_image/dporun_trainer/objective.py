@@ -54,16 +54,16 @@ class Objective:
 
     def _one(self, loss: str, pairs: Sequence[ScoredPair]) -> float:
         if loss == "sft":
-            return -_sum(pair.chosen for pair in pairs) / sum(pair.chosen_tokens for pair in pairs)
+            return -total(pair.chosen for pair in pairs) / sum(pair.chosen_tokens for pair in pairs)
         if loss == "aot":
             deltas = _sorted_differences(
                 [pair.chosen - pair.rejected for pair in pairs], [pair.ref_chosen - pair.ref_rejected for pair in pairs]
             )
-            return _mean(self._smoothed(delta) for delta in deltas)
+            return mean(self._smoothed(delta) for delta in deltas)
         if loss == "aot_unpaired":
             deltas = _sorted_differences([pair.chosen_ratio for pair in pairs], [pair.rejected_ratio for pair in pairs])
-            return _mean(self._smoothed(delta) for delta in deltas)
-        return _mean(_LOSSES[loss](self, pair) for pair in pairs)
+            return mean(self._smoothed(delta) for delta in deltas)
+        return mean(_LOSSES[loss](self, pair) for pair in pairs)
 
     def _smoothed(self, delta: float) -> float:
         """Loss of a difference of log-ratios when a share of the labels is taken to be flipped."""
@@ -188,6 +188,18 @@ def _margin_per_token(pair: ScoredPair) -> float:
     return pair.chosen_ratio / max(pair.chosen_tokens, 1) - pair.rejected_ratio / max(pair.rejected_tokens, 1)
 
 
+def total(values: Iterable[float]) -> float:
+    """Sum without rounding, so that no order of the values matters; NaN or infinite when one of them is."""
+    listed = list(values)
+    return math.fsum(listed) if all(map(math.isfinite, listed)) else sum(listed)
+
+
+def mean(values: Iterable[float]) -> float:
+    """Average one or more values, without rounding before the division."""
+    listed = list(values)
+    return total(listed) / len(listed)
+
+
 def _sorted_differences(some: list[float], others: list[float]) -> list[float]:
     if any(math.isnan(value) for value in (*some, *others)):  # NaN has no place in an order
         return [math.nan]
@@ -212,14 +224,3 @@ def _logistic(x: float) -> float:
 
 def _exp(x: float) -> float:
     return math.inf if x > 700 else math.exp(x)
-
-
-def _sum(values: Iterable[float]) -> float:
-    """Sum without rounding, so that no order of the rows matters."""
-    listed = list(values)
-    return math.fsum(listed) if all(map(math.isfinite, listed)) else sum(listed)
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return _sum(listed) / len(listed)

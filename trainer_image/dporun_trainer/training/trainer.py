@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import gather_object
 
 from dporun_api.results import Health
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.machine import Machine
+from dporun_trainer.objective import Objective
 from dporun_trainer.progress import heartbeat
 from dporun_trainer.run_folder import RunFolder, checkpoints, room, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
@@ -29,12 +31,8 @@ from dporun_trainer.training.failures import disk_errors
 from dporun_trainer.training.fused_head import require_own_logits
 from dporun_trainer.training.plan import TrainingPlan
 from dporun_trainer.training.resume import is_exact
-from dporun_trainer.training.trl_internals import (
-    FencedTrainer,
-    gathering_rows,
-    rows_of_batch,
-    without_optimizer_state,
-)
+from dporun_trainer.training.trl_internals import FencedTrainer, without_optimizer_state
+from dporun_trainer.training.validation import ValidatedRow, metrics_of
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +90,10 @@ class RunTrainer(FencedTrainer):
         self._non_finite_streak = 0
         self._preempting = False
         self._objective_checked = False
-        self._rows_validated: list[int] = []
+        self._rows: list[ValidatedRow] = []
         self._began = time.monotonic()
         super().__init__(**arguments)
+        self.objective = Objective(self.loss_types, self.loss_weights, self.beta, self.label_smoothing)
         # On the device, so that looking at the loss of a batch does not wait for it: end_step reads it once a step.
         self._saw_non_finite = torch.zeros((), dtype=torch.bool, device=self.accelerator.device)
 
@@ -178,18 +177,23 @@ class RunTrainer(FencedTrainer):
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Validate without touching the random numbers of training: resuming would not be exact otherwise."""
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
-        self._rows_validated = []
         with torch.random.fork_rng(devices=devices):
             metrics: dict[str, float] = super().evaluate(*arguments, **named)
         return metrics
 
-    def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
-        """Validate one batch, unless asked to stop; rows that only fill up the last batch do not count. Collective."""
+    def evaluation_loop(self, *arguments: Any, metric_key_prefix: str = "eval", **named: Any) -> Any:
+        """Validate one set, and average over its rows. Collective."""
+        self._rows = []
+        output = super().evaluation_loop(*arguments, metric_key_prefix=metric_key_prefix, **named)
+        metrics = metrics_of(gather_object(self._rows), self.objective)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        return output
+
+    def prediction_step(self, model: Any, inputs: Any, *_: Any, **_named: Any) -> tuple[None, None, None]:
+        """Score the rows of one batch, unless asked to stop. Collective."""
         self.stop_if_asked()
-        rows = rows_of_batch(self.accelerator, len(inputs["input_ids"]))
-        self._rows_validated.append(rows)
-        with gathering_rows(self.accelerator, rows):
-            return super().prediction_step(model, inputs, *arguments, **named)
+        self._rows += self.score_rows(model, inputs)
+        return None, None, None
 
     def around_validation(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Validate; when asked to stop meanwhile, save what was trained and let the next attempt validate it."""
@@ -256,9 +260,7 @@ class RunTrainer(FencedTrainer):
         return self.loop_totals().model_copy(update=ours)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the totals of all attempts at the end of training, and validation averaged per row."""
-        if "eval_loss" in logs:
-            self.average_validation_per_row(self._rows_validated)
+        """Log, with the totals of all attempts at the end of training."""
         if "train_runtime" in logs:  # transformers' own count this attempt alone
             seconds = self.seconds()
             samples = min(self.state.epoch or 0, self.run.config.training.epochs) * len(self.train_dataset)

@@ -14,16 +14,18 @@ changes. A test compares the source of each with the hash kept here. When it fai
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import deepspeed.ops
+import torch
 import transformers
 from accelerate import Accelerator
 from trl import DPOTrainer
 
 from dporun_trainer.run_folder.running_totals import RunningTotals
+from dporun_trainer.training.validation import ValidatedRow
 
 
 @dataclass(frozen=True)
@@ -120,50 +122,60 @@ UPSTREAM = (
         "transformers.trainer:Trainer.evaluation_loop",
         "losses, logits, labels = self.prediction_step(model, inputs, prediction_loss_only, ignore_keys=ignore_keys)",
         (),
-        "Every process calls prediction_step equally often, so the processes may agree there on stopping.",
+        "Every process calls prediction_step equally often, so the processes may agree there on stopping. Without "
+        "losses from it, there is no loss among the metrics that it returns, and we add it with the others.",
         "1fe21799ff2a9b9a",
     ),
     Upstream(
+        "transformers.trainer:Trainer._prepare_input",
+        'kwargs.update({"dtype": self.accelerator.state.deepspeed_plugin.hf_ds_config.dtype()})',
+        ("_prepare_inputs",),
+        "It casts every number with a fraction to the dtype of the model, the log-probabilities of the reference as "
+        "well: sums of hundreds of nats, which keep eight bits in bfloat16. We put these back.",
+        "443ef7a5cab4ba00",
+    ),
+    Upstream(
         "trl.trainer.dpo_trainer:DPOTrainer._compute_loss",
-        "agg_chosen_rewards = self.accelerator.gather(chosen_rewards)",
+        "outputs = model(**model_kwargs, labels=labels, fused_lm_head=True)",
         ("_metrics", "_total_train_tokens"),
-        "It gathers one number per row and appends their mean to _metrics, with the rows that only fill up the last "
-        "batch. Cutting them off, and averaging per row, relies on one value per batch and on accelerator.gather.",
+        "Validation asks the model for the same values of each token, and takes the same of them: a change of what "
+        "training computes would leave validation behind. Its losses are in dporun_trainer.objective.",
         "14f261291c1c0588",
+    ),
+    Upstream(
+        "trl.trainer.dpo_trainer:DPOTrainer.compute_ref_log_probs",
+        "ref_per_token_logps = model(**model_kwargs, labels=labels, fused_lm_head=True).log_probs",
+        (),
+        "The reference of a validation whose rows have none stored.",
+        "4591e72b791b586e",
     ),
     Upstream(
         "trl.trainer.dpo_trainer:DPOTrainer.log",
         "metrics = {key: sum(val) / len(val) for key, val in self._metrics[mode].items()}  # average the metrics",
         ("_metrics",),
-        "It averages the means of batches, whatever their sizes; we replace them by one mean over rows before.",
+        "It adds the means of batches that _compute_loss has left; validation leaves none.",
         "1320e17c8b626d54",
     ),
     Upstream(
         "trl.trainer.dpo_trainer:DPOTrainer.prediction_step",
         "loss = self.compute_loss(model, inputs, return_outputs=False)",
         (),
-        "The loss of one batch of validation, and nothing else, is computed while accelerator.gather is replaced.",
+        "We replace it. What it comes to do besides is missing in validation.",
         "fd7735f8e9461ead",
     ),
     Upstream(
         "trl.trainer.dpo_trainer:DataCollatorForPreference.torch_call",
         "input_ids = prompt_chosen_ids + prompt_rejected_ids",
         (),
-        "A batch has two sequences per row; we count rows by that.",
+        "A batch has the chosen sequences of its rows, then the rejected ones.",
         "4633e260a00e6e06",
-    ),
-    Upstream(
-        "accelerate.accelerator:Accelerator.gather_for_metrics",
-        "data = self.gather(input_data)",
-        (),
-        "It goes through the gather that we replace.",
-        "0c388e25d75faf0a",
     ),
     Upstream(
         "accelerate.data_loader:DataLoaderStateMixin.begin",
         "self.remainder = length % self.total_batch_size",
         (),
-        "remainder counts the rows of the last batch, over all processes, that are no repetition; 0 when it is full.",
+        "remainder counts the rows of the last batch, over all processes, that are no repetition; 0 when it is full, "
+        "-1 when nobody knows.",
         "b65a933cd45a962d",
     ),
     # DeepSpeed
@@ -196,6 +208,10 @@ UPSTREAM = (
         "4748fe7cd78c75d3",
     ),
 )
+
+
+_REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+"""Columns of a batch with the log-probabilities that the reference gives to the responses, where they are stored."""
 
 
 def use_torch_collectives() -> None:
@@ -260,20 +276,56 @@ class FencedTrainer(DPOTrainer):
         self._total_train_tokens = totals.tokens
         self._initial_global_step = 0  # train_loss and the number of samples are counted from here
 
-    # Validation
+    # Batches
 
-    def average_validation_per_row(self, rows: Sequence[int]) -> None:
-        """Replace each metric's means of batches by its mean over all rows.
+    def _prepare_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Move a batch to the device; the reference's log-probabilities keep their precision, whatever the model's."""
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        kept = {name: inputs[name].to(prepared[name].device) for name in _REFERENCE if name in inputs}
+        return {**prepared, **kept}
+
+    def score_rows(self, model: Any, inputs: Mapping[str, Any]) -> list[ValidatedRow]:
+        """Score the rows of a batch by policy and reference, as training does; not those that only fill it up.
 
         Args:
-            rows: of each batch of the validation, over all processes. A metric that has not one value per batch, such
-                as the number of tokens, stays.
+            model: the policy.
+            inputs: a batch as the data collator made it.
 
         """
-        for name, values in self._metrics["eval"].items():
-            if len(values) == len(rows):
-                mean = sum(value * count for value, count in zip(values, rows, strict=True)) / sum(rows)
-                self._metrics["eval"][name] = [mean]
+        with torch.no_grad(), self.compute_loss_context_manager():
+            values = self._row_values(model, self._prepare_inputs(inputs)).tolist()
+        rows = rows_of_batch(self.accelerator, len(values))
+        return [ValidatedRow.of(row) for row in values[:rows]]
+
+    def _row_values(self, model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Compute the values of ValidatedRow.of for each row: shape (rows, 10), float64."""
+        ids, completion = batch["input_ids"], batch["completion_mask"]
+        arguments = {name: value for name, value in batch.items() if name not in {"completion_mask", *_REFERENCE}}
+        labels = ids.masked_fill(completion == 0, -100)
+        outputs = model(**arguments, use_cache=False, labels=labels, fused_lm_head=True)
+        predicted = completion[:, 1:]
+
+        def of_sequences(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            """Sum over the tokens of the responses: of the chosen ones, of the rejected ones."""
+            # Prompt learning puts virtual tokens before the others, so positions count from the end.
+            chosen, rejected = (values[:, -predicted.shape[1] :] * predicted).sum(dim=1).double().chunk(2)
+            return chosen, rejected
+
+        if self.precompute_ref_logps:
+            reference = tuple(batch[name].double() for name in _REFERENCE)
+        else:
+            reference = tuple(part.double() for part in self.compute_ref_log_probs(self.ref_model or self.model, batch))
+        entropy = sum(of_sequences(outputs.entropy))
+        likeliest, _ = of_sequences(outputs.is_top1)
+        columns = [
+            *of_sequences(outputs.log_probs),
+            *reference,
+            *of_sequences(torch.ones_like(outputs.log_probs)),
+            entropy,
+            *of_sequences(outputs.mean_logits),
+            likeliest,
+        ]
+        return torch.stack(columns, dim=1)
 
     # Saving
 
@@ -310,29 +362,17 @@ def without_optimizer_state() -> Iterator[None]:
         transformers.trainer.deepspeed_load_checkpoint = before
 
 
-def rows_of_batch(accelerator: Accelerator, sequences: int) -> int:
-    """Count the rows of the current batch, over all processes, without those that only fill up the last one.
+def rows_of_batch(accelerator: Accelerator, rows: int) -> int:
+    """Count the rows of this process's current batch without those that only fill up the last one.
+
+    The last batches of the processes together hold the rows that are left, in order, and then some once more.
 
     Args:
         accelerator: of the trainer, while it goes through a data loader.
-        sequences: of this process's batch: a chosen and a rejected one for each row.
+        rows: of the batch, those that fill it up included.
 
     """
     state = accelerator.gradient_state
-    if state.end_of_dataloader and state.remainder > 0:
-        return int(state.remainder)
-    return sequences // 2 * int(accelerator.num_processes)
-
-
-@contextlib.contextmanager
-def gathering_rows(accelerator: Accelerator, rows: int) -> Iterator[None]:
-    """Cut what ``accelerator.gather`` returns to the first ``rows`` rows.
-
-    TRL gathers rewards with it, and so would average repeated rows of an incomplete batch into the metrics.
-    """
-    gather = accelerator.gather
-    accelerator.gather = lambda values: gather(values)[:rows]
-    try:
-        yield
-    finally:
-        accelerator.gather = gather
+    if not state.end_of_dataloader or state.remainder <= 0:
+        return rows
+    return int(min(max(state.remainder - accelerator.process_index * rows, 0), rows))
