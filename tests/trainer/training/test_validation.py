@@ -14,7 +14,7 @@ from dporun_testing.training import a_config, attempt
 from dporun_testing.validating import OBJECTIVES, Layout, by_processes, scores, validations
 from dporun_trainer.run_folder.checkpoints import Checkpoints
 
-pytestmark = pytest.mark.slow(30)
+pytestmark = pytest.mark.slow(40)
 
 ROWS = 13
 ONE: list[Layout] = [(13, 4), (13, 1), (13, 5), (13, 16), (12, 4), (1, 4)]
@@ -32,7 +32,7 @@ TWO: list[Layout] = [
 @pytest.fixture(scope="module")
 def adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the runs start from, so that the policy is some nats away from the reference."""
-    return save_random_adapter(model, tmp_path_factory.mktemp("adapter"), scale=1.0)
+    return save_random_adapter(model, tmp_path_factory.mktemp("adapter"), scale=10.0)
 
 
 @pytest.fixture(scope="module", params=["one process", "two processes"])
