@@ -198,6 +198,18 @@ def test_without_evaluation_the_run_is_merged_and_judged(directory: Path) -> Non
     assert (directory / "merged/merge.json").is_file()
 
 
+def test_an_unfaithful_merge_is_said_and_loses_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft import LoraModel
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self, **_: self.unload())
+    outcome = finish(config(), RunFolder(directory))
+    assert outcome.state is OutcomeState.SUCCEEDED
+    assert outcome.verdict is not None
+    assert "merged/ is not there: the merged model is not the adapted one" in outcome.verdict.reasons[-1]
+    assert outcome.verdict.reasons[-1] in (directory / "verdict.json").read_text()
+    assert not (directory / "merged").exists()
+
+
 def test_without_general_questions_forgetting_is_unknown(directory: Path) -> None:
     outcome = finish(config(general={"enabled": False}), RunFolder(directory))
     assert outcome.evaluation is not None

@@ -17,7 +17,7 @@ from dporun_testing.adapters import save_random_adapter
 from dporun_testing.tiny_model import save_tiny_model
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation import merge as merging
-from dporun_trainer.evaluation.merge import Merge, is_merged, merge
+from dporun_trainer.evaluation.merge import Merge, UnfaithfulMergeError, is_merged, merge
 from dporun_trainer.evaluation.policy import load_policy
 
 PROMPTS = ["what is apple", "please answer the question", "one two three", "good bad yes no"]
@@ -87,10 +87,22 @@ def test_a_merge_that_leaves_the_adapter_out_is_refused(
     AutoTokenizer.from_pretrained(base).save_pretrained(stored)
     adapter = save_random_adapter(stored, tmp_path / "adapter")
     monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self, **_: self.unload())
-    with pytest.raises(RunError, match="the merged model is not the adapted one") as caught:
+    with pytest.raises(UnfaithfulMergeError, match=r"not the adapted one: .* and 0% of what the adapter") as caught:
         merge(adapter, output, prompts=PROMPTS)
     assert "final/ is intact" in str(caught.value.hint)
+    assert not caught.value.reason.traits.retried
     assert not output.exists()
+
+
+def test_a_gentle_adapter_of_a_deep_model_survives_rounding(tmp_path: Path, output: Path) -> None:
+    """In bf16 the rounding of 32 layers is more than half of what this adapter does, and does not hide it."""
+    deep = save_tiny_model(tmp_path / "full", hidden_size=256, layers=32)
+    AutoModelForCausalLM.from_pretrained(deep, dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(deep).save_pretrained(tmp_path / "base")
+    adapter = save_random_adapter(tmp_path / "base", tmp_path / "adapter", scale=0.0012)
+    result = merge(adapter, output, prompts=PROMPTS)
+    assert result.effect / 2 < result.difference < result.tolerance
+    assert result.kept == pytest.approx(1, abs=0.25)
 
 
 def test_weights_damaged_on_the_way_to_the_disk_are_noticed(
@@ -110,17 +122,19 @@ def test_weights_damaged_on_the_way_to_the_disk_are_noticed(
 
 
 @pytest.mark.parametrize(
-    ("difference", "effect", "faithful"),
+    ("difference", "effect", "kept", "faithful"),
     [
-        (1e-7, 0.1, True),
-        (2e-5, 0.1, False),  # beyond rounding
-        (9e-6, 1.2e-5, False),  # within rounding, but nearer to the base than to the adapter
-        (9e-6, 9e-6, True),  # an adapter too weak to tell apart
-        (float("nan"), 0.1, False),
+        (1e-7, 0.1, 1.0, True),
+        (2e-5, 0.1, 1.0, False),  # beyond rounding
+        (9e-6, 1.2e-5, 0.2, False),  # within rounding, but the base and not the adapted model
+        (9e-6, 1.2e-5, 2.0, False),  # merged twice
+        (9e-6, 1.2e-5, 0.9, True),
+        (9e-6, 9e-6, 0.2, True),  # an adapter too weak to tell apart
+        (float("nan"), 0.1, float("nan"), False),
     ],
 )
-def test_what_counts_as_faithful(difference: float, effect: float, faithful: bool) -> None:
-    assert Merge("base", "0" * 64, "float32", 4, 0.0, difference, effect, 1e-5).faithful is faithful
+def test_what_counts_as_faithful(difference: float, effect: float, kept: float, faithful: bool) -> None:
+    assert Merge("base", "0" * 64, "float32", 4, 0.0, difference, effect, kept, 1e-5).faithful is faithful
 
 
 def test_an_adapter_that_is_not_a_number_is_an_error(base: Path, tmp_path: Path, output: Path) -> None:

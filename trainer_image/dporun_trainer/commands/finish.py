@@ -27,7 +27,7 @@ from dporun_trainer.diagnosis.verdict import gates_in_force, judge
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation import assess
 from dporun_trainer.evaluation.evaluate import Options, as_text, spread
-from dporun_trainer.evaluation.merge import adapter_sha256, is_merged, merge
+from dporun_trainer.evaluation.merge import UnfaithfulMergeError, adapter_sha256, is_merged, merge
 from dporun_trainer.evaluation.policy import Policy, load_policy
 from dporun_trainer.outcome import conclude
 from dporun_trainer.progress import TRAINING_PERCENT, ProgressFile, heartbeat
@@ -80,10 +80,10 @@ def _finish(config: RunConfig, folder: RunFolder, meter: "_Meter") -> Outcome:
         raise RunError(Reason.TRAINER_ERROR, f"there is no trained adapter in {folder.final}: train first")
     prepared = folder.load_prepared()
     evaluation = _evaluated(config, folder, prepared, meter) if config.evaluation.enabled else None
-    _merged(folder, prepared, meter)
+    unmerged = _merge(folder, prepared, meter)
     meter("reporting", 0, 1)
     with heartbeat(meter.progress):
-        health, verdict = _judged(config, folder, evaluation)
+        health, verdict = _judged(config, folder, evaluation, unmerged)
     meter("reporting", 1, 1)
     return Outcome(
         state=OutcomeState.SUCCEEDED,
@@ -130,23 +130,32 @@ def _evaluated(config: RunConfig, folder: RunFolder, prepared: Prepared, meter: 
     return numbers.summary()
 
 
-def _merged(folder: RunFolder, prepared: Prepared, meter: "_Meter") -> None:
-    """Merge the adapter, unless merged/ is just that."""
+def _merge(folder: RunFolder, prepared: Prepared, meter: "_Meter") -> str | None:
+    """Merge the adapter, unless merged/ is just that; returns why there is no merged model."""
     if is_merged(folder.merged, folder.final):
-        return
+        return None
     meter("merging", 0, 1)
     pairs = read_pairs(Path(prepared.validation_path))
     gc.collect()  # the models of the evaluation, so that two copies of the base are never in memory
     with heartbeat(meter.progress):
         prompts = [as_text(pairs[position].prompt) for position in spread(len(pairs), 8)]
-        merge(folder.final, folder.merged, prompts=prompts, base=prepared.model_path)
+        try:
+            merge(folder.final, folder.merged, prompts=prompts, base=prepared.model_path)
+        except UnfaithfulMergeError as error:  # no reason to lose a good adapter, and its evaluation
+            log.warning("%s", error.message)
+            return f"merged/ is not there: {error.message}. {error.hint}"
     meter("merging", 1, 1)
+    return None
 
 
-def _judged(config: RunConfig, folder: RunFolder, evaluation: EvaluationSummary | None) -> tuple[Health, Verdict]:
+def _judged(
+    config: RunConfig, folder: RunFolder, evaluation: EvaluationSummary | None, unmerged: str | None
+) -> tuple[Health, Verdict]:
     """Diagnose the curves, judge the result and write the report; quick, so always done anew."""
     health = diagnose(folder.history.load(), config)
     verdict = judge(evaluation, gates_in_force(config.evaluation), health)
+    if unmerged:
+        verdict = verdict.model_copy(update={"reasons": (*verdict.reasons, unmerged)})
     folder.health.write(health)
     folder.verdict.write(verdict)
     report(folder)

@@ -28,7 +28,12 @@ from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS
 log = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-"""Largest difference by the type that weights are stored in: root mean square, as a share of the logits' own."""
+"""Largest difference by the type that weights are stored in: root mean square, as a share of the logits' own. For
+models of up to 16 layers; the rounding of deeper ones adds up as a random walk does, with the root of their number
+(measured in bf16: 0.7 % with 2 layers, 2.3 % with 24)."""
+KEPT = (0.5, 1.5)
+"""How much of what the adapter does may be left in the merged model. Rounding is no reason to be far from 1: it is
+independent of what the adapter does (measured in bf16: from 0.85 on where the adapter can be told apart)."""
 
 _MAX_SHARD_SIZE = "5GB"
 _PROMPTS = 8
@@ -47,6 +52,7 @@ class Merge:
         max_abs_difference: largest difference between a logit of the merged model and of base + adapter.
         difference: root mean square of all differences, as a share of that of the logits.
         effect: the same for base + adapter against the base alone: what the adapter does.
+        kept: how much of that the merged model does: 1 is all of it, 0 is the base alone; a least squares fit.
         tolerance: largest ``difference`` allowed.
 
     """
@@ -58,13 +64,27 @@ class Merge:
     max_abs_difference: float
     difference: float
     effect: float
+    kept: float
     tolerance: float
 
     @property
     def faithful(self) -> bool:
-        """Whether the merged model is the adapted one: within rounding, and not nearer to the base than to it."""
+        """Whether the merged model is the adapted one: within rounding, with the adapter in it, once."""
         told_apart = self.effect > self.tolerance
-        return self.difference <= self.tolerance and not (told_apart and self.difference > self.effect / 2)
+        return self.difference <= self.tolerance and (not told_apart or KEPT[0] <= self.kept <= KEPT[1])
+
+
+class UnfaithfulMergeError(RunError):
+    """The merged model is not the adapted one, and trying again would not change that; the adapter is intact."""
+
+    def __init__(self, found: Merge):
+        super().__init__(
+            Reason.MODEL_INVALID,
+            f"the merged model is not the adapted one: on {found.prompts} prompts its logits differ by "
+            f"{found.difference:.2e} (tolerance {found.tolerance:.0e} for {found.dtype}), and {found.kept:.0%} of what "
+            f"the adapter changes ({found.effect:.2e}) is in it",
+            hint="The adapter in final/ is intact: serve it unmerged, or merge it in a wider dtype.",
+        )
 
 
 def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Path | None = None) -> Merge:
@@ -83,8 +103,8 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
         What was measured, also written to ``output``/merge.json.
 
     Raises:
-        RunError: not an adapter, a model that cannot be loaded, a full disk, weights that are not numbers, or a
-            merged model whose logits are not the adapter's.
+        RunError: not an adapter, a model that cannot be loaded, a full disk, or weights that are not numbers.
+        UnfaithfulMergeError: the merged model's logits are not the adapter's; ``output`` is not there.
 
     """
     if not is_adapter(adapter):
@@ -104,13 +124,7 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
         partial.mkdir()
         result = _merge_into(partial, adapter, base, prompts)
         if not result.faithful:
-            raise RunError(
-                Reason.TRAINER_ERROR,
-                f"the merged model is not the adapted one: on {result.prompts} prompts its logits differ by "
-                f"{result.difference:.2e} (tolerance {result.tolerance:.0e} for {result.dtype}; the adapter itself "
-                f"changes them by {result.effect:.2e}; largest difference {result.max_abs_difference:.3g})",
-                hint="The adapter in final/ is intact: serve it unmerged, or merge it in a wider dtype.",
-            )
+            raise UnfaithfulMergeError(result)
         write_json(partial / MERGE_RECORD, asdict(result))
         for path in partial.iterdir():
             path.chmod(0o644)
@@ -156,7 +170,7 @@ def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence
     tokenizer = load_tokenizer(adapter, base)
     inputs = [_encode(tokenizer, prompt) for prompt in prompts[:_PROMPTS] if prompt]
     model = load_model(base, "auto").to(device).eval()
-    dtype = model.dtype
+    dtype, layers = model.dtype, getattr(model.config.get_text_config(), "num_hidden_layers", None) or 1
     plain = _logits(model, inputs)
     adapted_model = attach_adapter(model, adapter).eval()
     adapted = _logits(adapted_model, inputs)
@@ -178,7 +192,8 @@ def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence
         max_abs_difference=float((stored - adapted).abs().max()),
         difference=_rms(stored - adapted) / scale,
         effect=_rms(adapted - plain) / scale,
-        tolerance=TOLERANCE.get(dtype, max(TOLERANCE.values())),
+        kept=_share(stored - plain, adapted - plain),
+        tolerance=TOLERANCE.get(dtype, max(TOLERANCE.values())) * math.sqrt(max(1.0, layers / 16)),
     )
 
 
@@ -194,6 +209,12 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str) -> torch.Tensor:
 
 def _rms(values: torch.Tensor) -> float:
     return math.sqrt(float(values.double().square().mean()))
+
+
+def _share(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The factor by which ``wanted`` fits ``found`` best; 1 where nothing is wanted."""
+    square = float(wanted.double().square().sum())
+    return float((found.double() * wanted.double()).sum()) / square if square else 1.0
 
 
 def _make_generation_config_valid(model: PreTrainedModel) -> None:

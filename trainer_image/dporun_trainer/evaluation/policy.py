@@ -181,7 +181,7 @@ def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
 
 
 def attach_adapter(model: PreTrainedModel, source: Path) -> PeftModel:
-    """Put the adapter in ``source`` on ``model``.
+    """Put the adapter in ``source`` on ``model``, in the model's own arithmetic, as it was trained.
 
     Raises:
         RunError: it cannot be loaded, or does not fit the model.
@@ -190,7 +190,7 @@ def attach_adapter(model: PreTrainedModel, source: Path) -> PeftModel:
     try:
         if PeftConfig.from_pretrained(str(source)).is_prompt_learning:
             raise ValueError("prompt-learning adapters are not supported; LoRA is")
-        return PeftModel.from_pretrained(model, str(source), is_trainable=False)
+        return PeftModel.from_pretrained(model, str(source), is_trainable=False, autocast_adapter_dtype=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise _unloadable("adapter", source, error) from error
 
