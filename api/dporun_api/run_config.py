@@ -53,12 +53,19 @@ class Lora(Document):
     """Rank r of the adapter's matrices."""
     alpha: int = Field(32, ge=1, le=4096, examples=[16])
     """Scaling numerator: the adapter is multiplied by alpha / rank."""
-    dropout: Finite = Field(0.05, ge=0, lt=1, examples=[0.1])
-    """Dropout on the adapter's input while training."""
+    dropout: Finite | None = Field(None, ge=0, lt=1, examples=[0.1])
+    """Dropout on the adapter's input while training. When absent 0.05, or 0 where experts get an adapter: they take
+    none."""
     target_modules: tuple[Annotated[str, StringConstraints(min_length=1, max_length=128)], ...] = Field(
         ("all-linear",), min_length=1, max_length=64, examples=[["q_proj", "v_proj"]]
     )
     """Names of the linear layers that get an adapter; all-linear means every one but the output head."""
+
+    def effective_dropout(self, *, takes_dropout: bool) -> float:
+        """Dropout that training uses, on an adapter that takes it or not."""
+        if self.dropout is not None:
+            return self.dropout
+        return 0.05 if takes_dropout else 0.0
 
 
 class LrScheduler(StrEnum):

@@ -158,7 +158,8 @@ def a_training_record(config: RunConfig, *, packages: dict[str, str] | None = No
             max_length=dpo.max_length, precompute_ref_log_probs=True, router_aux_loss_coef=dpo.router_aux_loss_coef,
         ),
         lora=RecordedLora(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=("q_proj", "v_proj"),
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.effective_dropout(takes_dropout=True),
+            target_modules=("q_proj", "v_proj"),
             trainable_parameters=200_000, starts_from=None,
         ),
         training=RecordedTraining(

@@ -1,7 +1,6 @@
 """Runs of the training part alone: what prepare would leave, and training inside this process or started by launch."""
 
 import contextlib
-import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -120,7 +119,7 @@ def attempt(
     *,
     rank: int = 0,
     on_trainer: Callable[[Any, threading.Event], None] | None = None,
-    diagnose: Callable[[Sequence[Mapping[str, Any]]], Health] | None = None,
+    diagnose: Callable[[Sequence[Mapping[str, Any]], ModelFacts], Health] | None = None,
 ) -> Any:
     """Make one attempt of a prepared run in this process and return its trainer.
 
@@ -131,7 +130,7 @@ def attempt(
 
     stop = threading.Event()
     made = Attempt(
-        config, RunFolder(directory), stop, rank, diagnose or functools.partial(health.diagnose, config=config)
+        config, RunFolder(directory), stop, rank, diagnose or (lambda history, _model: health.diagnose(history, config))
     )
     made.run(before=None if on_trainer is None else lambda trainer: on_trainer(trainer, stop))
     return made.trainer

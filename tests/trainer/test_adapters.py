@@ -14,18 +14,18 @@ FITTING = {"r": 8, "lora_alpha": 16, "target_modules": ["v_proj", "q_proj"]}
 
 
 def test_all_linear_is_a_word_of_peft_and_layers_are_a_list() -> None:
-    assert lora_arguments(Lora())["target_modules"] == "all-linear"
-    assert lora_arguments(LORA) == {
+    assert lora_arguments(Lora(), dropout=0.05)["target_modules"] == "all-linear"
+    assert lora_arguments(LORA, dropout=0.1) == {
         "r": 8,
         "lora_alpha": 16,
-        "lora_dropout": 0.05,
+        "lora_dropout": 0.1,
         "target_modules": ["q_proj", "v_proj"],
         "task_type": "CAUSAL_LM",
     }
 
 
 def test_an_adapter_stays_in_its_part_of_the_model() -> None:
-    outside = lora_arguments(Lora(), "model.text")["exclude_modules"]
+    outside = lora_arguments(Lora(), "model.text", dropout=0)["exclude_modules"]
     assert not re.fullmatch(outside, "model.text.layers.0.q_proj")
     assert all(re.fullmatch(outside, name) for name in ("model.vision.q_proj", "model.text_head", "model.text", "text"))
 

@@ -39,7 +39,7 @@ def test_a_multimodal_checkpoint_is_loaded_whole(family: Family, tmp_path: Path)
     assert len(tower) >= 10
     assert all(held[key.removeprefix("model.")].equal(weight) for key, weight in tower.items())
 
-    adapted = get_peft_model(model, LoraConfig(**lora_arguments(Lora(), language_model(model))))
+    adapted = get_peft_model(model, LoraConfig(**lora_arguments(Lora(), language_model(model), dropout=0.05)))
     trained = [key for key, weight in adapted.named_parameters() if weight.requires_grad]
     assert len(trained) == 2 * facts.lora_modules
     assert all(key.startswith("base_model.model.model.language_model.layers.") for key in trained)

@@ -12,18 +12,19 @@ ALL_LINEAR = ("all-linear",)
 """lora.targetModules that means every linear layer but the output head."""
 
 
-def lora_arguments(lora: Lora, part: str | None = None) -> dict[str, Any]:
+def lora_arguments(lora: Lora, part: str | None = None, *, dropout: float) -> dict[str, Any]:
     """Build the arguments of PEFT's LoraConfig.
 
     Args:
         lora: the adapter that the run asks for.
         part: module of the model to which the adapter is restricted; None for the whole model.
+        dropout: the one in effect.
 
     """
     arguments = {
         "r": lora.rank,
         "lora_alpha": lora.alpha,
-        "lora_dropout": lora.dropout,
+        "lora_dropout": dropout,
         # PEFT knows all-linear as a word of its own; in a list it would be the name of a layer.
         "target_modules": "all-linear" if lora.target_modules == ALL_LINEAR else list(lora.target_modules),
         "task_type": "CAUSAL_LM",

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dporun_testing.training import a_config
 from dporun_trainer.diagnosis.health import RULES
 from dporun_trainer.diagnosis.remedies import (
     Observations,
@@ -82,3 +83,12 @@ def test_a_run_that_never_learnt_is_not_sent_to_its_best_epoch() -> None:
 )
 def test_label_smoothing_is_for_losses_that_have_it(loss: tuple[str, ...] | None, suggested: bool) -> None:
     assert (smooth_labels(RunValues(loss=loss), Observations()) is not None) is suggested
+
+
+def test_no_dropout_where_the_adapter_takes_none() -> None:
+    """On experts; where nothing was asked, it is what training uses that is raised."""
+    config = a_config("moe", lora={"dropout": None})
+    assert more_dropout(RunValues.of(config, takes_dropout=False), Observations()) is None
+    change = more_dropout(RunValues.of(config), Observations())
+    assert change is not None
+    assert describe(change) == "lora.dropout 0.05 → 0.1"

@@ -151,24 +151,6 @@ def test_refused(model: Path, damage: Callable[[Path], None], words: str) -> Non
     assert raised.value.hint, "every refusal says what to do"
 
 
-@pytest.mark.parametrize(
-    ("targets", "words"),
-    [
-        (("q_proj", "c_attn"), "has no layer named 'c_attn'"),
-        (("lm_head",), "'lm_head' is the output head"),
-    ],
-)
-def test_adapter_must_fit(tiny_model: Path, targets: tuple[str, ...], words: str) -> None:
-    with pytest.raises(RunError, match=words) as raised:
-        check_model(tiny_model, Lora(target_modules=targets))
-    if "c_attn" in targets:
-        assert "q_proj" in str(raised.value.hint)
-
-
-def test_adapter_on_named_layers(tiny_model: Path) -> None:
-    assert check_model(tiny_model, Lora(target_modules=("q_proj", "v_proj"))).lora_modules == 4
-
-
 def test_longest_row_and_positions(tiny_model: Path, model: Path) -> None:
     facts = check_model(tiny_model, Lora())
     assert check_positions(tiny_model, facts, 512) == []
@@ -198,11 +180,6 @@ def test_other_families_are_counted_rightly(model: Path, family: str) -> None:
     (model / WEIGHTS).unlink()
     (model / "generation_config.json").unlink()
     real.save_pretrained(model)
-    # Experts are parameters of one module, on which PEFT 0.21 has no dropout.
-    if family == "Mixtral":
-        with pytest.raises(RunError, match="does not work with lora_dropout") as raised:
-            check_model(model, Lora())
-        assert raised.value.hint == "Set lora.dropout: 0."
-    facts = check_model(model, Lora(dropout=0 if family == "Mixtral" else 0.05))
+    facts = check_model(model, Lora())
     assert facts.parameters == sum(parameter.numel() for parameter in real.parameters())
     assert facts.lora_modules >= 2

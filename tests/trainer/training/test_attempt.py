@@ -17,6 +17,7 @@ from dporun_trainer.errors import RunError
 from dporun_trainer.progress import ProgressFile
 from dporun_trainer.run_folder import room, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoints
+from dporun_trainer.run_folder.prepared import ModelFacts
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("single_process")]
 
@@ -349,7 +350,7 @@ def test_patience_ends_training(model: Path, tmp_path: Path) -> None:
 def test_an_unstable_run_is_stopped_with_a_checkpoint(model: Path, tmp_path: Path) -> None:
     from dporun_api.results import Health, HealthState
 
-    def diagnose(history: Sequence[Mapping[str, Any]]) -> Health:
+    def diagnose(history: Sequence[Mapping[str, Any]], _model: ModelFacts) -> Health:
         return Health(state=HealthState.UNSTABLE if history[-1]["step"] >= 3 else HealthState.ON_TRACK)
 
     config = a_config("unstable", training={"stop_on_unstable": True})

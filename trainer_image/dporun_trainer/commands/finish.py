@@ -152,7 +152,7 @@ def _judged(
     config: RunConfig, folder: RunFolder, evaluation: EvaluationSummary | None, unmerged: str | None
 ) -> tuple[Health, Verdict]:
     """Diagnose the curves, judge the result and write the report; quick, so always done anew."""
-    health = diagnose(folder.history.load(), config)
+    health = diagnose(folder.history.load(), config, takes_dropout=folder.load_prepared().model.takes_dropout)
     verdict = judge(evaluation, gates_in_force(config.evaluation), health)
     if unmerged:
         verdict = verdict.model_copy(update={"reasons": (*verdict.reasons, unmerged)})

@@ -5,7 +5,6 @@ python -m dporun_trainer.commands.train_process --config FILE --directory DIR
 
 import argparse
 import ctypes
-import functools
 import logging
 import os
 import signal
@@ -74,7 +73,13 @@ def _run(config: RunConfig, folder: RunFolder, rank: int) -> RankEnd:
         """Until now there was nothing to save: SIGTERM ended this process at once, whatever it was waiting for."""
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
 
-    attempt = Attempt(config, folder, stop, rank, functools.partial(diagnose, config=config))
+    attempt = Attempt(
+        config,
+        folder,
+        stop,
+        rank,
+        lambda history, model: diagnose(history, config, takes_dropout=model.takes_dropout),
+    )
     try:
         attempt.run(before=save_when_stopped)
     except Preempted:

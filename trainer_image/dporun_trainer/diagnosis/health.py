@@ -25,20 +25,25 @@ class Rule:
     remedies: tuple[Remedy, ...]
 
 
-def diagnose(history: Sequence[Mapping[str, Any]], config: RunConfig | None = None) -> Health:
+def diagnose(
+    history: Sequence[Mapping[str, Any]], config: RunConfig | None = None, *, takes_dropout: bool = True
+) -> Health:
     """Diagnose a run, live or finished.
 
     Args:
         history: log entries of transformers in order (``loss``, ``grad_norm``, ``rewards/margins``, ``eval_loss``, …),
             over all attempts. NaN may be a float or the string ``"NaN"``.
         config: the run's values, on which suggestions and progress depend. Without it the run counts as finished.
+        takes_dropout: whether there can be dropout before the run's adapter.
 
     Returns:
         The most serious state, the evidence of every sign, and changes that help against that state. OnTrack when
         there is no sign; Unknown while there is too little history to say so.
 
     """
-    return examine(Curves.of(history), RunValues() if config is None else RunValues.of(config))
+    return examine(
+        Curves.of(history), RunValues() if config is None else RunValues.of(config, takes_dropout=takes_dropout)
+    )
 
 
 def examine(curves: Curves, settings: RunValues) -> Health:

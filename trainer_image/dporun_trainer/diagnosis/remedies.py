@@ -44,6 +44,7 @@ class RunValues:
     """None as well when there is no adapter."""
     lora_alpha: int | None = None
     lora_dropout: float | None = None
+    """None as well when the adapter takes none."""
     label_smoothing: float | None = None
     loss: tuple[str, ...] | None = None
     loss_weights: tuple[float, ...] | None = None
@@ -55,8 +56,8 @@ class RunValues:
         return (self.per_device_batch_size or 1) * (self.gradient_accumulation_steps or 1) * (self.processes or 1)
 
     @classmethod
-    def of(cls, config: RunConfig) -> "RunValues":
-        """Take a run's values from its configuration."""
+    def of(cls, config: RunConfig, *, takes_dropout: bool = True) -> "RunValues":
+        """Take a run's values from its configuration; whether its adapter takes dropout, prepare has found out."""
         training, lora = config.training, config.lora
         return cls(
             learning_rate=training.learning_rate,
@@ -67,7 +68,7 @@ class RunValues:
             max_grad_norm=training.max_grad_norm,
             lora_rank=lora.rank,
             lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
+            lora_dropout=lora.effective_dropout(takes_dropout=True) if takes_dropout else None,
             label_smoothing=config.dpo.label_smoothing,
             loss=config.dpo.loss,
             loss_weights=config.dpo.loss_weights,

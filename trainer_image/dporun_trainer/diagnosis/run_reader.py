@@ -68,7 +68,7 @@ def read_run(directory: Path) -> RecordedRun:
     if not history:
         raise _nothing(folder)
     if ours:
-        return RecordedRun(history, source, RunValues.of(ours.requested))
+        return RecordedRun(history, source, RunValues.of(ours.requested, takes_dropout=not ours.lora.target_parameters))
     history, sets = _one_validation_set(history)
     curves = Curves.of(history)
     rates = [rate for rate in curves.get(LEARNING_RATE, Split.TRAINING).finite().values if rate > 0]

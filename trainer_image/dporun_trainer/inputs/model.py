@@ -5,8 +5,8 @@ from typing import Any
 
 from dporun_api.run_config import Lora
 from dporun_api.text import shorten
-from dporun_trainer.adapters import ALL_LINEAR, lora_arguments
-from dporun_trainer.architectures import auto_class, language_model, modalities
+from dporun_trainer.architectures import auto_class, modalities
+from dporun_trainer.inputs.adapter_trial import try_adapter
 from dporun_trainer.inputs.tokenizer import check_tokenizer
 from dporun_trainer.inputs.weights import Shard, fingerprint, main_dtype, read_shards, torch_type, unfit
 from dporun_trainer.loaded_weights import require_weights
@@ -31,13 +31,12 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
     model, warnings = _filled(_empty_model(config), shards, folder)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     check_tokenizer(folder, vocabulary)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    modules, trainable = _adapt(model, lora)
+    trial = try_adapter(lambda: _empty_model(config), lora)
     text = config.get_text_config()
     return ModelFacts(
         architecture=type(model).__name__,
         modalities=modalities(model),
-        parameters=parameters,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         dtype=main_dtype(shards),
         bytes=sum(shard.path.stat().st_size for shard in shards),
         hidden_size=_number(text, "hidden_size") or int(model.get_input_embeddings().weight.shape[1]),
@@ -45,8 +44,9 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
         layers=_number(text, "num_hidden_layers") or _layers(model),
         vocabulary=vocabulary,
         max_positions=getattr(text, "max_position_embeddings", None),
-        lora_modules=modules,
-        lora_parameters=trainable,
+        lora_modules=trial.modules,
+        lora_parameters=trial.parameters,
+        takes_dropout=trial.takes_dropout,
         fingerprint=fingerprint(shards),
         warnings=tuple(warnings),
     )
@@ -66,6 +66,13 @@ def check_positions(folder: Path, facts: ModelFacts, longest: int) -> list[str]:
     if getattr(text, "rope_parameters", None) or getattr(text, "rope_theta", None):
         return [f"{message}: quality falls beyond; lower dpo.maxLength"]
     raise unfit(f"{message}, and cannot count further", f"Set dpo.maxLength to {facts.max_positions} or less.")
+
+
+def say_dropout(facts: ModelFacts, lora: Lora) -> list[str]:
+    """What becomes of a dropout that nobody asked for on layers that take none; returns warnings."""
+    if facts.takes_dropout or lora.dropout is not None:
+        return []
+    return [f"lora.dropout is 0: the adapter is on the experts of {facts.architecture} as well, which take none"]
 
 
 def say_modalities(facts: ModelFacts) -> list[str]:
@@ -161,33 +168,6 @@ def _filled(empty: Any, shards: list[Shard], folder: Path) -> tuple[Any, list[st
     return model, require_weights(model, info, folder)
 
 
-def _adapt(model: Any, lora: Lora) -> tuple[int, int]:
-    """Put the adapter into the empty model: (layers that get one, trainable parameters)."""
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415  heavy
-    from peft.tuners.lora import LoraLayer  # noqa: PLC0415
-
-    part = language_model(model)
-    layers = {name: module for name, module in model.named_modules() if part is None or name.startswith(f"{part}.")}
-    head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), None)
-    for target in () if lora.target_modules == ALL_LINEAR else lora.target_modules:
-        matches = [name for name in layers if name == target or name.endswith("." + target)]
-        if not matches:
-            known = sorted({name.rpartition(".")[2] for name, module in layers.items() if _linear(module)})
-            raise unfit(
-                f"lora.targetModules: the model has no layer named {target!r}",
-                f"Its linear layers are {', '.join(known)}; all-linear takes all of them.",
-            )
-        if head in matches:
-            raise unfit(f"lora.targetModules: {target!r} is the output head, which gets no adapter", "Leave it out.")
-    try:
-        adapted = get_peft_model(model, LoraConfig(**lora_arguments(lora, part)))
-    except ValueError as error:
-        hint = "Set lora.dropout: 0." if "lora_dropout" in str(error) else "Check lora.targetModules."
-        raise unfit(f"the adapter does not fit the model: {error}", hint) from error
-    modules = sum(isinstance(module, LoraLayer) for module in adapted.modules())
-    return modules, sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-
-
 def _number(config: Any, name: str) -> int | None:
     """Number in a configuration; the largest, where layers differ."""
     value = getattr(config, name, None)
@@ -198,7 +178,3 @@ def _layers(model: Any) -> int:
     from torch.nn import ModuleList  # noqa: PLC0415  heavy
 
     return max(len(module) for module in model.modules() if isinstance(module, ModuleList))
-
-
-def _linear(module: Any) -> bool:
-    return type(module).__name__ in {"Linear", "Conv1D"}

@@ -19,7 +19,7 @@ from dporun_trainer.inputs.adapter import fetch_adapter
 from dporun_trainer.inputs.dataset import Dataset, Source, build
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.lint import Encoder
-from dporun_trainer.inputs.model import check_model, check_positions, say_modalities
+from dporun_trainer.inputs.model import check_model, check_positions, say_dropout, say_modalities
 from dporun_trainer.inputs.router import require_router
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 from dporun_trainer.run_folder import RunFolder, room
@@ -74,6 +74,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
     warnings = [
         *model.warnings,
         *say_modalities(model),
+        *say_dropout(model, config.lora),
         *check_positions(model_path, model, dataset.longest),
         *dataset.warnings,
     ]

@@ -124,13 +124,14 @@ def _data(record: RunData) -> Iterator[str]:
 
 
 def _training(record: RunData) -> Iterator[str]:
-    config = record.config
-    if config is None:
+    if record.training is None:
         return
+    config = record.training.requested
     dpo, lora, training = config.dpo, config.lora, config.training
     router = f", router loss {dpo.router_aux_loss_coef:g}" if dpo.router_aux_loss_coef else ""
     yield f"- loss {', '.join(dpo.loss)}, beta {dpo.beta:g}, label smoothing {dpo.label_smoothing:g}{router}"
-    yield f"- LoRA rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout:g}, on {', '.join(lora.target_modules)}"
+    dropout = record.training.lora.lora_dropout
+    yield f"- LoRA rank {lora.rank}, alpha {lora.alpha}, dropout {dropout:g}, on {', '.join(lora.target_modules)}"
     yield (
         f"- {training.epochs:g} epochs, learning rate {training.learning_rate:g} ({training.lr_scheduler}), effective "
         f"batch {config.effective_batch_size}, seed {training.seed}"

@@ -90,6 +90,8 @@ class ModelFacts(Document):
     """Layers that get an adapter."""
     lora_parameters: int = Field(gt=0)
     """Trainable parameters."""
+    takes_dropout: bool = True
+    """Whether there can be dropout before the adapter; there is none on experts."""
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 over the weights' structure and samples of them; the same for the same base model."""
     warnings: tuple[str, ...] = ()

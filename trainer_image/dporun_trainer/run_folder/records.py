@@ -52,6 +52,8 @@ class RecordedLora(Record):
     lora_dropout: float
     target_modules: tuple[str, ...]
     """Names of the layers that ``all-linear`` stands for, sorted."""
+    target_parameters: tuple[str, ...] = ()
+    """Experts, kept as parameters of one module, that get an adapter; it takes no dropout there."""
     trainable_parameters: int
     starts_from: str | None
     """URI of the archived run whose adapter was the start."""

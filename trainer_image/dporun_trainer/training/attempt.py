@@ -2,23 +2,32 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from dporun_api.results import Stage
+from dporun_api.results import Health, Stage
 from dporun_api.run_config import RunConfig
 from dporun_trainer.progress import heartbeat
 from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.run_folder.prepared import ModelFacts
 from dporun_trainer.training import bookkeeping
 from dporun_trainer.training.build import build
 from dporun_trainer.training.reporter import Reporter
 from dporun_trainer.training.tensorboard import Charts
-from dporun_trainer.training.trainer import Diagnose, RunTrainer
+from dporun_trainer.training.trainer import RunTrainer
 
 
 class Attempt:
     """One attempt of a run, as one of its processes sees it."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, stop: threading.Event, rank: int, diagnose: Diagnose):
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        stop: threading.Event,
+        rank: int,
+        diagnose: Callable[[Sequence[Mapping[str, Any]], ModelFacts], Health],
+    ):
         self._config = config
         self._folder = folder
         self._stop = stop
@@ -44,7 +53,13 @@ class Attempt:
         """
         with self._alive(Stage.LOADING):
             prepared = self._folder.load_prepared()
-            trainer = build(self._config, prepared, self._folder, self._stop, self._diagnose)
+            trainer = build(
+                self._config,
+                prepared,
+                self._folder,
+                self._stop,
+                lambda history: self._diagnose(history, prepared.model),
+            )
             if trainer is None:
                 return
             self.trainer = trainer

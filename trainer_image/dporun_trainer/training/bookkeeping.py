@@ -65,6 +65,7 @@ def describe(trainer: "RunTrainer", prepared: Prepared) -> TrainingRecord:
             lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
             target_modules=tuple(sorted(lora.target_modules)),
+            target_parameters=tuple(sorted(lora.target_parameters or ())),
             trainable_parameters=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
             starts_from=run.config.checkpoints.resume_from,
         ),

@@ -85,6 +85,7 @@ def build(
 
     # Make the trainer. TRL tokenizes the data here, and precomputes the base model's log-probabilities.
     model = load_base(prepared.model_path, plan.precision)
+    dropout = config.lora.effective_dropout(takes_dropout=prepared.model.takes_dropout)
     trainer = RunTrainer(
         run=run,
         model=model,
@@ -92,7 +93,7 @@ def build(
         train_dataset=data["train"],
         eval_dataset=data["validation"],
         processing_class=tokenizer,
-        peft_config=LoraConfig(**lora_arguments(config.lora, language_model(model))),
+        peft_config=LoraConfig(**lora_arguments(config.lora, language_model(model), dropout=dropout)),
     )
     _require_planned_rows(trainer)
     if prepared.adapter_path is not None:
@@ -141,7 +142,7 @@ def _shape(config: RunConfig, prepared: Prepared) -> Shape:
         sequences=2 * config.training.per_device_batch_size,
         length=min(longest, config.dpo.max_length),
         value_bytes=2,
-        lora_dropout=config.lora.dropout > 0,
+        lora_dropout=config.lora.effective_dropout(takes_dropout=prepared.model.takes_dropout) > 0,
         shards=config.topology.world_size,
     )
 

@@ -24,6 +24,7 @@ def run_identity(config: RunConfig, prepared: Prepared, plan: TrainingPlan) -> d
         "dataset": prepared.dataset.fingerprint,
         **config.dpo.model_dump(mode="json", exclude={"precompute_ref_log_probs"}),
         **{f"lora.{name}": value for name, value in config.lora.model_dump(mode="json").items()},
+        "lora.dropout": config.lora.effective_dropout(takes_dropout=prepared.model.takes_dropout),
         **training,
         "precision": plan.precision,
         "worldSize": config.topology.world_size,

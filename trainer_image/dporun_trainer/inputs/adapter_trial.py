@@ -1,0 +1,146 @@
+"""A trial of the run's adapter on the empty model, in the settings of the training: what fails here fails there."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dporun_api.run_config import Lora
+from dporun_trainer.adapters import ALL_LINEAR, lora_arguments
+from dporun_trainer.architectures import language_model
+from dporun_trainer.inputs.weights import unfit
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the adapter would be.
+
+    Attributes:
+        modules: layers that get one.
+        parameters: trainable ones.
+        takes_dropout: whether PEFT can put dropout before it; it cannot on experts, which are parameters of one module.
+
+    """
+
+    modules: int
+    parameters: int
+    takes_dropout: bool
+
+
+def try_adapter(build: Callable[[], Any], lora: Lora) -> Trial:
+    """Put the adapter on an empty model.
+
+    Args:
+        build: makes the model, on the meta device; PEFT changes it.
+        lora: the adapter to be trained.
+
+    Raises:
+        RunError: the adapter does not fit.
+
+    """
+    from peft.tuners.lora import LoraLayer  # noqa: PLC0415  heavy
+    from peft.tuners.lora.layer import ParamWrapper  # noqa: PLC0415
+
+    model = build()
+    name, layers = type(model).__name__, _linear_layers(model)
+    _require_targets(lora, model, layers)
+    try:
+        adapted = _adapted(model, lora)
+    except ValueError as error:
+        if lora.target_modules == ALL_LINEAR and (fitting := _fitting(build, layers)):
+            raise unfit(
+                f"PEFT puts no adapter on {', '.join(sorted(layers - fitting))} of {name}, which all-linear takes too",
+                _name_layers(fitting),
+            ) from error
+        raise unfit(f"the adapter does not fit the model: {error}", "Check lora.targetModules.") from error
+    wrapped = {path: module for path, module in adapted.named_modules() if isinstance(module, LoraLayer)}
+    experts = {path for path, module in wrapped.items() if isinstance(module, ParamWrapper)}
+    others = {_leaf(path) for path in wrapped.keys() - experts}
+    if odd := {_leaf(path) for path, module in wrapped.items() if path not in experts and _gives_more(module)}:
+        raise unfit(
+            f"{', '.join(sorted(odd))} of {name} gives more than the product with its weights, which PEFT would add to",
+            _name_layers(others - odd),
+        )
+    if experts and lora.dropout:
+        raise unfit(
+            f"lora.dropout is {lora.dropout:g}, but the adapter is on the experts of {name} as well, which take none",
+            f"Set lora.dropout: 0, or name layers other than experts in lora.targetModules: {_listed(others)}.",
+        )
+    return Trial(
+        modules=len(wrapped),
+        parameters=sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad),
+        takes_dropout=not experts,
+    )
+
+
+def _adapted(model: Any, lora: Lora) -> Any:
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415  heavy
+
+    return get_peft_model(model, LoraConfig(**lora_arguments(lora, language_model(model), dropout=0.0)))
+
+
+def _require_targets(lora: Lora, model: Any, linear: set[str]) -> None:
+    """Refuse names that are no layer's, or the output head's; PEFT is content when one of several matches."""
+    if lora.target_modules == ALL_LINEAR:
+        return
+    part, head = language_model(model), model.get_output_embeddings()
+    modules = {path: module for path, module in model.named_modules() if part is None or path.startswith(f"{part}.")}
+    for target in lora.target_modules:
+        matches = [module for path, module in modules.items() if path == target or path.endswith("." + target)]
+        if not matches:
+            raise unfit(
+                f"lora.targetModules: the model has no layer named {target!r}",
+                f"Its linear layers are {', '.join(sorted(linear))}; all-linear takes all of them.",
+            )
+        if any(module is head for module in matches):
+            raise unfit(f"lora.targetModules: {target!r} is the output head, which gets no adapter", "Leave it out.")
+
+
+def _linear_layers(model: Any) -> set[str]:
+    """Names of the layers that all-linear takes."""
+    from torch.nn import Linear  # noqa: PLC0415  heavy
+    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415
+
+    part, head = language_model(model), model.get_output_embeddings()
+    return {
+        _leaf(path)
+        for path, module in model.named_modules()
+        if isinstance(module, Linear | Conv1D) and module is not head and (part is None or path.startswith(f"{part}."))
+    }
+
+
+def _fitting(build: Callable[[], Any], layers: Iterable[str]) -> set[str]:
+    """Those of the layers on which PEFT puts an adapter."""
+    fitting = set()
+    for layer in layers:
+        try:
+            _adapted(build(), Lora(target_modules=(layer,)))
+        except ValueError:
+            continue
+        fitting.add(layer)
+    return fitting
+
+
+def _gives_more(layer: Any) -> bool:
+    """Whether a linear layer with a forward of its own gives something else than one tensor, as some routers do."""
+    import torch  # noqa: PLC0415  heavy
+
+    base = layer.get_base_layer()
+    if not isinstance(base, torch.nn.Linear) or type(base).forward is torch.nn.Linear.forward:
+        return False
+    try:
+        given = base(torch.empty(2, base.in_features, dtype=base.weight.dtype, device="meta"))
+    except (RuntimeError, TypeError, ValueError):  # it wants other arguments: only the model knows them
+        return False
+    return not isinstance(given, torch.Tensor)
+
+
+def _name_layers(layers: Iterable[str]) -> str:
+    return f"Name layers in lora.targetModules: {_listed(layers)}."
+
+
+def _listed(layers: Iterable[str]) -> str:
+    return f"[{', '.join(sorted(layers))}]"
+
+
+def _leaf(path: str) -> str:
+    return path.rpartition(".")[2]
