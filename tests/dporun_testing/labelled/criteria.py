@@ -66,8 +66,8 @@ def label(course: Course, seen: Course, validated: Course, events: Events, visib
 
     Args:
         course: the true course.
-        seen: the course on the run's own validation pairs, and of the training pairs as they are met: a diagnosis
-            sees no others.
+        seen: the course on the run's own validation pairs, and of the training pairs as the log has them: as they are
+            met, and averaged between logs.
         validated: the same at the run's validations only.
         events: what else happened.
         visible: how much the log shows.
@@ -134,7 +134,7 @@ def _illnesses(course: Course, events: Events, *, need: float) -> Iterator[Healt
         # It fits its own pairs and nothing else.
         or (gain < 0.03 / need and learnt > 0.12 * need)
         # It fits its own pairs much better than others.
-        or (end - trained > 0.5 * need and trained < 0.5 * end)
+        or (end - trained > 0.5 * need and trained < (1 - 0.5 * need) * end)
     ):
         yield OVERFITTING
     # Both losses stay high. (A model that is not better than untrained and has none of the other illnesses has this.)

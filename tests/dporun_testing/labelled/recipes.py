@@ -398,7 +398,9 @@ def jumping(base: Recipe, chance: random.Random) -> Recipe:
     """Jumps between knowing nearly everything and knowing nothing every few logs."""
     count = chance.randint(8, 14)
     places = [0.15 + 0.85 * (index + chance.uniform(0, 0.3)) / count for index in range(count)]
-    swings = tuple((place, chance.uniform(0.3, 0.6) / count, chance.uniform(-0.3, 0.2), 1.5) for place in places)
+    swings = tuple(
+        (place, chance.uniform(1, 1.5) / count, chance.uniform(-0.3, 0.2), chance.uniform(1.5, 4)) for place in places
+    )
     return replace(
         _seen(saturated(base, chance)), strength=chance.uniform(4, 8), swings=swings, log_every=1, warmup=0.0
     )

@@ -45,6 +45,8 @@ class LabelledRun:
         if self.settings is not None:
             return examine(Curves.of(self.history[:entries]), self.settings)
         read = self._read
+        if read.objection is not None:  # as ``dporun-trainer diagnose`` does
+            return Health(state=HealthState.UNKNOWN, evidence=(read.objection,))
         return examine(Curves.of(read.history if entries is None else self.history[:entries]), read.settings)
 
     @cached_property

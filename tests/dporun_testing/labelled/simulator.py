@@ -233,7 +233,7 @@ class _Run:
         history.sort(key=lambda entry: (entry["step"], "eval_loss" in entry))
         points = sorted({*np.linspace(0, self.steps, POINTS).astype(int).tolist(), *moments})
         straight = abs(recipe.validation_sign) == 1
-        huge = sum(size * self.untrained > 8 for _, size in recipe.spikes)
+        huge = sum(entry["loss"] > 4 * self.untrained for entry in logs) if recipe.spikes else 0
         return Simulated(
             history,
             self._course(self.population if straight else self.own, points, shown=False),
@@ -312,9 +312,13 @@ class _Run:
         sign = self.recipe.validation_sign if pairs is self.population else 1.0
         margins = self._margins((pairs[0], pairs[1] * sign, pairs[2]), general, spill, np.zeros_like(memory))
         own = self._margins(self.population, general, spill, memory)
+        training = self.loss(own, self.recipe).mean(axis=1) / self.untrained
+        if shown:  # as points between two logs are averaged there
+            logs = np.ceil(np.array(steps) / self.recipe.log_every)
+            training = np.array([training[logs == log].mean() for log in logs])
         return Course(
             tuple((self.loss(margins, self.recipe).mean(axis=1) / self.untrained).tolist()),
-            tuple((self.loss(own, self.recipe).mean(axis=1) / self.untrained).tolist()),
+            tuple(training.tolist()),
             float((margins[-1] > 0).mean()),
             float(margins[-1].mean()),
         )
