@@ -40,6 +40,8 @@ class Events:
     """Weights are NaN or infinite at the end."""
     isolated: int = 0
     """Single logs that are not finite or many times their neighbours, after which training went on as before."""
+    isolated_share: float = 0.0
+    """Their share of all logs."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def label(course: Course, seen: Course, validated: Course, events: Events, visib
     accepted = {expected} | {_first(view, events, need=need) for view in views for need in NEEDS}
     if expected is not ON_TRACK:
         # Of several illnesses that are plain, any may be named.
-        accepted |= set(_illnesses(course, events, need=1))
+        accepted |= {illness for view in (course, seen) for illness in _illnesses(view, events, need=1)}
     if UNSTABLE in accepted and _never_left(course):
         # Thrown about without ever learning: not having learnt is true as well.
         accepted.add(UNDERFITTING)
@@ -117,7 +119,7 @@ def _illnesses(course: Course, events: Events, *, need: float) -> Iterator[Healt
     best = min(course.validation)
     unstable = (
         events.weights_lost
-        or events.isolated >= 4 * need
+        or (events.isolated >= 4 * need and events.isolated_share >= 0.01 * need)
         or _swings(course, need)
         or _collapsed(course, need)
         or _diverged(course, need)

@@ -234,12 +234,13 @@ class _Run:
         points = sorted({*np.linspace(0, self.steps, POINTS).astype(int).tolist(), *moments})
         straight = abs(recipe.validation_sign) == 1
         huge = sum(entry["loss"] > 4 * self.untrained for entry in logs) if recipe.spikes else 0
+        isolated = huge + 2 * (bool(gone) and not lost)
         return Simulated(
             history,
             self._course(self.population if straight else self.own, points, shown=False),
             self._course(self.own if moments else self.population, points, shown=True),
             self._course(self.own, [0, *moments], shown=True),
-            Events(weights_lost=lost, isolated=huge + 2 * (bool(gone) and not lost)),
+            Events(lost, isolated, isolated / max(1, len(logs))),
             Visible(len(logs), len(moments), self.steps / self.per_epoch, self.steps),
             self.steps,
         )
