@@ -127,9 +127,9 @@ class EvaluationSummary(Document):
     accuracy: Finite = Field(ge=0, le=1)
     """Share of pairs whose chosen response has the higher reward; a tie counts as neither."""
     accuracy_low: Finite | None = None
-    """Lower end of the 95 % bootstrap interval of accuracy."""
+    """Lower end of its 95 % interval (Wilson)."""
     accuracy_high: Finite | None = None
-    """Upper end of the 95 % bootstrap interval of accuracy."""
+    """Upper end of its 95 % interval."""
     ties: int = Field(0, ge=0)
     """Pairs with equal rewards."""
     avg_chosen_reward: Finite
@@ -138,10 +138,26 @@ class EvaluationSummary(Document):
     """Mean reward of rejected responses."""
     reward_margin: Finite
     """Mean of chosen minus rejected rewards."""
+    reward_margin_low: Finite | None = None
+    """Lower end of its 95 % interval (bootstrap); absent where the pairs are too few for one."""
+    reward_margin_high: Finite | None = None
+    """Upper end of its 95 % interval."""
+    beta: Finite | None = None
+    """The rewards were computed with it, and are proportional to it."""
     forgetting: Finite | None = Field(None, ge=0, le=1)
     """Share of general knowledge lost: 0 is nothing, 1 is everything."""
+    known_questions: int | None = Field(None, ge=0)
+    """General questions that the base model answers correctly: so many it could forget."""
+    better: int = Field(0, ge=0)
+    """Generated answers that are better than the base model's."""
+    worse: int = Field(0, ge=0)
+    """Generated answers that are worse."""
+    equal: int = Field(0, ge=0)
+    """Generated answers that are equally good."""
+    better_p_value: Finite | None = Field(None, ge=0, le=1)
+    """Sign test of better against worse: how likely so uneven a result is when neither model is better."""
     better_than_base: bool | None = None
-    """Whether generated answers are better than the base model's on more examples than they are worse."""
+    """Whether the answers are noticeably better than the base model's: more often better than worse, and p <= 0.05."""
     examples: int = Field(ge=0)
     """Pairs compared."""
 
@@ -154,15 +170,54 @@ class VerdictState(StrEnum):
     NEEDS_IMPROVEMENT = "NeedsImprovement"
 
 
+class GateOutcome(StrEnum):
+    """How a gate was met."""
+
+    PASSED = "Passed"
+    MISSED = "Missed"
+    UNDECIDED = "Undecided"
+    NOT_MEASURED = "NotMeasured"
+
+
+class GateResult(Document):
+    """One gate of evaluation.gates and how it was met."""
+
+    name: str = Field(max_length=64)
+    """Field of evaluation.gates."""
+    limit: Finite
+    """What was asked."""
+    measured: Finite | None = None
+    """What was measured; absent where nothing was."""
+    outcome: GateOutcome
+    """Passed, Missed, Undecided (too few examples to tell) or NotMeasured."""
+    needed_to_decide: int | None = Field(None, ge=1)
+    """Absent where the examples decide at 95 %, else how many would, were the measured value the same: pairs, answers
+    or questions; 1000000 stands for as many and more."""
+
+
 class Verdict(Document):
     """Judgement of the result."""
 
     state: VerdictState
     """Judgement of the result: Good, Fair or NeedsImprovement."""
     passed: bool
-    """Whether every gate of evaluation.gates was reached."""
+    """Whether the result was evaluated, and every gate that is in force was passed."""
+    gates: tuple[GateResult, ...] = Field((), max_length=10)
+    """The gates that are in force: those that are not null, and whose check is not switched off."""
     reasons: tuple[str, ...] = Field((), max_length=20)
     """Why, in words."""
+
+    @property
+    def gates_in_words(self) -> str:
+        """How the gates stand, in a few words."""
+        if self.passed:
+            return "every gate passed"
+        words = {
+            GateOutcome.MISSED: "missed",
+            GateOutcome.UNDECIDED: "undecided",
+            GateOutcome.NOT_MEASURED: "not measured",
+        }
+        return ", ".join(f"{g.name} {words[g.outcome]}" for g in self.gates if g.outcome in words) or "not evaluated"
 
 
 class Failure(Document):

@@ -121,7 +121,7 @@ class DeepSpeed(Document):
 
 
 class Gates(Document):
-    """What a run must reach to pass. A gate that is null is open."""
+    """What a run must reach to pass. A gate that is null is open; one whose check is switched off is not asked."""
 
     accuracy: Finite | None = Field(0.8, ge=0, le=1, examples=[0.7])
     """Lowest share of validation pairs whose chosen response gets the higher reward."""
@@ -129,6 +129,9 @@ class Gates(Document):
     """Lowest mean difference between the rewards of chosen and rejected responses."""
     forgetting: Finite | None = Field(0.1, ge=0, le=1, examples=[0.2])
     """Highest share of general knowledge that the tuned model may lose."""
+    better_than_base: Finite | None = Field(0.05, gt=0, le=1, examples=[0.2])
+    """Highest p-value of the sign test on the generated answers, which must be better than the base model's more often
+    than worse. With 1, more often is enough."""
 
 
 class GeneralQuestions(Document):

@@ -1,6 +1,10 @@
 """Times, durations and numbers as people read them."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+
+_DECIMALS = 15
+"""More of them say nothing of a float."""
 
 
 def timestamp(moment: datetime) -> str:
@@ -26,9 +30,25 @@ def number(value: float | None, digits: int = 3) -> str | None:
     return None if value is None else f"{value:.{digits}g}"
 
 
-def percent(share: float) -> str:
-    """Write a share as percentage to a tenth, such as ``92.5 %``."""
-    return f"{100 * share:.1f} %".replace(".0 %", " %")
+def percent(share: float, digits: int = 1) -> str:
+    """Write a share as percentage with up to ``digits`` decimals, such as ``92.5 %``."""
+    text = f"{100 * share:.{digits}f}"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+
+
+def apart(value: float, *others: float, write: Callable[[float, int], str], digits: int) -> str:
+    """Write ``value`` so that it does not read like one of ``others`` that it is not.
+
+    Args:
+        value: the number.
+        others: what it is compared with, such as a limit.
+        write: writes a number with so many decimals.
+        digits: as many decimals, and more where they are needed.
+
+    """
+    while digits < _DECIMALS and any(o != value and write(o, digits) == write(value, digits) for o in others):
+        digits += 1
+    return write(value, digits)
 
 
 def shorten(text: str, length: int) -> str:

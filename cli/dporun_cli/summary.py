@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dporun_api import run_folder
 from dporun_api.results import EvaluationSummary, Failure, HealthState, Outcome, VerdictState
-from dporun_api.text import number
+from dporun_api.text import number, percent
 from dporun_cli.view import HEALTH_STYLE
 
 VERDICT_STYLE = {VerdictState.GOOD: "green", VerdictState.FAIR: "yellow", VerdictState.NEEDS_IMPROVEMENT: "red"}
@@ -21,8 +21,8 @@ def show_result(console: Console, directory: Path, trained: Outcome, archived: O
     console.print()
     if trained.verdict:
         title = {VerdictState.NEEDS_IMPROVEMENT: "Needs improvement"}.get(trained.verdict.state, trained.verdict.state)
-        gates = "every gate passed" if trained.verdict.passed else "not every gate passed"
-        console.print(Text.assemble((title, f"bold {VERDICT_STYLE[trained.verdict.state]}"), f": {gates}"))
+        style = f"bold {VERDICT_STYLE[trained.verdict.state]}"
+        console.print(Text.assemble((title, style), f": {trained.verdict.gates_in_words}"))
         for reason in trained.verdict.reasons:
             console.print(f"  • {reason}", markup=False, soft_wrap=not console.is_terminal)
     for name, value in (*_numbers(trained), *_places(directory, archived)):
@@ -47,12 +47,16 @@ def _numbers(outcome: Outcome) -> Iterator[tuple[str, str | Text]]:
     evaluation = outcome.evaluation
     if evaluation:
         yield "accuracy", _accuracy(evaluation)
-        margin = f"{evaluation.avg_chosen_reward:+.2f} chosen, {evaluation.avg_rejected_reward:+.2f} rejected"
+        beta = "" if evaluation.beta is None else f"at beta {evaluation.beta:g}: "
+        margin = f"{beta}{evaluation.avg_chosen_reward:+.2f} chosen, {evaluation.avg_rejected_reward:+.2f} rejected"
         yield "reward margin", f"{evaluation.reward_margin:.2f}  ({margin})"
         if evaluation.forgetting is not None:
-            yield "forgetting", f"{evaluation.forgetting:.0%}"
-        if evaluation.better_than_base is not None:
-            yield "better than base", "yes" if evaluation.better_than_base else "no"
+            known = f"{evaluation.known_questions} questions that the base model answers"
+            yield "forgetting", f"{percent(evaluation.forgetting)}  (of {known})"
+        if evaluation.better_p_value is not None:
+            counts = f"{evaluation.better} better, {evaluation.worse} worse, {evaluation.equal} equal"
+            clear = "yes" if evaluation.better_than_base else "not noticeably"
+            yield "better than base", f"{clear}  ({counts}; p = {number(evaluation.better_p_value, 2)})"
     if outcome.metrics and outcome.metrics.eval_loss is not None:
         yield "validation loss", str(number(outcome.metrics.eval_loss))
     if outcome.best_checkpoint:
@@ -64,9 +68,9 @@ def _numbers(outcome: Outcome) -> Iterator[tuple[str, str | Text]]:
 
 
 def _accuracy(evaluation: EvaluationSummary) -> str:
-    bounds = evaluation.accuracy_low, evaluation.accuracy_high
-    interval = "" if None in bounds else f", 95% between {bounds[0]:.0%} and {bounds[1]:.0%}"
-    return f"{evaluation.accuracy:.0%}  ({evaluation.examples} pairs{interval})"
+    low, high = evaluation.accuracy_low, evaluation.accuracy_high
+    interval = "" if low is None or high is None else f"; 95 % interval {percent(low)} to {percent(high)}"
+    return f"{percent(evaluation.accuracy)}  ({evaluation.examples} pairs{interval})"
 
 
 def _places(directory: Path, archived: Outcome | None) -> Iterator[tuple[str, str]]:

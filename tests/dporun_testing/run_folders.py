@@ -66,7 +66,7 @@ def finished_run(directory: Path, *, source: Path = HEALTHY, answer: str = "Cert
     folder.evaluation.comparison.write(ComparisonRecord(summary=numbers.answers(), examples=_examples(answer)))
     folder.evaluation.forgetting.write(_FORGETTING)
     folder.health.write(health)
-    folder.verdict.write(judge(numbers.summary(), config.evaluation.gates, health))
+    folder.verdict.write(judge(numbers.summary(), config.evaluation, health))
     folder.progress.update(stage=Stage.REPORTING, step=150, total_steps=150)
     folder.prepared.write(a_prepared())
     return directory
@@ -183,9 +183,10 @@ def a_training_record(config: RunConfig, *, packages: dict[str, str] | None = No
 def an_evaluation() -> EvaluationRecord:
     """A good result."""
     return EvaluationRecord(
-        accuracy=0.92, accuracy_low=0.85, accuracy_high=0.97, avg_chosen_reward=2.45, avg_rejected_reward=-1.23,
-        reward_margin=3.68, ties=0, examples=60, forgetting=0.034, compared=5, better=2, worse=2, equal=1,
-        better_than_base=True, better_p_value=0.5,
+        accuracy=0.92, accuracy_low=0.823, accuracy_high=0.966, avg_chosen_reward=2.45, avg_rejected_reward=-1.23,
+        reward_margin=3.68, reward_margin_low=3.1, reward_margin_high=4.2, beta=0.1, ties=0, examples=60,
+        forgetting=0.034, known_questions=61, compared=40, better=28, worse=3, equal=9, better_than_base=True,
+        better_p_value=4.6e-06,
     )  # fmt: skip
 
 

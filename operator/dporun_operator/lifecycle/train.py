@@ -203,16 +203,16 @@ def _complete(draft: Draft, outcome: Outcome | None) -> None:
     draft.set_condition(ConditionType.SCHEDULED, True, Reason.SCHEDULED, "Every pod of the run has a node.")
     words = (outcome.message if outcome else "") or "Training is done"
     draft.set_condition(ConditionType.RUNNING, False, Reason.COMPLETED, sentence(words))
-    if status.verdict is not None:
-        words = f"{status.verdict.state}: {' '.join(status.verdict.reasons[:3])}"
-        draft.set_condition(ConditionType.EVALUATED, True, Reason.EVALUATED, words)
-    elif status.evaluation is not None:
-        words = "The result was compared with the base model."
-        draft.set_condition(ConditionType.EVALUATED, True, Reason.EVALUATED, words)
-    else:
+    if not draft.run.spec.evaluation.enabled:
         draft.set_condition(
             ConditionType.EVALUATED, False, Reason.SKIPPED, "The result was not evaluated: evaluation.enabled is false."
         )
+    elif status.verdict is not None:
+        words = f"{status.verdict.state}: {' '.join(status.verdict.reasons[:3])}"
+        draft.set_condition(ConditionType.EVALUATED, True, Reason.EVALUATED, words)
+    else:
+        words = "The result was compared with the base model."
+        draft.set_condition(ConditionType.EVALUATED, True, Reason.EVALUATED, words)
 
 
 def _try_again(draft: Draft, job: Job, end: Ending, attempt: int) -> Step:

@@ -122,7 +122,10 @@ def test_finishing_leaves_every_file_and_tells_the_result(finished: Finished) ->
     assert outcome.evaluation.examples == numbers["examples"] == 6
     forgetting = json.loads((directory / "evaluation/forgetting.json").read_text())
     assert outcome.evaluation.forgetting == numbers["forgetting"] == forgetting["score"]
+    assert outcome.evaluation.known_questions == numbers["known_questions"] == forgetting["base_right"]
     assert json.loads((directory / "verdict.json").read_text())["state"] == outcome.verdict.state
+    assert not outcome.verdict.passed
+    assert "accuracy undecided, rewardMargin undecided" in outcome.message  # of six pairs
 
 
 def test_progress_only_rises_and_says_what_is_done(finished: Finished) -> None:
@@ -194,6 +197,7 @@ def test_without_evaluation_the_run_is_merged_and_judged(directory: Path) -> Non
     outcome = finish(config(enabled=False), RunFolder(directory))
     assert outcome.evaluation is None
     assert outcome.verdict is not None
+    assert (outcome.verdict.passed, outcome.verdict.gates) == (False, ())
     assert not (directory / "evaluation").exists()
     assert (directory / "merged/merge.json").is_file()
 
@@ -214,6 +218,8 @@ def test_without_general_questions_forgetting_is_unknown(directory: Path) -> Non
     outcome = finish(config(general={"enabled": False}), RunFolder(directory))
     assert outcome.evaluation is not None
     assert outcome.evaluation.forgetting is None
+    assert outcome.verdict is not None
+    assert "forgetting" not in [gate.name for gate in outcome.verdict.gates]
     assert not (directory / "evaluation/forgetting.json").exists()
 
 

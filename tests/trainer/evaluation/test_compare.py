@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dporun_trainer.evaluation.compare import Better, Comparison, chrf, compare, repetition, sign_test, tally
+from dporun_trainer.evaluation.compare import Better, Comparison, chrf, compare, repetition, tally
 
 CHOSEN = "Of course! The capital of France is Paris. I hope this helps."
 REJECTED = "Everybody knows that it is Paris. Use your head."
@@ -61,17 +61,6 @@ def test_repetition_counts_what_was_said_before() -> None:
     assert repetition(LOOP) > 0.9
     assert repetition(CHOSEN) == 0
     assert repetition("no no no") == 0  # too short to tell
-
-
-@pytest.mark.parametrize(
-    ("wins", "losses", "p"), [(0, 0, 1), (5, 5, 1), (5, 0, 2 / 32), (0, 5, 2 / 32), (8, 1, 20 / 512)]
-)
-def test_sign_test_is_exact(wins: int, losses: int, p: float) -> None:
-    assert sign_test(wins, losses) == pytest.approx(p)
-
-
-def test_sign_test_of_many_is_quick_and_finite() -> None:
-    assert sign_test(60_000, 40_000) < 1e-9
 
 
 def test_tally() -> None:

@@ -76,17 +76,38 @@ def test_metrics_are_means_and_ties_are_counted_apart() -> None:
     assert (numbers.compared, numbers.better_than_base, numbers.better_p_value) == (0, None, None)
 
 
-@pytest.mark.parametrize(("judged", "better"), [("tuned tuned base tie", True), ("tuned base", False), ("tie", False)])
-def test_better_than_base_is_more_wins_than_losses(judged: str, better: bool) -> None:
-    numbers = metrics([an_example(1, 0, Better(word)) for word in judged.split()], pairs=4, beta=0.1)
+@pytest.mark.parametrize(
+    ("tuned", "base", "tie", "better"),
+    [(6, 0, 0, True), (5, 0, 0, False), (2, 1, 1, False), (1, 0, 200, False), (0, 0, 1, False), (0, 8, 0, False)],
+)
+def test_better_than_base_is_noticeably_more_wins(tuned: int, base: int, tie: int, better: bool) -> None:
+    judged = [Better.TUNED] * tuned + [Better.BASE] * base + [Better.TIE] * tie
+    numbers = metrics([an_example(1, 0, word) for word in judged], pairs=len(judged), beta=0.1)
     assert numbers.better_than_base is better
-    assert numbers.better + numbers.worse + numbers.equal == numbers.compared == len(judged.split())
+    assert (numbers.better, numbers.worse, numbers.equal, numbers.compared) == (tuned, base, tie, len(judged))
+
+
+def test_one_pair_shows_next_to_nothing() -> None:
+    numbers = metrics([an_example(2, -1)], pairs=1, beta=0.1)
+    assert (numbers.accuracy, numbers.accuracy_high) == (1, 1)
+    assert numbers.accuracy_low == pytest.approx(0.2065, abs=1e-4)
+    assert numbers.reward_margin_low is None
+    assert numbers.reward_margin_high is None
+
+
+def test_sixteen_pairs_have_an_interval_of_the_margin() -> None:
+    numbers = metrics([an_example(i, 0) for i in range(16)], pairs=16, beta=0.1)
+    assert numbers.reward_margin_low is not None
+    assert numbers.reward_margin_high is not None
+    assert 0 < numbers.reward_margin_low < numbers.reward_margin < numbers.reward_margin_high < 15
 
 
 def test_summary_is_what_status_holds() -> None:
     numbers = metrics([an_example(2, -1, Better.TUNED)], pairs=1, beta=0.1)
-    found = numbers.model_copy(update={"forgetting": 0.25}).summary()
-    assert (found.accuracy, found.reward_margin, found.forgetting, found.better_than_base) == (1, 3, 0.25, True)
+    found = numbers.model_copy(update={"forgetting": 0.25, "known_questions": 8}).summary()
+    assert (found.accuracy, found.reward_margin, found.beta) == (1, 3, 0.1)
+    assert (found.better, found.worse, found.equal, found.better_p_value, found.better_than_base) == (1, 0, 0, 1, False)
+    assert (found.forgetting, found.known_questions) == (0.25, 8)
     assert found.accuracy_low is not None
 
 

@@ -57,7 +57,7 @@ def test_a_model_from_elsewhere_is_not_taken_for_one_on_the_hub(record: RunData)
 
 def test_it_says_how_good_and_how_to_use_it(record: RunData) -> None:
     text = model_card(from_hub(record))
-    assert "**Good** (all gates passed)" in text
+    assert "**Good** (every gate passed)" in text
     assert "| Share of pairs whose chosen response gets the higher reward | 0.92 |" in text
     assert 'AutoModelForCausalLM.from_pretrained("Qwen/Qwen2.5-0.5B-Instruct"' in text
     assert "- warning: train: 2 rows repeat earlier rows" in text

@@ -11,7 +11,7 @@ import yaml
 
 from dporun_api.metrics import CHARTS
 from dporun_api.results import EvaluationSummary, Failure, Outcome, OutcomeState
-from dporun_api.run_config import Gates
+from dporun_api.run_config import Evaluation
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.paths import UNHEALTHY
 from dporun_testing.run_folders import an_evaluation, finished_run
@@ -19,6 +19,7 @@ from dporun_trainer.__main__ import main
 from dporun_trainer.commands.report import report
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
+from dporun_trainer.reporting.numbers import DASH
 from dporun_trainer.reporting.report import differences
 from dporun_trainer.run_folder import RunFolder
 
@@ -66,9 +67,11 @@ def test_verdict_evidence_and_next_action_come_first(run: Path) -> None:
     words = page(run).words
     order = [
         "Good gates passed OnTrack",
-        "Accuracy of 92 % (95 % interval 85 % to 97 %) on 60 validation pairs is good (above 80 %).",
-        "Reward margin of 3.68 is good",
+        "Accuracy of 92 % (95 % interval 82.4 % to 96.6 %) on 60 validation pairs is good (above 80 %).",
+        "Reward margin of 3.68 at beta 0.1 (95 % interval 3.10 to 4.20) is good",
         "Next Use it: final/ is the adapter, merged/ the whole model.",
+        "accuracy 0.8 0.92 Passed decided",
+        "forgetting 0.1 0.034 Passed not decided; 80 examples would at this value",
         "Training was healthy",
         "Curves",
         "Checkpoints",
@@ -110,7 +113,7 @@ def test_regressions_come_first_the_worst_margin_at_the_top(run: Path) -> None:
     words = page(run).words
     assert words.index("What is worse still?") < words.index("What is worse?") < words.index("What is equal?")
     assert words.index("What is equal?") < words.index("What is better?")
-    assert "2 worse" in words
+    assert "3 worse" in words
 
 
 def test_differences_are_marked_and_escaped() -> None:
@@ -237,11 +240,13 @@ def test_a_poor_result_asks_for_a_change_of_the_manifest(tmp_path: Path) -> None
 
     record = read_run_data(RunFolder(directory))
     assert record.config is not None
-    verdict = judge(evaluation, record.config.evaluation.gates, record.health)
+    verdict = judge(evaluation, record.config.evaluation, record.health)
     RunFolder(directory).verdict.write(verdict)
     report(RunFolder(directory))
     words = page(directory).words
     assert "Needs improvement gates not passed Overfitting" in words
+    assert "accuracy 0.8 0.5 Missed decided rewardMargin 2 -0.1 Missed decided" in words
+    assert f"betterThanBase 0.05 {DASH} NotMeasured {DASH} forgetting" in words
     rate = f"{float(config['training']['learningRate']):g}"
     assert re.search(rf"Next Change training.learningRate {rate} → \S+ and run again.", words)
 
@@ -252,6 +257,6 @@ def test_a_run_that_was_still_learning_asks_for_more_epochs(tmp_path: Path) -> N
     folder = RunFolder(directory)
     metrics = an_evaluation().model_copy(update={"reward_margin": 0.5})
     folder.evaluation.metrics.write(metrics)
-    folder.verdict.write(judge(metrics.summary(), Gates()))
+    folder.verdict.write(judge(metrics.summary(), Evaluation()))
     report(folder)
     assert "Next The model was still learning: change training.epochs 2 → 4 and run again." in page(directory).words

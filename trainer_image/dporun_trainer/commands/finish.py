@@ -23,7 +23,7 @@ from dporun_trainer.commands.shared import add_process_arguments, read_config
 from dporun_trainer.data.pairs import read_pairs
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.diagnosis.health import diagnose
-from dporun_trainer.diagnosis.verdict import gates_in_force, judge
+from dporun_trainer.diagnosis.verdict import judge
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation import assess
 from dporun_trainer.evaluation.evaluate import Options, as_text, spread
@@ -125,8 +125,8 @@ def _evaluated(config: RunConfig, folder: RunFolder, prepared: Prepared, meter: 
             numbers = assess.measure_forgetting_into(
                 output, policy(), questions, numbers, batch_size=options.batch_size, on_stage=on_stage
             )
-        elif numbers.forgetting != found.score:
-            numbers = assess.enter_forgetting(output, numbers, found.score)
+        else:
+            numbers = assess.enter_forgetting(output, numbers, found)
     return numbers.summary()
 
 
@@ -153,7 +153,7 @@ def _judged(
 ) -> tuple[Health, Verdict]:
     """Diagnose the curves, judge the result and write the report; quick, so always done anew."""
     health = diagnose(folder.history.load(), config, takes_dropout=folder.load_prepared().model.takes_dropout)
-    verdict = judge(evaluation, gates_in_force(config.evaluation), health)
+    verdict = judge(evaluation, config.evaluation, health)
     if unmerged:
         verdict = verdict.model_copy(update={"reasons": (*verdict.reasons, unmerged)})
     folder.health.write(health)
@@ -199,7 +199,8 @@ class _Meter:
 def _message(evaluation: EvaluationSummary | None, verdict: Verdict) -> str:
     if evaluation is None:
         return "trained; not evaluated (evaluation.enabled is false)"
-    return f"{verdict.state}: accuracy {evaluation.accuracy:.1%}, reward margin {evaluation.reward_margin:.2f}"
+    numbers = f"accuracy {evaluation.accuracy:.1%}, reward margin {evaluation.reward_margin:.2f}"
+    return f"{verdict.state} ({verdict.gates_in_words}): {numbers}"
 
 
 def main() -> int:

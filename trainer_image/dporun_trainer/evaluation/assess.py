@@ -16,7 +16,7 @@ from dporun_trainer.evaluation.forgetting import measure, results
 from dporun_trainer.evaluation.policy import Policy
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.folder import EvaluationFolder
-from dporun_trainer.run_folder.records import EvaluationRecord
+from dporun_trainer.run_folder.records import EvaluationRecord, ForgettingRecord
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def measure_forgetting_into(
     batch_size: int,
     on_stage: OnStage | None = None,
 ) -> EvaluationRecord:
-    """Measure forgetting, write ``forgetting.json`` and enter the score into ``evaluation_metrics.json``.
+    """Measure forgetting, write ``forgetting.json`` and enter its result into ``evaluation_metrics.json``.
 
     Args:
         output: folder that ``evaluate_into`` wrote.
@@ -79,21 +79,22 @@ def measure_forgetting_into(
         on_stage: called with the progress of each stage.
 
     Returns:
-        ``numbers`` with the score.
+        ``numbers`` with the result.
 
     """
     found = results(measure(policy, questions, batch_size=batch_size, on_stage=on_stage))
     if numbers.adapter_sha256 is not None:
         found = found.model_copy(update={"adapter_sha256": numbers.adapter_sha256})
     output.forgetting.write(found)
-    return enter_forgetting(output, numbers, found.score)
+    return enter_forgetting(output, numbers, found)
 
 
-def enter_forgetting(output: EvaluationFolder, numbers: EvaluationRecord, score: float) -> EvaluationRecord:
-    """Enter the score into ``evaluation_metrics.json`` and return its content."""
-    numbers = numbers.model_copy(update={"forgetting": score})
-    output.metrics.write(numbers)
-    return numbers
+def enter_forgetting(output: EvaluationFolder, numbers: EvaluationRecord, found: ForgettingRecord) -> EvaluationRecord:
+    """Enter what ``forgetting.json`` found into ``evaluation_metrics.json``, as far as it is not there; its content."""
+    entered = numbers.model_copy(update={"forgetting": found.score, "known_questions": found.base_right})
+    if entered != numbers:
+        output.metrics.write(entered)
+    return entered
 
 
 def recorded_dpo(model: Path) -> Dpo:
@@ -132,12 +133,13 @@ def table(numbers: EvaluationRecord) -> str:
         ("accuracy", f"{share(numbers.accuracy)}   (95 % interval {interval}; {numbers.ties} ties)"),
         ("chosen reward", reward(numbers.avg_chosen_reward)),
         ("rejected reward", reward(numbers.avg_rejected_reward)),
-        ("reward margin", reward(numbers.reward_margin)),
+        ("reward margin", reward(numbers.reward_margin) + f"   (beta {numbers.beta:g})"),
         ("pairs", str(numbers.examples) + (f"   ({numbers.skipped} left out)" if numbers.skipped else "")),
     ]
     if numbers.compared:
         against = f"better {numbers.better}, worse {numbers.worse}, equal {numbers.equal}"
         lines.append(("answers vs base", f"{against}   (sign test p = {numbers.better_p_value:.2g})"))
     if numbers.forgetting is not None:
-        lines.append(("forgetting", share(numbers.forgetting)))
+        known = f"   (of {numbers.known_questions} questions that the base model answers)"
+        lines.append(("forgetting", share(numbers.forgetting) + known))
     return "\n".join(f"{name:<16} {value}" for name, value in lines)

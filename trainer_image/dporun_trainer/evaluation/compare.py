@@ -5,7 +5,6 @@ data shows what people prefer, so an answer is as good as it is near to the chos
 one. That is coarse for one example and means something over many, as long as ties count as ties.
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,19 +120,6 @@ def chrf(hypothesis: str, reference: str) -> float:
         return 0.0
     weight = _CHRF_BETA**2
     return (1 + weight) * precision * recall / (weight * precision + recall)
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """Two-sided p-value of the sign test: how likely so uneven a result is when neither side is better.
-
-    Exact, from the binomial distribution with p = 1/2; ties are left out. 1 without wins and losses.
-    """
-    games = wins + losses
-    tail = sum(
-        math.exp(math.lgamma(games + 1) - math.lgamma(k + 1) - math.lgamma(games - k + 1) - games * math.log(2))
-        for k in range(min(wins, losses) + 1)
-    )
-    return min(1.0, 2 * tail)
 
 
 def tally(comparisons: Sequence[Comparison]) -> dict[Better, int]:

@@ -12,11 +12,12 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.pairs import Pair, Text
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnStage, stage
-from dporun_trainer.evaluation.compare import Better, Comparison, compare, sign_test, tally
+from dporun_trainer.evaluation.compare import Better, Comparison, compare, tally
 from dporun_trainer.evaluation.generate import Answer, answers_of_both
 from dporun_trainer.evaluation.policy import Policy, Sides
 from dporun_trainer.evaluation.scoring import LogProb, Reward, encode_pair, encode_prompt, rewards
 from dporun_trainer.run_folder.records import ComparedExample, ComparisonRecord, EvaluationRecord, Rewards
+from dporun_trainer.significance import FEWEST, Lead, lead, sign_test, wilson
 
 log = logging.getLogger(__name__)
 
@@ -129,10 +130,11 @@ def _with_answers(policy: Policy, examples: list[Example], options: Options, on_
 def metrics(examples: Sequence[Example], *, pairs: int, beta: float) -> EvaluationRecord:
     """Put the numbers of ``evaluation_metrics.json`` together: means over examples, never over batches.
 
-    Accuracy is the share of pairs whose chosen response has the strictly higher reward; ties are counted apart. The
-    intervals are seeded 95 % bootstrap intervals over examples. The logps accuracies are how often a model alone finds
-    the chosen response more likely: the base's is where the run started. ``better_than_base`` means more wins than
-    losses among the generated answers; ``better_p_value`` is the sign test of that.
+    Accuracy is the share of pairs whose chosen response has the strictly higher reward; ties are counted apart. Its
+    interval is Wilson's; that of the margin is a seeded bootstrap over examples, and absent below FEWEST of them: so
+    few do not show how their margins are spread. The logps accuracies are how often a model alone finds the chosen
+    response more likely: the base's is where the run started. ``better_than_base`` means that more generated answers
+    are better than worse, and significantly so by the sign test, whose p-value is ``better_p_value``.
 
     Args:
         examples: what ``evaluate`` found.
@@ -144,13 +146,14 @@ def metrics(examples: Sequence[Example], *, pairs: int, beta: float) -> Evaluati
     rejected = np.array([example.reward.rejected for example in examples])
     margins = chosen - rejected
     correct = margins > 0
-    accuracy_low, accuracy_high = bootstrap_interval(correct)
-    margin_low, margin_high = bootstrap_interval(margins)
+    accuracy = float(correct.mean())
+    accuracy_low, accuracy_high = wilson(accuracy, len(examples))
+    margin_low, margin_high = bootstrap_interval(margins) if len(examples) >= FEWEST else (None, None)
     counts = tally([example.comparison for example in examples if example.comparison is not None])
     better, worse, equal = counts[Better.TUNED], counts[Better.BASE], counts[Better.TIE]
     compared = better + worse + equal
     return EvaluationRecord(
-        accuracy=float(correct.mean()),
+        accuracy=accuracy,
         avg_chosen_reward=float(chosen.mean()),
         avg_rejected_reward=float(rejected.mean()),
         reward_margin=float(margins.mean()),
@@ -168,7 +171,7 @@ def metrics(examples: Sequence[Example], *, pairs: int, beta: float) -> Evaluati
         better=better,
         worse=worse,
         equal=equal,
-        better_than_base=better > worse if compared else None,
+        better_than_base=lead(better, worse, equal) is Lead.BETTER if compared else None,
         better_p_value=sign_test(better, worse) if compared else None,
         forgetting=None,
     )

@@ -83,13 +83,15 @@ def tiles(record: RunData) -> Iterator[Tile]:
         if m.accuracy_low is not None and m.accuracy_high is not None:
             interval = f"95 % interval {percent(m.accuracy_low)} to {percent(m.accuracy_high)}"
         yield Tile("Accuracy", percent(m.accuracy), interval)
-        rewards = f"chosen {number(m.avg_chosen_reward)}, rejected {number(m.avg_rejected_reward)}"
+        beta = "" if m.beta is None else f"at beta {m.beta:g}: "
+        rewards = f"{beta}chosen {number(m.avg_chosen_reward)}, rejected {number(m.avg_rejected_reward)}"
         yield Tile("Reward margin", number(m.reward_margin), rewards)
         if m.compared:
-            yield Tile("Better / worse", f"{m.better} / {m.worse}", f"{m.equal} equal, of {m.compared} answers")
+            detail = f"{m.equal} equal, of {m.compared} answers; p = {number(m.better_p_value, 2)}"
+            yield Tile("Better / worse", f"{m.better} / {m.worse}", detail)
         if m.forgetting is not None:
             asked = record.forgetting
-            lost = f"{asked.lost} correct answers lost, of {asked.questions} questions" if asked else ""
+            lost = f"{asked.lost} lost of {asked.base_right} correct answers" if asked else ""
             yield Tile("Forgetting", percent(m.forgetting), lost)
     if record.best and record.best.eval_loss is not None:
         epoch = "" if record.best.epoch is None else f", epoch {record.best.epoch:.3g}"

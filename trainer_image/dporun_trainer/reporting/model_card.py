@@ -68,8 +68,7 @@ def _introduction(record: RunData) -> Iterator[str]:
     yield f"LoRA adapter for {base}, tuned on preference pairs with direct preference optimization (DPO)."
     if record.verdict:
         yield ""
-        gates = "all gates passed" if record.verdict.passed else "gates not passed"
-        yield f"**{record.verdict.state}** ({gates})"
+        yield f"**{record.verdict.state}** ({record.verdict.gates_in_words})"
         yield ""
         yield from (f"- {_plain(reason)}" for reason in record.verdict.reasons)
 
@@ -97,12 +96,15 @@ def _results(record: RunData) -> Iterator[str]:
     yield "| metric | value |"
     yield "|---|---|"
     yield from (f"| {name} | {value:.4g} |" for name, value in rows)
+    if record.metrics.beta is not None:
+        yield ""
+        yield f"Rewards are at beta {record.metrics.beta:g}, to which they are proportional."
     m = record.metrics
     if m.compared:
         yield ""
         yield (
             f"Generated answers against the base model's on {m.compared} validation prompts: "
-            f"better {m.better}, worse {m.worse}, equal {m.equal}; "
+            f"better {m.better}, worse {m.worse}, equal {m.equal} (sign test p = {m.better_p_value:.2g}); "
             "`report.html` shows them side by side."
         )
 

@@ -13,6 +13,7 @@ from dporun_api.files import write_text
 from dporun_api.metrics import CHARTS, LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
 from dporun_api.results import HealthState, Suggestion
 from dporun_api.run_config import RunConfig
+from dporun_api.text import apart
 from dporun_trainer import suggestions
 from dporun_trainer.reporting import charts, first_screen
 from dporun_trainer.reporting.drawing import svg
@@ -59,6 +60,7 @@ def render(record: RunData, head: Headline, tiles: Sequence[Tile]) -> str:
     return template.render(
         record=record,
         head=head,
+        gates=list(_gates(record)),
         health=record.health,
         patch=suggestions.patch(record.health.suggestions) if record.health and record.health.suggestions else None,
         describe=suggestions.describe,
@@ -131,6 +133,16 @@ def differences(base: str, tuned: str) -> tuple[Markup, Markup]:
         if c < d:
             right += Markup("<ins>{}</ins>").format("".join(other[c:d]))
     return left, right
+
+
+def _gates(record: RunData) -> Iterator[tuple[str, ...]]:
+    """Rows of the table of gates: name, limit, measured, outcome, and whether the examples decide."""
+    for gate in record.verdict.gates if record.verdict else ():
+        value = DASH if gate.measured is None else apart(gate.measured, gate.limit, write=number, digits=3)
+        decided = DASH if gate.measured is None else "decided"
+        if gate.needed_to_decide is not None:
+            decided = f"not decided; {gate.needed_to_decide:,} examples would at this value"
+        yield gate.name, number(gate.limit, 10), value, gate.outcome, decided
 
 
 def _checkpoints(record: RunData) -> Iterator[dict[str, Any]]:

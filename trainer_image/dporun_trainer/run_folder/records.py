@@ -147,13 +147,13 @@ class AnswerCounts(Record):
     worse: int = 0
     equal: int = 0
     better_than_base: bool | None = None
-    """More wins than losses; None when nothing was compared."""
+    """Noticeably: more often better than worse, and p <= 0.05; None when nothing was compared."""
     better_p_value: float | None = None
-    """Sign test of that."""
+    """Sign test of better against worse."""
 
 
 class EvaluationRecord(AnswerCounts):
-    """evaluation_metrics.json: means over examples, never over batches; intervals are 95 % bootstrap intervals."""
+    """evaluation_metrics.json: means over examples, never over batches; intervals are at 95 %."""
 
     accuracy: float
     """Share of pairs whose chosen response has the strictly higher reward."""
@@ -161,8 +161,10 @@ class EvaluationRecord(AnswerCounts):
     avg_rejected_reward: float
     reward_margin: float
     accuracy_low: float | None = None
+    """Wilson's interval."""
     accuracy_high: float | None = None
     reward_margin_low: float | None = None
+    """Bootstrap interval; None where the pairs are too few for one."""
     reward_margin_high: float | None = None
     ties: int = 0
     examples: int
@@ -176,6 +178,8 @@ class EvaluationRecord(AnswerCounts):
     tuned_logps_accuracy: float | None = None
     forgetting: float | None = None
     """Score of forgetting.json, once that was measured."""
+    known_questions: int | None = None
+    """base_right of forgetting.json."""
     adapter_sha256: str | None = None
     """Weights that were evaluated, where a run evaluated its own."""
 
