@@ -96,6 +96,15 @@ def test_good_rows_have_lengths_and_no_warnings(encoder: Encoder, tmp_path: Path
     assert 0 < prompt.p50 <= prompt.p90 <= prompt.p99 <= prompt.maximum < total.maximum == dataset.longest
 
 
+@pytest.mark.parametrize(("held_out", "warned"), [(15, True), (16, False)])
+def test_few_validation_rows_are_told_before_training(
+    encoder: Encoder, tmp_path: Path, held_out: int, warned: bool
+) -> None:
+    """With so few the verdict's gates stay undecided."""
+    dataset = built(tmp_path, encoder, chat_pairs(60), chat_pairs(held_out, seed=1))
+    assert any("can hardly pass its gates" in warning for warning in dataset.warnings) is warned
+
+
 def test_tokens_are_those_of_trl(encoder: Encoder, tiny_model: Path) -> None:
     """The lint measures what training will see, so it must tokenize exactly as TRL does."""
     from trl.data_utils import _tokenize

@@ -18,6 +18,7 @@ from dporun_trainer.data.rows import read_rows
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.lint import FEW_ROWS, Encoder, Lint
 from dporun_trainer.run_folder.prepared import LintReport
+from dporun_trainer.significance import FEWEST
 
 _BATCH = 256
 _REPORT_SECONDS = 5.0
@@ -104,7 +105,8 @@ def build(
             )
     train_rows, validation_rows = _count(train_path), _count(validation_path)
     if validation_rows < FEW_ROWS:
-        warnings.append(f"only {validation_rows} validation rows: losses and rates on them mean little")
+        gates = f"; with fewer than {FEWEST}, a run can hardly pass its gates" if validation_rows < FEWEST else ""
+        warnings.append(f"only {validation_rows} validation rows: losses and rates on them mean little{gates}")
     return Dataset(
         train_rows, validation_rows, _fingerprint(train_path, validation_path), report, tuple(warnings), longest
     )
