@@ -38,7 +38,8 @@ def this_machine(processes: int = 1, *, gpus: int = 0) -> Machine:
             f"distributed.processesPerNode is {processes}, but this node has {torch.cuda.device_count()} GPUs",
             hint="Request as many GPUs as processes: resources.gpusPerNode.",
         )
-    properties = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    properties = torch.cuda.get_device_properties(index)
     built_for = torch.cuda.get_arch_list()
     if not has_kernels((properties.major, properties.minor), built_for):
         raise RunError(
@@ -50,6 +51,7 @@ def this_machine(processes: int = 1, *, gpus: int = 0) -> Machine:
     return Machine(
         cuda=True,
         bf16=torch.cuda.is_bf16_supported(including_emulation=False),
-        memory=properties.total_memory,
+        memory=torch.cuda.mem_get_info(index)[0],
         name=properties.name,
+        index=index,
     )

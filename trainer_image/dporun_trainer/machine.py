@@ -10,8 +10,9 @@ class Machine:
     Attributes:
         cuda: whether it is a CUDA device; else the CPU.
         bf16: whether it computes in bfloat16.
-        memory: bytes that one process can use.
+        memory: bytes that one process can use: of a GPU those that nobody else holds.
         name: of the device, for people.
+        index: of this process's GPU among those of its pod.
 
     """
 
@@ -19,8 +20,18 @@ class Machine:
     bf16: bool
     memory: int
     name: str
+    index: int = 0
 
     @property
     def device(self) -> str:
         """Its name in torch."""
-        return "cuda" if self.cuda else "cpu"
+        return f"cuda:{self.index}" if self.cuda else "cpu"
+
+    @property
+    def device_map(self) -> dict[str, str] | None:
+        """Where ``from_pretrained`` puts a model: at once where it belongs.
+
+        Through the host's memory, eight processes would hold eight copies there at the same time. On the CPU it is
+        None: for PEFT, a map that names the CPU is one of a model that is partly elsewhere.
+        """
+        return {"": self.device} if self.cuda else None

@@ -166,10 +166,10 @@ def adapter_sha256(adapter: Path) -> str:
 
 
 def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence[str]) -> Merge:
-    device = this_machine().device
+    device_map = this_machine().device_map
     tokenizer = load_tokenizer(adapter, base)
     inputs = [_encode(tokenizer, prompt) for prompt in prompts[:_PROMPTS] if prompt]
-    model = load_model(base, "auto").to(device).eval()
+    model = load_model(base, "auto", device_map).eval()
     dtype, layers = model.dtype, getattr(model.config.get_text_config(), "num_hidden_layers", None) or 1
     plain = _logits(model, inputs)
     adapted_model = attach_adapter(model, adapter).eval()
@@ -182,7 +182,7 @@ def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence
     merged.save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
     tokenizer.save_pretrained(folder)
     del model, adapted_model, merged
-    stored = _logits(load_model(folder, "auto").to(device).eval(), inputs)
+    stored = _logits(load_model(folder, "auto", device_map).eval(), inputs)
     scale = _rms(adapted) or 1.0
     return Merge(
         base=str(Path(base).resolve() if Path(base).exists() else base),

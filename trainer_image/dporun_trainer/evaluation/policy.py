@@ -106,13 +106,13 @@ def load_policy(source: Path, *, base: str | Path | None = None, precision: Prec
     adapter = is_adapter(source)
     base = find_base(source) if base is None else _usable(base)
     machine = this_machine()
-    device, dtype = machine.device, DTYPES[choose_arithmetic(precision, machine)]
-    log.info("loading %s and its base %s in %s on %s", source, base, dtype, device)
-    reference = load_model(base, dtype).to(device)
+    dtype = DTYPES[choose_arithmetic(precision, machine)]
+    log.info("loading %s and its base %s in %s on %s", source, base, dtype, machine.device)
+    reference = load_model(base, dtype, machine.device_map)
     tokenizer = load_tokenizer(source, base)
     if adapter:
-        return Policy(attach_adapter(reference, source).to(device).eval(), tokenizer, None, source)
-    return Policy(load_model(source, dtype).to(device).eval(), tokenizer, reference.eval(), source)
+        return Policy(attach_adapter(reference, source).eval(), tokenizer, None, source)
+    return Policy(load_model(source, dtype, machine.device_map).eval(), tokenizer, reference.eval(), source)
 
 
 def is_adapter(source: Path) -> bool:
@@ -162,12 +162,13 @@ def find_base(source: Path) -> str | Path:
     )
 
 
-def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
+def load_model(source: str | Path, dtype: str, device_map: dict[str, str] | None = None) -> PreTrainedModel:
     """Load a causal language model from safetensors, without running any code that comes with it.
 
     Args:
         source: folder or Hub name.
         dtype: torch's name of the weights' type, or auto for the one that they are stored in.
+        device_map: see ``Machine.device_map``.
 
     Raises:
         RunError: it cannot be loaded, or the weights are not those of the model that its configuration describes.
@@ -175,7 +176,7 @@ def load_model(source: str | Path, dtype: str) -> PreTrainedModel:
     """
     disable_progress_bar()
     try:
-        return architectures.load_model(str(source), dtype=dtype)
+        return architectures.load_model(str(source), dtype=dtype, device_map=device_map)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unloadable("model", source, error) from error
 

@@ -84,7 +84,7 @@ def build(
     )
 
     # Make the trainer. TRL tokenizes the data here, and precomputes the base model's log-probabilities.
-    model = load_base(prepared.model_path, plan.precision)
+    model = load_base(prepared.model_path, plan.precision, machine.device_map)
     dropout = config.lora.effective_dropout(takes_dropout=prepared.model.takes_dropout)
     trainer = RunTrainer(
         run=run,
@@ -147,7 +147,7 @@ def _shape(config: RunConfig, prepared: Prepared) -> Shape:
     )
 
 
-def load_base(path: str, arithmetic: Arithmetic) -> Any:
+def load_base(path: str, arithmetic: Arithmetic, device_map: dict[str, str] | None = None) -> Any:
     """Load the base model without any dropout of its own: it is the reference, so it must answer the same every time.
 
     LoRA's dropout stays; TRL's disable_dropout would remove both.
@@ -162,7 +162,7 @@ def load_base(path: str, arithmetic: Arithmetic) -> Any:
             setattr(config.get_text_config(), name, 0.0)
     if hasattr(config.get_text_config(), "output_router_logits"):  # TRL asks for them where the router has a loss
         config.get_text_config().output_router_logits = False
-    return load_model(path, config=config, dtype=DTYPES[arithmetic])
+    return load_model(path, config=config, dtype=DTYPES[arithmetic], device_map=device_map)
 
 
 def _start_from(trainer: RunTrainer, adapter: Path, config: RunConfig) -> None:
