@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dporun_api.run_config import Lora
+
 
 def save_random_adapter(base: Path, folder: Path, *, scale: float = 0.1, seed: int = 0) -> Path:
     """Write a LoRA adapter with random weights for the model in ``base`` to ``folder`` and return it.
@@ -12,11 +14,15 @@ def save_random_adapter(base: Path, folder: Path, *, scale: float = 0.1, seed: i
     """
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
+
+    from dporun_trainer.adapters import lora_arguments
+    from dporun_trainer.architectures import language_model, load_model
 
     torch.manual_seed(seed)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    model = load_model(str(base))
+    lora = LoraConfig(**lora_arguments(Lora(rank=4, alpha=8, dropout=0), language_model(model)))
+    model = get_peft_model(model, lora)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:

@@ -37,7 +37,13 @@ def save_tiny_multimodal(folder: Path, family: Family, *, seed: int = 0) -> Path
         "bos_token_id": None,
     }
     torch.manual_seed(seed)
-    model = AutoModelForMultimodalLM.from_config(CONFIG_MAPPING[family](**_CONFIGS[family](text)))
+    image = tokenizer.convert_tokens_to_ids(TOKENS["image_token"])
+    name = "image_token_index" if family == "gemma3" else "image_token_id"
+    config = CONFIG_MAPPING[family](**_CONFIGS[family](text), **{name: image})
+    model = AutoModelForMultimodalLM.from_config(config)
+    for weight in model.parameters():
+        if weight.dim() == 2 and not weight.any():  # Gemma's way from images to the language model begins closed
+            torch.nn.init.normal_(weight, std=0.1)
     (folder / "generation_config.json").unlink()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -9,11 +9,22 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraModel
+from PIL import Image
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from safetensors.torch import load_file
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 
+from dporun_api.files import read_json
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.adapters import save_random_adapter
+from dporun_testing.multimodal import Family, save_tiny_multimodal
 from dporun_testing.tiny_model import save_tiny_model
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation import merge as merging
@@ -66,6 +77,46 @@ def test_a_merged_model_is_evaluated_with_the_base_it_records(base: Path, adapte
     assert policy.reference is not None
     expected = AutoModelForCausalLM.from_pretrained(base)
     assert torch.equal(logits(policy.reference, policy.tokenizer), logits(expected, policy.tokenizer))
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen3_5", "qwen2_5_vl"])
+def test_a_merged_multimodal_model_reads_images_as_before(family: Family, tmp_path: Path, output: Path) -> None:
+    """It is of the base's class, in its names, with its processor; only weights of the language model differ."""
+    whole = save_tiny_multimodal(tmp_path / "base", family)
+    adapter = save_random_adapter(whole, tmp_path / "adapter")
+    result = merge(adapter, output, prompts=PROMPTS)
+    assert result.effect > 0.1 > 100 * result.difference
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (whole, output))
+    assert before.keys() == after.keys()
+    changed = [name for name in after if not torch.equal(before[name], after[name])]
+    assert len(changed) * 2 == len(load_file(adapter / "adapter_model.safetensors"))
+    assert not [name for name in changed if "vis" in name or "layers" not in name]
+
+    merged = AutoModelForImageTextToText.from_pretrained(output)
+    assert type(merged).__name__ == read_json(whole / "config.json")["architectures"][0]
+    policy = load_policy(adapter)
+    torch.testing.assert_close(logits(merged, policy.tokenizer), logits(policy.model, policy.tokenizer))
+
+    for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
+        assert (output / name).is_file() == (whole / name).is_file()
+    assert AutoImageProcessor.from_pretrained(output).to_dict() == AutoImageProcessor.from_pretrained(whole).to_dict()
+    if family == "gemma3":  # the processors of Qwen read video as well, which needs torchvision
+        image = Image.new("RGB", (20, 20), (200, 30, 30))
+        inputs = AutoProcessor.from_pretrained(output)(text="what is <boi>", images=image, return_tensors="pt")
+        blank = inputs | {"pixel_values": torch.zeros_like(inputs["pixel_values"])}
+        with torch.no_grad():
+            assert not torch.equal(merged(**inputs).logits, merged(**blank).logits)
+            torch.testing.assert_close(merged(**inputs).logits, policy.model(**inputs).logits)
+
+
+def test_every_chat_template_is_merged(base: Path, tmp_path: Path, output: Path) -> None:
+    several = Path(shutil.copytree(base, tmp_path / "several"))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": "{{ tools }}", "rag": "{{ documents }}"}
+    tokenizer.save_pretrained(several)
+    merge(save_random_adapter(several, tmp_path / "adapter"), output, prompts=PROMPTS)
+    assert AutoTokenizer.from_pretrained(output).chat_template == tokenizer.chat_template
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

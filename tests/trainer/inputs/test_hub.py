@@ -23,6 +23,8 @@ def repository(hub: hub_server.Hub, tmp_path: Path) -> Repository:
     folder = tmp_path / "repository"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tool_use.jinja").write_text("{{ tools }}")
     (folder / "model.safetensors").write_bytes(bytes(range(256)) * 4096)
     hub.models["owner/name"] = Repository(folder)
     return hub.models["owner/name"]

@@ -32,10 +32,12 @@ def test_fingerprint_tells_models_apart(tiny_model: Path, model: Path) -> None:
 
 
 def test_only_what_is_needed_is_fetched() -> None:
-    names = ["config.json", "tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja", "README.md"]
+    texts = ["config.json", "tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja"]
+    texts += ["preprocessor_config.json", "additional_chat_templates/tool_use.jinja"]
+    names = [*texts, "README.md", "assets/chat_template.jinja"]
     more = ["pytorch_model.bin", "consolidated.safetensors", "original/model.safetensors", "onnx/model.onnx"]
-    assert wanted([*names, *more, "model.safetensors"]) == ["model.safetensors", *names[:5]]
+    assert wanted([*names, *more, "model.safetensors"]) == ["model.safetensors", *texts]
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    assert wanted([*names, *more, *shards, INDEX]) == [*shards, *names[:5], INDEX]
+    assert wanted([*names, *more, *shards, INDEX]) == [*shards, *texts, INDEX]
     with pytest.raises(RunError, match="as pickle"):
         wanted([*names, "pytorch_model.bin"])

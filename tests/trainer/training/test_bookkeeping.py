@@ -10,6 +10,7 @@ from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder, checkpoints
 from dporun_trainer.run_folder.checkpoints import Checkpoints, Marker
 from dporun_trainer.run_folder.final import save_final
+from dporun_trainer.run_folder.model_files import TEMPLATES
 from dporun_trainer.training.bookkeeping import hub_base
 
 
@@ -42,6 +43,22 @@ def test_final_is_the_best_adapter_and_names_its_base(
     assert (final / "adapter_model.safetensors").read_text() == "weights of step 9"
     config = read_json(final / "adapter_config.json")
     assert (config["base_model_name_or_path"], config.get("revision"), config["r"]) == (name, revision, 16)
+
+
+def test_final_has_every_template_and_the_bases_processor(tmp_path: Path) -> None:
+    saved(tmp_path, 9, 0.3)
+    checkpoint, model = tmp_path / "checkpoint-9", tmp_path / "model"
+    texts = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", f"{TEMPLATES}/tool_use.jinja")
+    processor = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+    for path in (*(checkpoint / name for name in texts), *(model / name for name in (*texts, *processor))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{path.name} of {path.relative_to(tmp_path).parts[0]}")
+    save_final(RunFolder(tmp_path), {}, model)
+    final = tmp_path / "final"
+    found = {path.relative_to(final).as_posix() for path in final.rglob("*") if path.is_file()}
+    assert found == {"adapter_config.json", "adapter_model.safetensors", *texts, *processor}
+    assert (final / "tokenizer.json").read_text() == "tokenizer.json of checkpoint-9"
+    assert (final / "preprocessor_config.json").read_text() == "preprocessor_config.json of model"
 
 
 def test_without_a_complete_checkpoint_there_is_no_final(tmp_path: Path) -> None:

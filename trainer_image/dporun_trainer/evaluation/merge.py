@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dporun_api.files import read_json, sha256, sync_file, sync_folder, write_json
+from dporun_api.files import read_json, sha256, sync_folder, sync_tree, write_json
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer import disk
 from dporun_trainer.device import this_machine
@@ -23,6 +23,7 @@ from dporun_trainer.evaluation.policy import (
     load_model,
     load_tokenizer,
 )
+from dporun_trainer.run_folder.model_files import copy_processor
 from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class UnfaithfulMergeError(RunError):
 
 
 def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Path | None = None) -> Merge:
-    """Write base + adapter as one model: safetensors in the base model's dtype, tokenizer, generation config.
+    """Write base + adapter as one model: safetensors in the base model's dtype, with all that goes with them.
 
     Everything is written to a temporary folder beside ``output``, read back, compared with the adapter's logits and
     renamed at the end, so ``output`` is a whole and verified model or not there.
@@ -126,10 +127,9 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
         if not result.faithful:
             raise UnfaithfulMergeError(result)
         write_json(partial / MERGE_RECORD, asdict(result))
-        for path in partial.iterdir():
-            path.chmod(0o644)
-            sync_file(path)
-        sync_folder(partial)
+        for path in partial.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        sync_tree(partial)
         shutil.rmtree(output, ignore_errors=True)
         partial.rename(output)
         sync_folder(output.parent)
@@ -181,6 +181,9 @@ def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence
     _make_generation_config_valid(merged)
     merged.save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
     tokenizer.save_pretrained(folder)
+    for source in (Path(base), adapter):
+        if source.is_dir():
+            copy_processor(source, folder)
     del model, adapted_model, merged
     stored = _logits(load_model(folder, "auto", device_map).eval(), inputs)
     scale = _rms(adapted) or 1.0

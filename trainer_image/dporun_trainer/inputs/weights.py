@@ -5,10 +5,11 @@ import json
 import math
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
+from dporun_trainer.run_folder.model_files import TEMPLATES
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -32,7 +33,7 @@ class Shard:
 
 
 def wanted(names: list[str]) -> list[str]:
-    """Choose what is needed of a model's repository: weights in safetensors, configuration, tokenizer.
+    """Choose what is needed of a model's repository: weights in safetensors, configuration, tokenizer, processor.
 
     Raises:
         RunError: there are weights, but none in safetensors.
@@ -45,7 +46,8 @@ def wanted(names: list[str]) -> list[str]:
     elif WEIGHTS in top:
         weights = [WEIGHTS]
     _require_safetensors(top, weights)
-    return weights + [name for name in top if name.endswith(_TEXT_SUFFIXES)]
+    texts = [name for name in names if name in top or str(PurePosixPath(name).parent) == TEMPLATES]
+    return weights + [name for name in texts if name.endswith(_TEXT_SUFFIXES)]
 
 
 def read_shards(folder: Path) -> list[Shard]:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from dporun_api import run_folder as names
 from dporun_api.document import Document, Finite
-from dporun_api.files import sync_file, sync_folder, write_text
+from dporun_api.files import sync_folder, sync_tree, write_text
 from dporun_api.results import BestCheckpoint
 
 _HELD = ".held"
@@ -183,13 +183,9 @@ def mark_complete(path: Path, marker: Marker) -> Checkpoint:
         OSError: the disk is full or broken; the checkpoint stays without its marker.
 
     """
-    sizes = {}
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name != names.COMPLETE:
-            sync_file(file)
-            sizes[file.relative_to(path).as_posix()] = file.stat().st_size
-    for below in {path, *(path / name for name in sizes)}:
-        sync_folder(below if below.is_dir() else below.parent)
+    sync_tree(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != names.COMPLETE)
+    sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
     complete_marker = marker.model_copy(update={"files": sizes})
     write_text(path / names.COMPLETE, complete_marker.to_json(indent=2, exclude_none=True) + "\n")
     return Checkpoint(path, complete_marker)

@@ -2,23 +2,23 @@
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
-from dporun_api.files import read_json, sync_file, sync_folder, write_json
+from dporun_api.files import read_json, sync_folder, sync_tree, write_json
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder.checkpoints import Checkpoint
 from dporun_trainer.run_folder.folder import RunFolder
-
-_RESULT_FILES = ("adapter_", "tokenizer", "special_tokens", "added_tokens", "chat_template", "vocab", "merges")
-"""How the names of the files begin that make up an adapter with its tokenizer."""
+from dporun_trainer.run_folder.model_files import copy_processor, copy_tokenizer
 
 
-def save_final(folder: RunFolder, base: Mapping[str, str | None]) -> Checkpoint:
+def save_final(folder: RunFolder, base: Mapping[str, str | None], model: Path | None = None) -> Checkpoint:
     """Make the best checkpoint's adapter the run's result: ``final`` appears whole or not at all.
 
     Args:
         folder: of the run.
         base: entries of adapter_config.json about the base model, which replace its path in this pod.
+        model: folder of the base model, whose processor goes with its tokenizer.
 
     Raises:
         RunError: there is no complete checkpoint.
@@ -32,12 +32,14 @@ def save_final(folder: RunFolder, base: Mapping[str, str | None]) -> Checkpoint:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        for file in best.path.iterdir():
-            if file.is_file() and file.name.startswith(_RESULT_FILES):
-                shutil.copy2(file, temporary / file.name)
-                sync_file(temporary / file.name)
+        for file in best.path.glob("adapter_*"):
+            shutil.copy2(file, temporary / file.name)
+        copy_tokenizer(best.path, temporary)
+        if model is not None:
+            copy_processor(model, temporary)
         adapter = temporary / "adapter_config.json"
         write_json(adapter, read_json(adapter) | dict(base))
+        sync_tree(temporary)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

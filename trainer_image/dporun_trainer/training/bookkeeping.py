@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dporun_api.run_config import Model
@@ -107,7 +108,9 @@ def finish(trainer: "RunTrainer") -> None:
     Until the run is done the newest checkpoint stays: an attempt that resumes from the best one would train again.
     """
     folder = trainer.run.folder
-    best = save_final(folder, hub_base(trainer.run.config.model, folder.load_prepared().model_revision))
+    prepared = folder.load_prepared()
+    base = hub_base(trainer.run.config.model, prepared.model_revision)
+    best = save_final(folder, base, Path(prepared.model_path))
     totals = metrics(trainer.state.log_history, best)
     attempts = {"attempts": trainer.earlier.attempts, "non_finite_steps": trainer.non_finite_steps}
     folder.training_metrics.write(totals.model_copy(update=attempts))
