@@ -1,8 +1,9 @@
 """What the diagnosis says of the labelled runs, as tables; ``make health-table`` writes them into docs/health.md.
 
-    PYTHONPATH=tests python -m dporun_testing.labelled.confusion [tuning]
+    PYTHONPATH=tests python -m dporun_testing.labelled.confusion [tuning] [--every-entry]
 
-prints them; with ``tuning`` only that half, and the log of no run of the other one, on which rules are judged.
+prints them: with ``tuning`` only that half, for the other one judges; with ``--every-entry`` runs are looked at after
+every entry of their log instead of sixteen times.
 """
 
 import itertools
@@ -78,6 +79,12 @@ class Watched:
         return None if late == 0 else share + 1 / len(self.states)
 
     @property
+    def first_named(self) -> float | None:
+        """Share of the run after which its illness was named for the first time."""
+        index = next((index for index, state in enumerate(self.states) if self.run.is_right(state)), None)
+        return None if index is None else (index + 1) / len(self.states)
+
+    @property
     def changes(self) -> int:
         """Changes of the state, the first one that says something left out."""
         known = [state for state in self.states if state is not HealthState.UNKNOWN]
@@ -91,6 +98,8 @@ class Table:
     title: str
     runs: Sequence[LabelledRun]
     watched_every: int = 1
+    looks: int | None = LOOKS
+    """None: at every entry of the log."""
 
     @cached_property
     def judged(self) -> tuple[Judged, ...]:
@@ -100,7 +109,9 @@ class Table:
     @cached_property
     def watched(self) -> tuple[Watched, ...]:
         """The runs that are looked at while they go on."""
-        return tuple(Watched(run, tuple(_looks(run))) for run in self.runs[:: self.watched_every])
+        return tuple(
+            Watched(run, tuple(_looks(run, self.looks or len(run.history)))) for run in self.runs[:: self.watched_every]
+        )
 
     @property
     def share_right(self) -> float:
@@ -135,14 +146,15 @@ class Table:
         healthy = [one for one in self.watched if one.healthy]
         alarmed = [one for one in healthy if one.alarms]
         ill = [one for one in self.watched if one.ill]
+        first = [one.first_named for one in ill if one.first_named is not None]
         named = [one.named for one in ill if one.named is not None]
         changes = [one.changes for one in self.watched]
         looks = sum(len(one.states) for one in healthy)
         yield (
             f"While they go on ({len(self.watched)} runs): of {len(healthy)} healthy ones {len(alarmed)} were ever "
             f"called ill, at {sum(one.alarms for one in healthy)} of {looks} looks; of {len(ill)} ill ones "
-            f"{len(named)} are named, for good from {_percent(statistics.median(named) if named else 0)} of the run on "
-            f"(the median); {statistics.mean(changes):.1f} changes of the state per run, at most {max(changes)}."
+            f"{len(named)} are named, at first after {_median(first)} of the run and for good after {_median(named)} (medians); "
+            f"{statistics.mean(changes):.1f} changes of the state per run, at most {max(changes)}."
         )
         if alarmed:
             yield ""
@@ -150,10 +162,10 @@ class Table:
         yield ""
 
 
-def tables() -> tuple[Table, ...]:
+def tables(looks: int | None = LOOKS) -> tuple[Table, ...]:
     """Simulated and real runs, each in two halves."""
     return tuple(
-        Table(f"{origin}, {half} half", [run for run in runs if run.half == half], every)
+        Table(f"{origin}, {half} half", [run for run in runs if run.half == half], every, looks)
         for origin, runs, every in (("Simulated", simulated_runs(), SAMPLED), ("Real", recorded_runs(), 1))
         for half in ("tuning", "held-out")
     )
@@ -171,9 +183,9 @@ def parts(page: str) -> tuple[str, str, str]:
     return before + BEGIN, middle, END + after
 
 
-def _looks(run: LabelledRun) -> Iterator[HealthState]:
+def _looks(run: LabelledRun, looks: int) -> Iterator[HealthState]:
     entries = len(run.history)
-    for entry in sorted({max(1, entries * (look + 1) // LOOKS) for look in range(LOOKS)}):
+    for entry in sorted({max(1, entries * (look + 1) // looks) for look in range(looks)}):
         yield run.diagnose(None if entry == entries else entry).state
 
 
@@ -183,13 +195,18 @@ def _cell(right: Sequence[bool]) -> str:
     return " + ".join([str(count[True])] * bool(count[True]) + [f"**{count[False]}**"] * bool(count[False]))
 
 
+def _median(shares: Sequence[float]) -> str:
+    return _percent(statistics.median(shares)) if shares else "-"
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share in {0, 1} else f"{100 * share:.1f} %"
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the tables, or write them into the page."""
-    chosen = [table for table in tables() if "tuning" not in arguments or table.title.endswith("tuning half")]
+    all_tables = tables(None if "--every-entry" in arguments else LOOKS)
+    chosen = [table for table in all_tables if "tuning" not in arguments or table.title.endswith("tuning half")]
     text = section(chosen)
     if "--write" in arguments:
         before, _, after = parts(PAGE.read_text(encoding="utf-8"))

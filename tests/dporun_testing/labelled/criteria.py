@@ -78,9 +78,9 @@ def label(course: Course, seen: Course, validated: Course, events: Events, visib
     expected = _first(course, events, need=1)
     views = (course, seen) if expected is UNSTABLE or not visible.validations else (course, seen, validated)
     accepted = {expected} | {_first(view, events, need=need) for view in views for need in NEEDS}
-    if expected is not ON_TRACK:
-        # Of several illnesses that are plain, any may be named.
-        accepted |= {illness for view in (course, seen) for illness in _illnesses(view, events, need=1)}
+    # Of several illnesses any may be named: of those that are plain, or, of a run that is healthy, of the slight ones.
+    plain = 0.5 if expected is ON_TRACK else 1
+    accepted |= {illness for view in (course, seen) for illness in _illnesses(view, events, need=plain)}
     if UNSTABLE in accepted and _never_left(course):
         # Thrown about without ever learning: not having learnt is true as well.
         accepted.add(UNDERFITTING)

@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PROBED = 96
+PROBED = 64
 """Pairs of either side by which the true course is measured."""
-PROBES = 20
+PROBES = 15
 
 
 def attach(trainer: Any, recipe: Any, population: Any) -> dict[int, dict[str, Any]]:

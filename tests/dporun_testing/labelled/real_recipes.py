@@ -83,7 +83,7 @@ _OVERFITTING = (
     Recipe(data="noise", pairs=64, epochs=10, learning_rate=3e-2, architecture="qwen2", evaluate=0.25),
     Recipe(data="arithmetic", pairs=96, epochs=12, **FULL, validation_pairs=60),
     Recipe(data="arithmetic", pairs=80, epochs=15, lora=None, learning_rate=3e-3, architecture="neox", logging_steps=5),
-    Recipe(data="keyword", pairs=60, epochs=20, wrong=0.35, **FULL, batch=2, logging_steps=5),
+    Recipe(data="keyword", pairs=60, epochs=10, wrong=0.35, **FULL, batch=4, logging_steps=5),
     Recipe(data="taste", pairs=24, epochs=30, batch=4, lora=None, learning_rate=2e-3),
     Recipe(data="noise", pairs=60, epochs=12, lora=None, learning_rate=2e-3, evaluate=0.5),
     Recipe(data="noise", pairs=60, epochs=12, lora=None, learning_rate=2e-3, logging_steps=20, evaluate=1.0),
