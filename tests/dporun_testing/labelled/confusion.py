@@ -150,10 +150,11 @@ class Table:
         named = [one.named for one in ill if one.named is not None]
         changes = [one.changes for one in self.watched]
         looks = sum(len(one.states) for one in healthy)
+        alarms = sum(one.alarms for one in healthy)
         yield (
             f"While they go on ({len(self.watched)} runs): of {len(healthy)} healthy ones {len(alarmed)} were ever "
-            f"called ill, at {sum(one.alarms for one in healthy)} of {looks} looks; of {len(ill)} ill ones "
-            f"{len(named)} are named, at first after {_median(first)} of the run and for good after {_median(named)} (medians); "
+            f"called ill, at {alarms} of {looks} looks; of {len(ill)} ill ones {len(named)} are named, "
+            f"at first after {_median(first)} of the run and for good after {_median(named)} (medians); "
             f"{statistics.mean(changes):.1f} changes of the state per run, at most {max(changes)}."
         )
         if alarmed:
