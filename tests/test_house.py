@@ -18,6 +18,7 @@ ABOUT_MORE_THAN_ONE_MODULE = {
     "api/test_api_is_true.py": "every word of the API, and who reads or produces it",
     "operator/lifecycle/test_cases.py": "whole runs, as files",
     "operator/lifecycle/test_invariants.py": "what holds for any run",
+    "trainer/test_families.py": "whole runs of model families that differ in kind",
     "trainer/archiving/test_faults.py": "the archive and its stores, on a bad way to S3",
 }
 LONGEST_MODULE = 400

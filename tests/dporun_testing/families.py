@@ -60,25 +60,18 @@ _SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 _OF_TYPE: dict[str, dict[str, Any]] = {
-    **{
-        encoder: {"is_decoder": True}
-        for encoder in (
-            "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
-            "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta",
-            "xlm-roberta-xl",
-        )
-    },
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "mamba2": {"num_heads": 8, "head_dim": 16},
     "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"]},
-    "xmod": {"is_decoder": True, "default_language": "en_XX"},
+    "xmod": {"default_language": "en_XX"},
     "zamba": {"num_hidden_layers": 3},
     "zamba2": {"layer_types": ["mamba", "hybrid"], "num_mem_blocks": 1, "hybrid_layer_ids": [1]},
     "zaya": {"num_experts_per_tok": 1},
     "gemma3n_text": {"num_hidden_layers": 5, "layer_types": 4 * ["sliding_attention"] + ["full_attention"]},
 }  # fmt: skip
-"""What a type needs besides: encoders are asked to decode, hybrids to have a layer of each kind."""
+"""What a type needs besides; hybrids have a layer of each kind."""
 
 
 def tiny_config(model_type: str, **changes: Any) -> Any:
@@ -91,7 +84,17 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = CONFIG_MAPPING[model_type]
-    return kind(**_sizes(kind) | _OF_TYPE.get(model_type, {}) | changes)
+    config = kind(**_sizes(kind) | _OF_TYPE.get(model_type, {}) | changes)
+    config.architectures = [architecture(model_type)]
+    return config
+
+
+def architecture(model_type: str) -> str:
+    """Name the class that checkpoints of a type are usually saved as: the whole one, where it reads images as well."""
+    from transformers.models.auto import modeling_auto as auto
+
+    name: str = (auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES | auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)[model_type]
+    return name
 
 
 def tiny_model(model_type: str, *, seed: int = 0, **changes: Any) -> Any:
@@ -102,10 +105,12 @@ def tiny_model(model_type: str, *, seed: int = 0, **changes: Any) -> Any:
 
     """
     import torch
-    from transformers import AutoModelForCausalLM
+
+    from dporun_trainer.architectures import auto_class
 
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(tiny_config(model_type, **changes)).eval()
+    config = tiny_config(model_type, **changes)
+    return auto_class(config).from_config(config).eval()
 
 
 def spread_logits(model: Any, batch: dict[str, Any], *, deviation: float = 8) -> None:
