@@ -92,10 +92,6 @@ def remote_code(model: Path) -> None:
     edit_json(model / "config.json", model_type="homemade", auto_map={"AutoConfig": "configuration.HomemadeConfig"})
 
 
-def encoder_only(model: Path) -> None:
-    edit_json(model / "config.json", model_type="vit", architectures=["ViTModel"])
-
-
 def quantized(model: Path) -> None:
     edit_json(model / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
 
@@ -133,7 +129,6 @@ def broken_index(model: Path) -> None:
         (adapter, "holds an adapter, not a model"),
         (broken_config, "config.json cannot be read"),
         (remote_code, "needs code that comes with it, which is never run"),
-        (encoder_only, "no causal language model can be built"),
         (quantized, "is quantized"),
         (larger_than_its_weights, r"lack 9 tensors \(model.layers.2.* would start at random"),
         (lost_shard, "1 of 2 shards of the model are missing"),

@@ -46,7 +46,8 @@ def try_adapter(build: Callable[[], Any], lora: Lora) -> Trial:
     try:
         adapted = _adapted(model, lora)
     except ValueError as error:
-        if lora.target_modules == ALL_LINEAR and (fitting := _fitting(build, layers)):
+        fitting = _fitting(build, layers) if lora.target_modules == ALL_LINEAR else layers
+        if fitting and layers - fitting:
             raise unfit(
                 f"PEFT puts no adapter on {', '.join(sorted(layers - fitting))} of {name}, which all-linear takes too",
                 _name_layers(fitting),

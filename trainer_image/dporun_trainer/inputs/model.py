@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from dporun_api.run_config import Lora
-from dporun_api.text import shorten
-from dporun_trainer.architectures import auto_class, modalities
+from dporun_trainer.architectures import modalities
 from dporun_trainer.inputs.adapter_trial import try_adapter
+from dporun_trainer.inputs.structure import build_empty, read_config, require_trainable
 from dporun_trainer.inputs.tokenizer import check_tokenizer
 from dporun_trainer.inputs.weights import Shard, fingerprint, main_dtype, read_shards, torch_type, unfit
 from dporun_trainer.loaded_weights import require_weights
@@ -26,12 +26,14 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
     """
     if not folder.is_dir():
         raise unfit(f"{folder} is not a folder", "Name the folder that holds config.json and the weights.")
-    config = _config(folder)
+    config = read_config(folder)
     shards = read_shards(folder)
-    model, warnings = _filled(_empty_model(config), shards, folder)
+    empty = build_empty(config)
+    require_trainable(empty)
+    model, warnings = _filled(empty, shards, folder)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     check_tokenizer(folder, vocabulary)
-    trial = try_adapter(lambda: _empty_model(config), lora)
+    trial = try_adapter(lambda: build_empty(config), lora)
     text = config.get_text_config()
     return ModelFacts(
         architecture=type(model).__name__,
@@ -62,7 +64,7 @@ def check_positions(folder: Path, facts: ModelFacts, longest: int) -> list[str]:
     if facts.max_positions is None or longest <= facts.max_positions:
         return []
     message = f"the longest row has {longest} tokens, the model was made for {facts.max_positions}"
-    text = _config(folder).get_text_config()
+    text = read_config(folder).get_text_config()
     if getattr(text, "rope_parameters", None) or getattr(text, "rope_theta", None):
         return [f"{message}: quality falls beyond; lower dpo.maxLength"]
     raise unfit(f"{message}, and cannot count further", f"Set dpo.maxLength to {facts.max_positions} or less.")
@@ -83,49 +85,6 @@ def say_modalities(facts: ModelFacts) -> list[str]:
         f"{facts.architecture} reads {facts.reads} too: only its language model gets an adapter, trained on text; "
         f"what the tuned model makes of {facts.reads} is not evaluated"
     ]
-
-
-def _config(folder: Path) -> Any:
-    from transformers import AutoConfig  # noqa: PLC0415  heavy
-
-    path = folder / "config.json"
-    if not path.is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise unfit(f"{folder} holds an adapter, not a model", "Name its base model, or merge it first.")
-        raise unfit(f"{path} is missing", "Name the folder of a transformers model.")
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # transformers raises whatever it stumbles on
-        if "auto_map" in path.read_text(encoding="utf-8", errors="replace"):
-            raise unfit(
-                f"the model in {folder} needs code that comes with it, which is never run",
-                "Use a model whose architecture is part of transformers.",
-            ) from error
-        raise unfit(f"{path} cannot be read: {shorten(str(error), 300)}", "Correct it, or fetch it again.") from error
-    if getattr(config, "quantization_config", None):
-        raise unfit(
-            f"the model in {folder} is quantized", "Use its unquantized weights: an adapter merges into those only."
-        )
-    return config
-
-
-def _empty_model(config: Any) -> Any:
-    """Build the model on torch's meta device: all of its structure, none of its weights."""
-    import torch  # noqa: PLC0415  heavy
-
-    try:
-        with torch.device("meta"):
-            return auto_class(config).from_config(config, trust_remote_code=False)
-    except Exception as error:  # transformers raises whatever it stumbles on
-        if getattr(config, "auto_map", None):
-            raise unfit(
-                f"a {config.model_type} model needs code that comes with it, which is never run",
-                "Use a model whose architecture is part of transformers.",
-            ) from error
-        raise unfit(
-            f"no causal language model can be built from config.json ({config.model_type}): {shorten(str(error), 300)}",
-            "Use a decoder-only language model, such as Llama or Qwen.",
-        ) from error
 
 
 def _filled(empty: Any, shards: list[Shard], folder: Path) -> tuple[Any, list[str]]:
