@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from dporun_testing.adapters import save_random_adapter
+from dporun_testing.families import save, tiny_model
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model
 from dporun_trainer.evaluation.generate import answers_of_both, end_tokens, generate
-from dporun_trainer.evaluation.policy import Policy, load_policy
+from dporun_trainer.evaluation.policy import Policy, load_model, load_policy
 from dporun_trainer.evaluation.scoring import encode_prompt
 
 
@@ -88,3 +89,14 @@ def test_progress_and_no_prompts(policy: Policy, prompts: list[list[int]]) -> No
     answers_of_both(policy, prompts, max_new_tokens=2, batch_size=4, on_progress=lambda *at: told.append(at))
     assert told == [(4, 14), (7, 14), (11, 14), (14, 14)]
     assert answers_of_both(policy, [], max_new_tokens=2) == []
+
+
+def test_a_router_that_shows_its_logits_generates_too(policy: Policy, prompts: list[list[int]], tmp_path: Path) -> None:
+    """Mixtral computes its load-balancing loss then, which fails on a single token; merged/ keeps the setting."""
+    base = save(
+        tiny_model("mixtral", output_router_logits=True), tmp_path / "base", Path(policy.source).parent / "base"
+    )
+    routed = load_policy(base, base=base)
+    both = answers_of_both(routed, prompts[:3], max_new_tokens=4, batch_size=3)
+    assert all(answers.base == answers.tuned for answers in both)
+    assert load_model(base, "auto").config.output_router_logits

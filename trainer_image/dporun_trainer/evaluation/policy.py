@@ -108,11 +108,12 @@ def load_policy(source: Path, *, base: str | Path | None = None, precision: Prec
     machine = this_machine()
     dtype = DTYPES[choose_arithmetic(precision, machine)]
     log.info("loading %s and its base %s in %s on %s", source, base, dtype, machine.device)
-    reference = load_model(base, dtype, machine.device_map)
+    reference = _without_router_logits(load_model(base, dtype, machine.device_map))
     tokenizer = load_tokenizer(source, base)
     if adapter:
         return Policy(attach_adapter(reference, source).eval(), tokenizer, None, source)
-    return Policy(load_model(source, dtype, machine.device_map).eval(), tokenizer, reference.eval(), source)
+    tuned = _without_router_logits(load_model(source, dtype, machine.device_map))
+    return Policy(tuned.eval(), tokenizer, reference.eval(), source)
 
 
 def is_adapter(source: Path) -> bool:
@@ -211,6 +212,14 @@ def load_tokenizer(source: Path, base: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _without_router_logits(model: PreTrainedModel) -> PreTrainedModel:
+    """Have a mixture of experts compute no router's loss: transformers' fails on the single token of a step."""
+    config = model.config.get_text_config()
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
+    return model
 
 
 def _record(path: Path, key: str) -> str | None:
