@@ -45,7 +45,7 @@ class Recipe:
     label_smoothing: float = 0.0
     logging_steps: int = 1
     evaluate: str | int | float = "epoch"
-    """``epoch``, ``no``, every so many steps, or every such share of the run."""
+    """``epoch``, ``no``, every so many steps, or (a float) every such share of the run."""
     eval_on_start: bool = False
     scheduler: str = "linear"
     warmup: float = 0.0
@@ -109,7 +109,7 @@ def make(name: str, recipe: Recipe) -> None:
                 logging_steps=recipe.logging_steps,
                 logging_nan_inf_filter=recipe.nan_filter,
                 eval_strategy=recipe.evaluate if isinstance(recipe.evaluate, str) else "steps",
-                eval_steps=None if isinstance(recipe.evaluate, str) else recipe.evaluate,
+                eval_steps=_eval_steps(recipe),
                 eval_on_start=recipe.eval_on_start,
                 lr_scheduler_type=recipe.scheduler,
                 warmup_steps=recipe.warmup,
@@ -182,6 +182,12 @@ def make_by_product(name: str, recipe: Recipe) -> None:
             tiny_model.write_rows(path, rows)
         training.attempt(config, directory, on_trainer=on_trainer)
         recorded.record(name, recipe, training.history(directory), points["step"], RunValues.of(config))
+
+
+def _eval_steps(recipe: Recipe) -> float | None:
+    if isinstance(recipe.evaluate, float):
+        return min(recipe.evaluate, 0.999)  # TRL takes a share of 1 for one step
+    return None if isinstance(recipe.evaluate, str) else recipe.evaluate
 
 
 def _model(recipe: Recipe, vocabulary: int) -> Any:

@@ -86,13 +86,14 @@ _OVERFITTING = (
     Recipe(data="keyword", pairs=60, epochs=10, wrong=0.35, **FULL, batch=4, logging_steps=5),
     Recipe(data="taste", pairs=24, epochs=30, batch=4, lora=None, learning_rate=2e-3),
     Recipe(data="noise", pairs=60, epochs=12, lora=None, learning_rate=2e-3, evaluate=0.5),
-    Recipe(data="noise", pairs=60, epochs=12, lora=None, learning_rate=2e-3, logging_steps=20, evaluate=1.0),
+    Recipe(data="noise", pairs=60, epochs=12, lora=None, learning_rate=2e-3, logging_steps=20, evaluate=1),
     Recipe(data="noise", pairs=60, epochs=12, lora=None, learning_rate=2e-3, evaluate="no", architecture="gpt2"),
     Recipe(data="keyword", pairs=40, epochs=20, wrong=0.2, lora=None, learning_rate=3e-3, loss_type=("ipo",)),
     Recipe(
         data="taste", pairs=32, epochs=20, wrong=0.3, learning_rate=3e-2, lora=16, loss_type=("hinge",), evaluate=10
     ),
     Recipe(data="noise", pairs=40, epochs=15, lora=None, learning_rate=2e-3, bf16=True, architecture="mistral"),
+    Recipe(data="noise", pairs=60, epochs=8, lora=None, learning_rate=3e-3, logging_steps=20, evaluate=1.0),
 )
 _UNDERFITTING = (
     Recipe(data="keyword", learning_rate=1e-6, evaluate=15),
