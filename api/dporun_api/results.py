@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from dporun_api.document import Document, Finite
+from dporun_api.text import apart, decimals, percent
 from dporun_api.v1alpha1.reasons import FailureReason
 
 
@@ -206,6 +207,17 @@ class Verdict(Document):
     """The gates that are in force: those that are not null, and whose check is not switched off."""
     reasons: tuple[str, ...] = Field((), max_length=20)
     """Why, in words."""
+
+    def accuracy(self, result: EvaluationSummary) -> str:
+        """Write the accuracy of ``result`` so that it does not read like the limit that it is compared with."""
+        return apart(result.accuracy, *self._limits("accuracy"), write=percent, digits=1)
+
+    def reward_margin(self, result: EvaluationSummary) -> str:
+        """Likewise its reward margin."""
+        return apart(result.reward_margin, *self._limits("rewardMargin"), write=decimals, digits=2)
+
+    def _limits(self, name: str) -> list[float]:
+        return [gate.limit for gate in self.gates if gate.name == name]
 
     @property
     def gates_in_words(self) -> str:

@@ -36,6 +36,11 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
 
 
+def decimals(value: float, digits: int = 2) -> str:
+    """Write ``value`` with ``digits`` decimals."""
+    return f"{value:.{digits}f}"
+
+
 def apart(value: float, *others: float, write: Callable[[float, int], str], digits: int) -> str:
     """Write ``value`` so that it does not read like one of ``others`` that it is not.
 

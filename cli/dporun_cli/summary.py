@@ -8,7 +8,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from dporun_api import run_folder
-from dporun_api.results import EvaluationSummary, Failure, HealthState, Outcome, VerdictState
+from dporun_api.results import Failure, HealthState, Outcome, VerdictState
 from dporun_api.text import number, percent
 from dporun_cli.view import HEALTH_STYLE
 
@@ -44,12 +44,14 @@ def show_failure(console: Console, failure: Failure | None, log: Path) -> None:
 
 
 def _numbers(outcome: Outcome) -> Iterator[tuple[str, str | Text]]:
-    evaluation = outcome.evaluation
-    if evaluation:
-        yield "accuracy", _accuracy(evaluation)
+    evaluation, verdict = outcome.evaluation, outcome.verdict
+    if evaluation and verdict:
+        low, high = evaluation.accuracy_low, evaluation.accuracy_high
+        interval = "" if low is None or high is None else f"; 95 % interval {percent(low)} to {percent(high)}"
+        yield "accuracy", f"{verdict.accuracy(evaluation)}  ({evaluation.examples} pairs{interval})"
         beta = "" if evaluation.beta is None else f"at beta {evaluation.beta:g}: "
         margin = f"{beta}{evaluation.avg_chosen_reward:+.2f} chosen, {evaluation.avg_rejected_reward:+.2f} rejected"
-        yield "reward margin", f"{evaluation.reward_margin:.2f}  ({margin})"
+        yield "reward margin", f"{verdict.reward_margin(evaluation)}  ({margin})"
         if evaluation.forgetting is not None:
             known = f"{evaluation.known_questions} questions that the base model answers"
             yield "forgetting", f"{percent(evaluation.forgetting)}  (of {known})"
@@ -65,12 +67,6 @@ def _numbers(outcome: Outcome) -> Iterator[tuple[str, str | Text]]:
         yield "best checkpoint", f"step {best.step}{loss}"
     if outcome.health and outcome.health.state is not HealthState.UNKNOWN:
         yield "health", Text(outcome.health.state, style=HEALTH_STYLE[outcome.health.state])
-
-
-def _accuracy(evaluation: EvaluationSummary) -> str:
-    low, high = evaluation.accuracy_low, evaluation.accuracy_high
-    interval = "" if low is None or high is None else f"; 95 % interval {percent(low)} to {percent(high)}"
-    return f"{percent(evaluation.accuracy)}  ({evaluation.examples} pairs{interval})"
 
 
 def _places(directory: Path, archived: Outcome | None) -> Iterator[tuple[str, str]]:

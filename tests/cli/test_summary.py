@@ -42,7 +42,7 @@ def test_it_names_the_gates_that_were_not_passed() -> None:
     assert lines == [
         "Fair: accuracy missed, betterThanBase undecided, forgetting not measured",
         "  • Accuracy is fair.",
-        "accuracy          80 %  (200 pairs; 95 % interval 73.9 % to 85 %)",
+        "accuracy          79.99 %  (200 pairs; 95 % interval 73.9 % to 85 %)",
         "reward margin     2.50  (at beta 0.3: +1.50 chosen, -1.00 rejected)",
         "forgetting        1.4 %  (of 4 questions that the base model answers)",
         "better than base  not noticeably  (2 better, 0 worse, 11 equal; p = 0.5)",

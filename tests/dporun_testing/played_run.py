@@ -13,6 +13,8 @@ from dporun_api.results import (
     DatasetSummary,
     EvaluationSummary,
     Failure,
+    GateOutcome,
+    GateResult,
     Health,
     HealthState,
     Outcome,
@@ -37,7 +39,12 @@ TRAINED = Outcome(
     evaluation=EvaluationSummary(
         accuracy=0.9, avg_chosen_reward=1.5, avg_rejected_reward=-1.0, reward_margin=2.5, forgetting=0.0, examples=10
     ),
-    verdict=Verdict(state=VerdictState.GOOD, passed=True, reasons=("accuracy 0.9",)),
+    verdict=Verdict(
+        state=VerdictState.GOOD,
+        passed=True,
+        gates=(GateResult(name="accuracy", limit=0.8, measured=0.9, outcome=GateOutcome.PASSED, needed_to_decide=62),),
+        reasons=("accuracy 0.9",),
+    ),
 )
 ARCHIVED = Outcome(
     state=OutcomeState.SUCCEEDED,

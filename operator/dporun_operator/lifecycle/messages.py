@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dporun_api.metrics import LOSS, REWARD_ACCURACY, REWARD_MARGIN, Split
 from dporun_api.results import Failure, Health, HealthState, Metrics, Progress, Stage, Suggestion
-from dporun_api.text import capitalise, duration, number, percent, sentence, timestamp
+from dporun_api.text import capitalise, duration, number, sentence, timestamp
 from dporun_operator import names
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.names import Component
@@ -154,8 +154,8 @@ def succeeded(draft: Draft) -> str:
     parts = []
     if verdict is not None:
         parts.append(f"{verdict.state}{'' if verdict.passed else f' ({verdict.gates_in_words})'}")
-    if evaluation is not None:
-        parts.append(f"accuracy {percent(evaluation.accuracy)}, margin {number(evaluation.reward_margin)}")
+    if verdict is not None and evaluation is not None:
+        parts.append(f"accuracy {verdict.accuracy(evaluation)}, margin {verdict.reward_margin(evaluation)}")
     if best is not None:
         parts.append(f"best {best.name}")
     if archive and archive.uri:

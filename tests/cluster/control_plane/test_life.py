@@ -204,7 +204,12 @@ def test_the_status_names_the_archive(finished: Finished, accepted: Accepted) ->
 
 
 def test_the_status_holds_verdict_and_best_checkpoint(finished: Finished) -> None:
-    assert finished.status["verdict"] == {"state": "Good", "passed": True, "reasons": ["accuracy 0.9"]}
+    assert finished.status["verdict"] == {
+        "state": "Good",
+        "passed": True,
+        "gates": [{"name": "accuracy", "limit": 0.8, "measured": 0.9, "outcome": "Passed", "neededToDecide": 62}],
+        "reasons": ["accuracy 0.9"],
+    }
     best = {"step": 80, "epoch": 1.6, "evalLoss": 0.31, "path": "checkpoint-80"}
     assert finished.status["bestCheckpoint"] == best
 

@@ -49,7 +49,14 @@ def test_progress_moves_while_it_trains(finished: FinishedRun) -> None:
 
 
 def test_the_verdict_is_good(finished: FinishedRun) -> None:
-    assert finished.status["verdict"]["state"] == "Good", finished.status["verdict"]
+    verdict = finished.status["verdict"]
+    assert (verdict["state"], verdict["passed"]) == ("Good", True), verdict
+    assert {gate["name"]: gate["outcome"] for gate in verdict["gates"]} == {
+        "accuracy": "Passed",
+        "rewardMargin": "Passed",
+        "betterThanBase": "Passed",
+        "forgetting": "Passed",
+    }
 
 
 def test_training_and_evaluation_show_a_better_model(finished: FinishedRun) -> None:

@@ -199,7 +199,7 @@ class _Meter:
 def _message(evaluation: EvaluationSummary | None, verdict: Verdict) -> str:
     if evaluation is None:
         return "trained; not evaluated (evaluation.enabled is false)"
-    numbers = f"accuracy {evaluation.accuracy:.1%}, reward margin {evaluation.reward_margin:.2f}"
+    numbers = f"accuracy {verdict.accuracy(evaluation)}, reward margin {verdict.reward_margin(evaluation)}"
     return f"{verdict.state} ({verdict.gates_in_words}): {numbers}"
 
 

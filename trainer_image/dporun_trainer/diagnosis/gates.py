@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dporun_api.results import EvaluationSummary, GateOutcome, GateResult
 from dporun_api.run_config import Evaluation
-from dporun_api.text import apart, percent
+from dporun_api.text import apart, decimals, percent
 from dporun_trainer.significance import (
     FEWEST,
     MOST,
@@ -116,7 +116,7 @@ def share(value: float, *marks: float) -> str:
 
 def margin(value: float, *marks: float) -> str:
     """Likewise a reward margin."""
-    return apart(value, *marks, write=lambda number, digits: f"{number:.{digits}f}", digits=2)
+    return apart(value, *marks, write=decimals, digits=2)
 
 
 def p_value(value: float, *marks: float) -> str:

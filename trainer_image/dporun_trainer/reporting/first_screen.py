@@ -82,10 +82,12 @@ def tiles(record: RunData) -> Iterator[Tile]:
         interval = ""
         if m.accuracy_low is not None and m.accuracy_high is not None:
             interval = f"95 % interval {percent(m.accuracy_low)} to {percent(m.accuracy_high)}"
-        yield Tile("Accuracy", percent(m.accuracy), interval)
+        result, verdict = m.summary(), record.verdict
+        yield Tile("Accuracy", verdict.accuracy(result) if verdict else percent(m.accuracy), interval)
         beta = "" if m.beta is None else f"at beta {m.beta:g}: "
         rewards = f"{beta}chosen {number(m.avg_chosen_reward)}, rejected {number(m.avg_rejected_reward)}"
-        yield Tile("Reward margin", number(m.reward_margin), rewards)
+        margin = verdict.reward_margin(result) if verdict else number(m.reward_margin)
+        yield Tile("Reward margin", margin, rewards)
         if m.compared:
             detail = f"{m.equal} equal, of {m.compared} answers; p = {number(m.better_p_value, 2)}"
             yield Tile("Better / worse", f"{m.better} / {m.worse}", detail)
