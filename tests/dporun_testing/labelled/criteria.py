@@ -75,6 +75,8 @@ def label(course: Course, seen: Course, validated: Course, events: Events, visib
         visible: how much the log shows.
 
     """
+    if events.weights_lost:
+        return Label(UNSTABLE, frozenset({UNSTABLE}))
     expected = _first(course, events, need=1)
     views = (course, seen) if expected is UNSTABLE or not visible.validations else (course, seen, validated)
     accepted = {expected} | {_first(view, events, need=need) for view in views for need in NEEDS}
@@ -84,13 +86,12 @@ def label(course: Course, seen: Course, validated: Course, events: Events, visib
     if UNSTABLE in accepted and _never_left(course):
         # Thrown about without ever learning: not having learnt is true as well.
         accepted.add(UNDERFITTING)
-    return _with_unknown(expected, accepted, events, visible)
+    return _with_unknown(expected, accepted, visible)
 
 
-def _with_unknown(expected: HealthState, accepted: set[HealthState], events: Events, visible: Visible) -> Label:
+def _with_unknown(expected: HealthState, accepted: set[HealthState], visible: Visible) -> Label:
     """Add Unknown where the log cannot show the state."""
-    lost = events.weights_lost  # which a single log shows
-    if visible.steps < 5 and not lost:
+    if visible.steps < 5:
         # Two steps show nothing; a validation may say that nothing was learnt, and a fall that something was.
         return Label(UNKNOWN, frozenset({UNKNOWN, UNDERFITTING} | (accepted & {ON_TRACK, UNSTABLE, CONFUSED})))
     if not visible.validations and expected is OVERFITTING:
@@ -99,10 +100,10 @@ def _with_unknown(expected: HealthState, accepted: set[HealthState], events: Eve
     if not visible.validations and expected is CONFUSED:
         # Only held-out pairs tell; on the others it looks like any good run.
         return Label(UNKNOWN, frozenset(accepted | {UNKNOWN, ON_TRACK}))
-    if not lost and not visible.validations and (visible.logs < 10 or visible.epochs > 1):
+    if not visible.validations and (visible.logs < 10 or visible.epochs > 1):
         # Pairs that the model has met before do not show what it learnt of others.
         accepted = accepted | {UNKNOWN}
-    if not lost and visible.logs < 10 and visible.validations < 2:
+    if visible.logs < 10 and visible.validations < 2:
         accepted = accepted | {UNKNOWN}
     return Label(expected, frozenset(accepted))
 
@@ -118,8 +119,7 @@ def _illnesses(course: Course, events: Events, *, need: float) -> Iterator[Healt
     learnt = 1 - min(course.training[-1], 1.0)
     best = min(course.validation)
     unstable = (
-        events.weights_lost
-        or (events.isolated >= 4 * need and events.isolated_share >= 0.01 * need)
+        (events.isolated >= 4 * need and events.isolated_share >= 0.01 * need)
         or _swings(course, need)
         or _collapsed(course, need)
         or _diverged(course, need)

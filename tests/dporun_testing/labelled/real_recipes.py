@@ -141,6 +141,18 @@ _UNSTABLE = (
     ),
     Recipe(data="arithmetic", epochs=6, lora=None, learning_rate=0.03, loss_type=("hinge",), pairs=80, evaluate=10),
 )
+_WILD = (
+    Recipe(data="corpus", pairs=100, epochs=2, lora=None, learning_rate=0.02, max_grad_norm=0.0, evaluate=10),
+    Recipe(data="corpus", pairs=60, epochs=2, batch=1, learning_rate=0.05, logging_steps=5, evaluate=0.25),
+    Recipe(data="corpus", pairs=100, epochs=3, lora=None, learning_rate=5e-4, kicks=(50,), kick=200.0, evaluate=15),
+    Recipe(data="corpus", pairs=100, epochs=3, learning_rate=5e-3, kicks=(45,), kick=100.0, logging_steps=5),
+    Recipe(data="taste", epochs=3, **_LARGE | {"learning_rate": 0.3}, beta=1.0, max_grad_norm=0.0, evaluate=15),
+    Recipe(data="length", epochs=4, **_LARGE, kicks=(60, 61, 62), kick=400.0, evaluate=12),
+    Recipe(data="keyword", epochs=4, learning_rate=0.5, beta=1.0, scheduler="constant", batch=2, pairs=80),
+    Recipe(data="length", epochs=3, **_LARGE | {"learning_rate": 5.0}, optim="sgd", beta=1.0, max_grad_norm=0.0),
+    Recipe(data="corpus", pairs=80, epochs=2, learning_rate=0.1, loss_type=("hinge",), max_grad_norm=0.0),
+    Recipe(data="corpus", pairs=80, epochs=2, learning_rate=0.05, loss_type=("ipo",), evaluate=8),
+)
 _CONFUSED = (
     Recipe(data="keyword", epochs=3, learning_rate=2e-2, swapped="validation"),
     Recipe(data="length", epochs=2, **FULL, swapped="train", architecture="qwen2", evaluate=10),
@@ -165,6 +177,7 @@ RECIPES: Mapping[str, Recipe] = {
         ("overfitting", _OVERFITTING),
         ("underfitting", _UNDERFITTING),
         ("unstable", _UNSTABLE),
+        ("wild", _WILD),
         ("confused", _CONFUSED),
         ("little", _LITTLE),
     )
