@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dporun_api.metrics import LOSS, Split
 from dporun_api.results import Health, HealthState
 from dporun_api.run_config import RunConfig
+from dporun_testing.evidence import untrue
+from dporun_testing.labelled.recipes import simulated_runs
+from dporun_testing.labelled.recorded import recorded_runs
+from dporun_testing.labelled.run import LabelledRun
 from dporun_testing.paths import UNHEALTHY
 from dporun_trainer.diagnosis.health import RULES, diagnose, examine
+from dporun_trainer.diagnosis.measurements import Measurements
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.diagnosis.run_reader import read_run
 from dporun_trainer.run_folder.curves import MAX_ENTRIES, Curves
@@ -261,3 +266,62 @@ def test_values_unknown_of_a_foreign_run_are_put_in_words() -> None:
     rate = health.suggestions[0]
     assert (rate.path, rate.current, rate.proposed) == ("spec.training.learningRate", None, None)
     assert rate.reason
+
+
+def untruths(entries: list[Entry], values: RunValues) -> list[str]:
+    """What the diagnosis says of a history that is not in it."""
+    curves = Curves.of(entries)
+    health, untrained = examine(curves, values), Measurements(curves, values).untrained
+    return [wrong for sentence in health.evidence for wrong in untrue(sentence, entries, untrained)]
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_every_number_of_a_case_is_in_its_log(path: Path) -> None:
+    case = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for end in range(1, len(history(case)) + 1):
+        assert untruths(history(case)[:end], RunValues(**case.get("foreign", {"loss": ("sigmoid",)}))) == []
+
+
+@pytest.mark.parametrize("run", [*simulated_runs()[::7], *recorded_runs()], ids=lambda run: run.name)
+def test_every_number_of_a_labelled_run_is_in_its_log(run: LabelledRun) -> None:
+    entries = list(run.history)
+    for end in {len(entries) // 3, 2 * len(entries) // 3, len(entries)} - {0}:
+        assert untruths(entries[:end], run.settings or RunValues(total_steps=run.max_steps)) == []
+
+
+METRICS = ("loss", "grad_norm", "rewards/margins", "rewards/chosen", "rewards/rejected", "rewards/accuracies")
+NUMBERS = st.one_of(st.floats(-3, 3), st.floats(0, 1), st.sampled_from([0.0, 0.693, 5.0, 40.0, math.nan, math.inf]))
+
+
+@st.composite
+def any_histories(draw: st.DrawFn) -> list[Entry]:
+    """Logs of every kind, in the order in which transformers writes them."""
+    keys = draw(st.sets(st.sampled_from((*METRICS, "logps/chosen")), min_size=1))
+    validated = draw(st.sampled_from((1, 2, 5, 50)))
+    numbers = draw(st.sampled_from((NUMBERS, st.floats(0.01, 1.5), st.sampled_from([0.1, 0.9, 2.0]))))
+    entries: list[Entry] = []
+    for index in range(draw(st.integers(1, 60))):
+        step = {"step": index + 1, "epoch": (index + 1) / 20}
+        entries.append(step | {key: draw(numbers) for key in sorted(keys)})
+        if (index + 1) % validated == 0:
+            entries.append(step | {f"eval_{key}": draw(numbers) for key in sorted(keys - {"grad_norm"})})
+    return entries
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(any_histories(), st.sampled_from((RunValues(), RunValues(loss=("sigmoid",)), RunValues(total_steps=100))))
+def test_every_number_of_the_evidence_is_in_the_log(entries: list[Entry], values: RunValues) -> None:
+    assert untruths(entries, values) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(healthy_runs(), st.integers(0, 30), st.sampled_from(("loss", "rewards/margins", "eval_loss", "logps/chosen")))
+def test_nothing_good_is_said_of_what_broke(entries: list[Entry], good: int, key: str) -> None:
+    """Once a loss or reward is no number, what was good before is history."""
+    side = "eval_loss" if key.startswith("eval_") else "loss"
+    for entry in [entry for entry in entries if side in entry][good:]:
+        entry[key] = math.nan
+    if any(isinstance(entry.get(key), float) and math.isnan(entry[key]) for entry in entries):
+        evidence = diagnose(entries).evidence
+        assert evidence[0].startswith("NaN values")
+        assert not [said for said in evidence if said.startswith(("Chosen", "Training loss went", "For information"))]

@@ -9,6 +9,8 @@ ENOUGH_STEPS = 5
 """Optimizer steps; what two or three of them did to a loss says nothing, whatever it is."""
 LEARNT = 0.95
 """A loss below this share of the untrained one has moved."""
+BEGUN_AGAIN = 1.05
+"""Epochs after which pairs have been met again in earnest."""
 SHOWN_ONCE = 0.5
 """Without validation, this share of what training gained must have been gained on pairs that it met for the first time;
 what it gained by meeting them again may be memorised."""
@@ -23,12 +25,12 @@ def too_little(run: Measurements) -> str | None:
         return None if run.train else "Too little history for a diagnosis: there is no training loss."
     if len(run.train) < ENOUGH_LOGS:
         return "Too little history for a diagnosis."
-    return _only_repeated(run)
+    return _only_repeated(run.settled)
 
 
 def _only_repeated(run: Measurements) -> str | None:
     """Without validation, the loss of the first epoch tells what was learnt, as the model had not met those pairs."""
-    if run.curves.last_epoch is None or run.curves.last_epoch <= 1.05:
+    if not run.train or run.curves.last_epoch is None or run.curves.last_epoch <= BEGUN_AGAIN:
         return None
     first = _newest_of_first_epoch(run)
     gained = run.untrained - run.level

@@ -10,6 +10,7 @@ from dporun_api.metrics import (
     GRADIENT_NORM,
     LEARNING_RATE,
     LOGPS_CHOSEN,
+    LOGPS_REJECTED,
     LOSS,
     REWARD_ACCURACY,
     REWARD_CHOSEN,
@@ -50,7 +51,7 @@ class Measurements:
         steps has a loss of 0, or too low a one. The other metrics of the log tell: rewards are not finite.
         """
         losses = self.curves.get(LOSS, Split.TRAINING).finite()
-        rewards = (REWARD_CHOSEN, REWARD_REJECTED, REWARD_MARGIN, LOGPS_CHOSEN)
+        rewards = (REWARD_CHOSEN, REWARD_REJECTED, REWARD_MARGIN, LOGPS_CHOSEN, LOGPS_REJECTED)
         bad = {step for metric in rewards for step in non_finite(self.curves.get(metric, Split.TRAINING)).steps}
         no_gradient = set(non_finite(self.curves.get(GRADIENT_NORM, Split.TRAINING)).steps)
         pairs = zip(losses.steps, losses.values, strict=True)

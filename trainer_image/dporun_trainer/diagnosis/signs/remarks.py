@@ -1,6 +1,6 @@
 """Remarks besides the signs, which do not change the state: good signs, warnings, and what cannot be seen. Pure."""
 
-from dporun_api.metrics import LOGPS_CHOSEN, LOSS, Split
+from dporun_api.metrics import LOGPS_CHOSEN, Split
 from dporun_trainer.diagnosis.measurements import Measurements, by_step, newest, show
 from dporun_trainer.diagnosis.signs import Evidence, overfitting, unstable
 from dporun_trainer.run_folder.curves import Series, mean
@@ -12,9 +12,8 @@ may answer with nothing but garbage, whatever its margins are."""
 
 def losses(run: Measurements) -> Evidence:
     """How far the losses have come."""
-    logged = run.curves.get(LOSS, Split.TRAINING)
-    if not run.train or run.train.steps[-1] != logged.steps[-1]:
-        return None  # what follows the last number is none
+    if not run.train or unstable.broken_since(run, run.train.steps[-1]):
+        return None
     first, best = run.train.part(0, 1), run.validation.best()
     held_out = f"; the lowest validation loss is {run.value(best[1], best[0])}" if best else ""
     return f"Training loss went from {run.average(first)} to {run.average(run.newest)}{held_out}."
@@ -22,19 +21,17 @@ def losses(run: Measurements) -> Evidence:
 
 def rewards(run: Measurements) -> Evidence:
     """Rewards: chosen > rejected, the good sign, or the contrary."""
-    for split in (Split.VALIDATION, Split.TRAINING):
-        margins, logged = run.margins(split), run.curves.get(LOSS, split)
-        if not margins or not logged or margins.steps[-1] != logged.steps[-1]:
-            if logged:
-                return None
-            continue
-        shown = newest(margins) if split is Split.TRAINING else margins.last(1)
-        accuracy = run.accuracies(split).get(margins.steps[-1])
-        margin = mean(shown.values)
-        share = f", with accuracy {show(accuracy)} at {run.at(margins.steps[-1])}" if accuracy is not None else ""
-        higher = "Chosen" if margin > 0 else "Rejected"
-        return f"{higher} responses have the higher rewards on the {split} data: margin {run.average(shown)}{share}."
-    return None
+    split = next((split for split in (Split.VALIDATION, Split.TRAINING) if run.margins(split)), None)
+    if split is None:
+        return None
+    margins = run.margins(split)
+    last, accuracy = margins.steps[-1], run.accuracies(split).get(margins.steps[-1])
+    if unstable.broken_since(run, last):
+        return None
+    shown = newest(margins) if split is Split.TRAINING else margins.last(1)
+    share = f", with accuracy {run.value(accuracy, last)}" if accuracy is not None else ""
+    higher = "Chosen" if mean(shown.values) > 0 else "Rejected"
+    return f"{higher} responses have the higher rewards on the {split} data: margin {run.average(shown)}{share}."
 
 
 def log_probability(run: Measurements) -> Evidence:
@@ -42,7 +39,7 @@ def log_probability(run: Measurements) -> Evidence:
     for split in (Split.VALIDATION, Split.TRAINING):
         chosen = run.curves.get(LOGPS_CHOSEN, split).finite()
         before, after = _ends(chosen, split)
-        if not before:
+        if not before or unstable.broken_since(run, chosen.steps[-1]):
             continue
         fell = f"the log-probability of chosen responses fell from {run.average(before)} to {run.average(after)}"
         was, now = mean(before.values), mean(after.values)

@@ -1,12 +1,13 @@
 """Signs of underfitting: the losses stay where they were before training."""
 
 from dporun_api.metrics import Split
-from dporun_trainer.diagnosis.measurements import LEVEL, Measurements, by_step, show, window
+from dporun_trainer.diagnosis.measurements import LEVEL, SURE, Measurements, by_step, show, window
 from dporun_trainer.diagnosis.signs import Evidence
 from dporun_trainer.run_folder.curves import mean, quantile
 
 HIGH = 0.95
-"""A loss above this share of the untrained loss has hardly moved (0.66 where that is ln 2 = 0.69)."""
+"""A loss above this share of the untrained loss has hardly moved (0.66 where that is ln 2 = 0.69). While a run goes on,
+NOTHING counts instead: a loss that has moved at all may fall yet."""
 LEFT = 0.9
 """A level of the training loss below this share of it had moved."""
 NOTHING = 0.98
@@ -49,9 +50,9 @@ def both_high(now: Measurements) -> Evidence:
         return None
     if not run.validation and (len(run.train) < LEVEL // 2 or _left(run)):
         return None
-    if not now.finished and (_falling(run) or _warming_up(run)):
+    if _may_still_learn(now):
         return None
-    high = HIGH * run.untrained
+    high = (HIGH if now.finished else NOTHING) * run.untrained
     if min([run.level, quantile(run.train.values[-2 * LEVEL :], 0.5), *run.validation.values]) < high:
         return None
     held_out = (
@@ -73,7 +74,7 @@ def no_better(now: Measurements) -> Evidence:
     margins = by_step(run.margins(Split.VALIDATION))
     if any(not run.no_better(step, 1.0 if margins.get(step, 0) >= LEARNT_MARGIN else NOTHING) for step in recent.steps):
         return None
-    if not now.finished and (_falling(run) or _warming_up(run)):
+    if _may_still_learn(now):
         return None
     step, value = recent.steps[-1], recent.values[-1]
     margin = f", with a margin of {show(margins[step])}" if step in margins else ""
@@ -87,17 +88,15 @@ def _left(run: Measurements) -> bool:
     return any(mean(values) < LEFT * run.untrained for values in levels)
 
 
-def _falling(run: Measurements) -> bool:
-    """Whether the training loss is falling now."""
+def _may_still_learn(now: Measurements) -> bool:
+    """Whether a run that goes on has begun to learn, or has not had its full learning rate yet."""
+    if now.finished:
+        return False
+    run, rates = now.settled, now.learning_rates.values
     values = run.train.values
     width = max(1, min(LEVEL, len(values) // 3))
-    if len(values) < 2:
+    if len(values) < 2 or (len(rates) > 1 and rates[-1] > rates[-2]):
         return True
-    before, newest = values[-2 * width : -width], values[-width:]
-    return mean(before) - mean(newest) > FALLING * run.untrained
-
-
-def _warming_up(run: Measurements) -> bool:
-    """Whether the learning rate still rises, so that a loss which stays high means nothing."""
-    rates = run.learning_rates.values
-    return len(rates) > 1 and rates[-1] > rates[-2]
+    lower = FALLING * run.untrained
+    since = run.level - now.level > max(lower, SURE * now.error(len(now.newest)))
+    return since or mean(values[-2 * width : -width]) - mean(values[-width:]) > lower

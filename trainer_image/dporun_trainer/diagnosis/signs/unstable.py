@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dporun_api.metrics import (
     GRADIENT_NORM,
@@ -51,6 +51,11 @@ SPIKE_PAIRS = 8
 SPIKE_SPREAD = 4.0
 """It also exceeds the median of the logs before it by this many times their upper spread (90th percentile - median).
 The standard deviation would not do: losses of mostly learnt pairs have heavy tails."""
+BUMP = 3
+"""Logs in a row above the untrained loss, and on average above CLIMBED times it, are a spike as well: chance alone
+seldom gives as many."""
+BUMP_PAIRS = 12
+"""Pairs of which so many logs are at least."""
 BEFORE_SPIKE = 20
 """Logs before a spike that it is compared with."""
 
@@ -106,6 +111,12 @@ def no_number(run: Measurements) -> Evidence:
     return None
 
 
+def broken_since(run: Measurements, step: int) -> bool:
+    """Whether a loss or reward of ``step`` or later is not finite: what was measured before says nothing any more."""
+    values = (non_finite(run.curves.get(metric, split)) for metric in _FINITE for split in Split)
+    return any(series and series.steps[-1] >= step for series in values)
+
+
 def exploding(run: Measurements) -> Evidence:
     """Gradients exploding: peaks far above those before them, where they can do harm or have done it."""
     first, large = exploded_gradients(run)
@@ -148,7 +159,7 @@ def spiking(run: Measurements) -> Evidence:
 
 
 def spikes(run: Measurements) -> Series:
-    """Recent training losses that are spikes."""
+    """Recent training losses that are spikes: single logs, and the highest of several high ones in a row."""
     train = run.train.last(RECENT + BEFORE_SPIKE)
     limit = SPIKE * max(1.0, SPIKE_PAIRS / run.pairs) * run.untrained
     flags = [False] * len(train)
@@ -157,7 +168,21 @@ def spikes(run: Measurements) -> Series:
         median = quantile(before, 0.5)
         usual = median + SPIKE_SPREAD * (quantile(before, 0.9) - median)
         flags[index] = train.values[index] > max(limit, usual)
+    for steps in _bumps(run, train):
+        flags[steps[0]] = True
     return train.where(flags)
+
+
+def _bumps(run: Measurements, train: Series) -> Iterator[list[int]]:
+    """Places of at least BUMP logs in a row above the untrained loss, after the model had learnt; the highest first."""
+    if run.pairs * BUMP < BUMP_PAIRS:
+        return
+    learnt = next((index for index, value in enumerate(train.values) if value < LEFT * run.untrained), len(train))
+    places = range(learnt, len(train))
+    for high, group in itertools.groupby(places, key=lambda index: train.values[index] > run.untrained):
+        bump = list(group)
+        if high and len(bump) >= BUMP and mean([train.values[index] for index in bump]) > CLIMBED * run.untrained:
+            yield sorted(bump, key=lambda index: -train.values[index])
 
 
 def climbed(run: Measurements) -> Evidence:
@@ -232,7 +257,9 @@ def thrown(run: Measurements) -> Evidence:
     for index, (step, value) in enumerate(zip(run.validation.steps, run.validation.values, strict=True)):
         if value <= THROWN * run.untrained:
             continue
-        if trained.get(step, 0.0) > (1 + RISEN) * run.untrained:
+        later = run.validation.part(index + 1, len(run.validation)).values
+        passed = any(loss < run.untrained for loss in later) or run.trained.values[-1] > run.untrained
+        if passed and trained.get(step, 0.0) > (1 + RISEN) * run.untrained:
             return (
                 f"it was {run.value(value, step)}, with training loss {run.average(run.before(step))}; {run.yardstick}"
             )
