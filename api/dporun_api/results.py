@@ -43,6 +43,21 @@ class Metrics(Document):
     """Share of pairs whose chosen response has the higher reward."""
 
 
+class Usage(Document):
+    """How hard the processes' devices work, since the log before; what nobody can measure is absent."""
+
+    tokens_per_second: Finite | None = Field(None, ge=0)
+    """Tokens of both responses and their prompts, of all processes, per second of training steps."""
+    model_flops_utilization: Finite | None = Field(None, ge=0)
+    """Share of the GPUs' peak arithmetic that the model's own needs (MFU); recomputed activations do not count."""
+    peak_memory_bytes: int | None = Field(None, ge=0)
+    """Most memory that tensors took on one GPU; on the CPU, that one process took."""
+    reserved_memory_bytes: int | None = Field(None, ge=0)
+    """Most memory that torch holds of one GPU, unused parts included."""
+    gpu_utilization: Finite | None = Field(None, ge=0, le=1)
+    """Share of the last second in which the busiest GPU computed, by NVML."""
+
+
 class BestCheckpoint(Document):
     """The checkpoint with the lowest validation loss."""
 
@@ -293,6 +308,7 @@ class Progress(Position):
     detail: str | None = Field(None, max_length=256)
     """What is being done, e.g. ``generating 12/60``."""
     metrics: Metrics = Metrics()
+    usage: Usage = Usage()
     best_checkpoint: BestCheckpoint | None = None
     checkpoint_upload: CheckpointUpload | None = None
     health: Health | None = None

@@ -14,7 +14,11 @@ SPECIFIED = {
     "rewards/margin",
     "rewards/accuracy",
     "system/pairs_per_second",
+    "system/tokens_per_second",
     "system/peak_memory_gib",
+    "system/reserved_memory_gib",
+    "system/gpu_utilization",
+    "system/model_flops_utilization",
 }
 
 

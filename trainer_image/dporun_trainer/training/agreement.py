@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
 from dporun_api.v1alpha1.reasons import Reason
@@ -44,6 +45,14 @@ def from_first(value: Value) -> Value:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def largest(*values: float, device: torch.device) -> list[float]:
+    """Return the largest of each of the ``values`` among all processes. Collective."""
+    found = torch.tensor(values, dtype=torch.float64, device=device)
+    if dist.is_initialized():
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return [float(value) for value in found.tolist()]
 
 
 def agree_on_start(

@@ -15,6 +15,7 @@ from dporun_trainer.training.build import build
 from dporun_trainer.training.reporter import Reporter
 from dporun_trainer.training.tensorboard import Charts
 from dporun_trainer.training.trainer import RunTrainer
+from dporun_trainer.training.usage import UsageMeter
 
 
 class Attempt:
@@ -63,11 +64,14 @@ class Attempt:
             if trainer is None:
                 return
             self.trainer = trainer
+            total = prepared.lint.train.total
+            usage = UsageMeter(trainer, round(total.mean) if total else self._config.dpo.max_length)
+            trainer.add_callback(usage)
             if self._main:
                 bookkeeping.begin(trainer, prepared)
-                reporter = Reporter(trainer)
+                reporter = Reporter(trainer, usage)
                 trainer.add_callback(reporter)
-                trainer.add_callback(Charts(trainer, reporter))
+                trainer.add_callback(Charts(trainer, reporter, usage))
             trainer.accelerator.wait_for_everyone()
             if before is not None:
                 before(trainer)

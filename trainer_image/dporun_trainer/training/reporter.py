@@ -14,6 +14,7 @@ from dporun_trainer.progress import TotalWork, WorkDone, finishing_seconds, pace
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
+    from dporun_trainer.training.usage import UsageMeter
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,9 @@ _RECENT_STEPS = 20
 class Reporter(TrainerCallback):
     """Keep progress and history up to date; on rank 0 only."""
 
-    def __init__(self, trainer: "RunTrainer"):
+    def __init__(self, trainer: "RunTrainer", usage: "UsageMeter"):
         self._trainer = trainer
+        self._usage = usage
         self._progress = trainer.run.folder.progress
         self._recorded: int | None = None
         self._step_seconds: list[float] = []
@@ -91,7 +93,12 @@ class Reporter(TrainerCallback):
         """Report the newest metrics and the health that they show."""
         run = self._trainer.run
         self._record(state.log_history)
-        self._update_progress(state, metrics=newest(state.log_history), health=run.diagnose(state.log_history))
+        self._update_progress(
+            state,
+            metrics=newest(state.log_history),
+            usage=self._usage.newest,
+            health=run.diagnose(state.log_history),
+        )
         log.info("%s", line(state.log_history[-1], run.plan.schedule.steps))
 
     def _record(self, entries: Sequence[Mapping[str, Any]]) -> None:

@@ -90,8 +90,9 @@ def prometheus(progress: Progress) -> str:
 
     for name, text in _GAUGES.items():
         gauge(name, text, getattr(progress, name))
-    for name, field in type(progress.metrics).model_fields.items():
-        gauge(name, (field.description or name).rstrip("."), getattr(progress.metrics, name))
+    for document in (progress.metrics, progress.usage):
+        for name, field in type(document).model_fields.items():
+            gauge(name, (field.description or name).rstrip("."), getattr(document, name))
     Gauge("dporun_stage", "What the pod is doing.", ["stage"], registry=registry).labels(progress.stage).set(1)
     return generate_latest(registry).decode()
 

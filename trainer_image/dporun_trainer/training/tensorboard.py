@@ -2,7 +2,6 @@
 
 import logging
 import math
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,12 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
 
 from dporun_api.metrics import CHARTS, METRICS
+from dporun_api.results import Usage
 
 if TYPE_CHECKING:
     from dporun_trainer.training.reporter import Reporter
     from dporun_trainer.training.trainer import RunTrainer
+    from dporun_trainer.training.usage import UsageMeter
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,9 @@ SAMPLES = 3
 """Validation prompts that are answered after each validation."""
 SAMPLE_TOKENS = 64
 
-_PAIRS_PER_SECOND, _PEAK_MEMORY = "system/pairs_per_second", "system/peak_memory_gib"
+_PAIRS_PER_SECOND, _TOKENS_PER_SECOND = "system/pairs_per_second", "system/tokens_per_second"
+_PEAK_MEMORY, _RESERVED_MEMORY = "system/peak_memory_gib", "system/reserved_memory_gib"
+_GPU_UTILIZATION, _MFU = "system/gpu_utilization", "system/model_flops_utilization"
 
 
 def _multiline(*tags: str) -> list[Any]:
@@ -34,7 +37,9 @@ LAYOUT = {
     "DPO": {
         **{chart.title: _multiline(*(metric.tag for metric in chart.metrics)) for chart in CHARTS},
         "Preference pairs per second": _multiline(_PAIRS_PER_SECOND),
-        "Memory (GiB)": _multiline(_PEAK_MEMORY),
+        "Tokens per second": _multiline(_TOKENS_PER_SECOND),
+        "Memory of one device (GiB)": _multiline(_PEAK_MEMORY, _RESERVED_MEMORY),
+        "Utilization": _multiline(_GPU_UTILIZATION, _MFU),
     }
 }
 """Charts of the Custom Scalars page, in the order in which a person looks at them."""
@@ -43,9 +48,10 @@ LAYOUT = {
 class Charts(TrainerCallback):
     """Write the charts; on rank 0 only."""
 
-    def __init__(self, trainer: "RunTrainer", reporter: "Reporter"):
+    def __init__(self, trainer: "RunTrainer", reporter: "Reporter", usage: "UsageMeter"):
         self._trainer = trainer
         self._reporter = reporter
+        self._usage = usage
         self._answers: Answers | None = None
         root, resumed = trainer.run.folder.tensorboard, trainer.run.resumed
         # What an attempt wrote after the checkpoint it was resumed from never happened.
@@ -73,9 +79,8 @@ class Charts(TrainerCallback):
             return
         writer = self._add(logs, state.global_step)
         if writer is self._train:
-            if self._reporter.samples_per_second is not None:
-                writer.add_scalar(_PAIRS_PER_SECOND, self._reporter.samples_per_second, state.global_step)
-            writer.add_scalar(_PEAK_MEMORY, peak_memory() / 2**30, state.global_step)
+            for tag, value in system(self._reporter.samples_per_second, self._usage.newest).items():
+                writer.add_scalar(tag, value, state.global_step)
         writer.flush()
 
     def on_evaluate(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -104,11 +109,18 @@ def scalars(logs: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def peak_memory() -> int:
-    """Bytes of device memory used at most so far; of the process on CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def system(samples_per_second: float | None, usage: Usage) -> dict[str, float]:
+    """Speed and usage by the tags of their charts; what is not known is absent."""
+    peak, reserved = usage.peak_memory_bytes, usage.reserved_memory_bytes
+    found = {
+        _PAIRS_PER_SECOND: samples_per_second,
+        _TOKENS_PER_SECOND: usage.tokens_per_second,
+        _PEAK_MEMORY: None if peak is None else peak / 2**30,
+        _RESERVED_MEMORY: None if reserved is None else reserved / 2**30,
+        _GPU_UTILIZATION: usage.gpu_utilization,
+        _MFU: usage.model_flops_utilization,
+    }
+    return {tag: value for tag, value in found.items() if value is not None}
 
 
 class Answers:
