@@ -10,7 +10,7 @@ from dporun_trainer.progress import ProgressFile
 pytestmark = pytest.mark.slow  # imports torch
 
 
-def test_lora_needs_four_operations_of_each_weight_for_a_token() -> None:
+def test_lora_needs_four_operations_of_each_weight() -> None:
     """Two forward, two for the gradients of inputs: Llama 3 8B has 7.5e9 weights besides its input embeddings."""
     from transformers import LlamaConfig
 
