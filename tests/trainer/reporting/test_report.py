@@ -251,6 +251,19 @@ def test_a_poor_result_asks_for_a_change_of_the_manifest(tmp_path: Path) -> None
     assert re.search(rf"Next Change training.learningRate {rate} → \S+ and run again.", words)
 
 
+def test_a_result_that_is_undecided_asks_for_more_examples(tmp_path: Path) -> None:
+    directory = finished_run(tmp_path / "few")
+    folder = RunFolder(directory)
+    few = {"accuracy": 1.0, "examples": 8, "reward_margin_low": None, "reward_margin_high": None}
+    metrics = an_evaluation().model_copy(update=few)
+    folder.evaluation.metrics.write(metrics)
+    folder.verdict.write(judge(metrics.summary(), Evaluation()))
+    report(folder)
+    words = page(directory).words
+    assert "Fair gates not passed OnTrack" in words
+    assert "Next Evaluate it on more examples: 16 decide accuracy." in words
+
+
 def test_a_run_that_was_still_learning_asks_for_more_epochs(tmp_path: Path) -> None:
     """When its margin is small."""
     directory = finished_run(tmp_path / "short")

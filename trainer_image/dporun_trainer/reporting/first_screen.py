@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dporun_api.results import OutcomeState, Stage, Suggestion, VerdictState
+from dporun_api.results import GateOutcome, OutcomeState, Stage, Suggestion, VerdictState
 from dporun_trainer import suggestions
 from dporun_trainer.reporting.numbers import number, percent
 from dporun_trainer.reporting.run_data import RunData
@@ -68,7 +68,9 @@ def headline(record: RunData, longer: Suggestion | None = None) -> Headline:
             action = "Use it: final/ is the adapter, merged/ the whole model."
             return Headline("good", "Good", first, action)
         case VerdictState.FAIR:
-            action = change or "Read the answers below, and decide whether they are good enough."
+            undecided = next((gate for gate in verdict.gates if gate.outcome is GateOutcome.UNDECIDED), None)
+            more = undecided and f"Evaluate it on more examples: {undecided.needed_to_decide} decide {undecided.name}."
+            action = change or more or "Read the answers below, and decide whether they are good enough."
             return Headline("fair", "Fair", first, action)
         case _:
             action = change or "Read the answers below, worst first, to find out what the data does not teach."
