@@ -131,6 +131,10 @@ def test_a_run_of_this_family_is_right(run: Run) -> None:
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert losses[0] == pytest.approx(math.log(2), abs=2e-4), "no other loss than that of preferences"
 
+    experts, lora = run.family == "qwen3_moe", run.folder.training_config.load().lora
+    assert (lora.lora_dropout, bool(lora.target_parameters)) == (0 if experts else 0.05, experts)
+    assert any(w.startswith("lora.dropout is 0") for w in run.folder.load_prepared().dataset.warnings) is experts
+
     best = run.folder.training_metrics.load().best_step
     trl = next(entry["eval_rewards/margins"] for entry in history if "eval_loss" in entry and entry["step"] == best)
     plain = plain_margin(run)

@@ -3,6 +3,7 @@
 import collections
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from dporun_api.pod import ExitCode
 from dporun_api.results import Outcome, OutcomeState, Progress, Stage
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_testing import hub_server
+from dporun_testing import families, hub_server
 from dporun_testing.hub_server import Repository
+from dporun_testing.models import edit_weights
 from dporun_testing.run_folders import results
 from dporun_testing.s3_server import S3Server
 from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
@@ -238,3 +240,56 @@ def test_command(tiny_model: Path, tmp_path: Path) -> None:
     assert outcome.failure
     assert outcome.failure.reason is Reason.DATASET_INVALID
     assert "an empty chosen (row 31 of train.jsonl)" in outcome.failure.message
+
+
+def compiled(model: Path) -> None:
+    edit_weights(model, lambda tensors: {f"_orig_mod.{name}": tensor for name, tensor in tensors.items()})
+
+
+def encoder_decoder(model: Path) -> None:
+    families.tiny_config("bart").save_pretrained(model)
+
+
+def with_experts(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    families.tiny_model("qwen3_moe").save_pretrained(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "hint"),
+    [
+        (
+            compiled,
+            "MODEL: the weights in MODEL lack 21 tensors (lm_head.weight, model.embed_tokens.weight, "
+            "model.layers.0.input_layernorm.weight, …) of LlamaForCausalLM: they would start at random",
+            'The names contain "_orig_mod.", which torch.compile leaves behind: save the model without its wrapper, or '
+            "take that part out of the names.",
+        ),
+        (
+            encoder_decoder,
+            "MODEL: a bart model is an encoder-decoder, for which TRL has no DPO",
+            "Use a decoder-only language model, such as Llama or Qwen.",
+        ),
+        (
+            with_experts,
+            "MODEL: lora.dropout is 0.1, but the adapter is on the experts of Qwen3MoeForCausalLM as well, "
+            "which take none",
+            "Set lora.dropout: 0, or name layers other than experts in lora.targetModules: "
+            "[k_proj, o_proj, q_proj, v_proj].",
+        ),
+    ],
+)
+def test_what_the_user_of_an_unfit_model_reads(
+    tiny_model: Path, tmp_path: Path, change: Callable[[Path], None], message: str, hint: str
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    change(model)
+    config = a_config(model, tmp_path / "train.jsonl", lora={"dropout": 0.1})
+    (tmp_path / "run.json").write_text(config.to_json())
+    folders = ["--root", str(tmp_path), "--claims", str(tmp_path)]
+    assert main(["prepare", "--config", str(tmp_path / "run.json"), *folders]) == ExitCode.DATA_INVALID
+    outcome = Outcome.model_validate_json((tmp_path / "tone" / "prepare_outcome.json").read_text())
+    assert outcome.failure
+    assert outcome.failure.reason is Reason.MODEL_INVALID
+    assert outcome.failure.message.replace(str(model), "MODEL") == message
+    assert outcome.failure.hint == hint
