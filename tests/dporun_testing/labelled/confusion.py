@@ -125,7 +125,13 @@ class Table:
 
     def lines(self) -> Iterator[str]:
         """The tables as Markdown."""
-        yield f"### {self.title}: {len(self.runs)} runs, {_percent(self.share_right)} right"
+        expected = sum(one.state is one.run.label.expected for one in self.judged) / len(self.judged)
+        clear = [one for one in self.judged if len(one.run.label.accepted) == 1]
+        yield (
+            f"### {self.title}: {len(self.runs)} runs, {_percent(self.share_right)} right "
+            f"({_percent(expected)} the expected answer; of {len(clear)} with one right answer alone "
+            f"{_percent(sum(one.right for one in clear) / max(1, len(clear)))})"
+        )
         yield ""
         yield f"| label ↓ / diagnosis → | {' | '.join(HealthState)} |"
         yield "|---|" + "---|" * len(HealthState)
