@@ -126,7 +126,7 @@ def _illnesses(course: Course, events: Events, *, need: float) -> Iterator[Healt
     )
     if unstable:
         yield UNSTABLE
-    confused = course.accuracy < 0.5 - 0.2 * need and course.margin < 0 and end > 1 + 0.02 * need
+    confused = course.accuracy < 0.5 - 0.13 * need and course.margin < 0 and end > 1 + 0.02 * need
     if confused:
         yield CONFUSED
     at_best = course.training[course.validation.index(best)]

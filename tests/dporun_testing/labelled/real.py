@@ -206,7 +206,7 @@ def _model(recipe: Recipe, vocabulary: int) -> Any:
         "phi": (transformers.PhiConfig, {}),
         "qwen3": (transformers.Qwen3Config, {"num_key_value_heads": 2, "head_dim": size // 4}),
         "gemma": (transformers.GemmaConfig, {"num_key_value_heads": 1, "head_dim": size // 4}),
-        "stablelm": (transformers.StableLmConfig, {"num_key_value_heads": 4}),
+        "stablelm": (transformers.StableLmConfig, {"num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
         "olmo2": (transformers.Olmo2Config, {"num_key_value_heads": 4}),
         "starcoder2": (transformers.Starcoder2Config, {"num_key_value_heads": 2}),
     }
