@@ -59,7 +59,7 @@ def history(case: dict[str, Any]) -> list[Entry]:
         entries.append(place | {key: column[index] for key, column in columns.items() if index < len(column)})
         if step in case.get("validation", {}):
             entries.append(place | {f"eval_{key}": value for key, value in case["validation"][step].items()})
-    return entries
+    return [*entries, place | {"train_runtime": 60.0}] if case.get("ended") else entries
 
 
 def run_config(**sections: Any) -> RunConfig:

@@ -72,7 +72,7 @@ def _observe(run: Measurements) -> Observations:
         best_epoch=run.curves.epochs.get(best[0]) if best else None,
         flat=bool(run.train) and run.level > underfitting.FLAT * run.untrained,
         onset=unstable.onset(run),
-        learnt=best is None or not run.no_better(best[0], underfitting.NOTHING),
+        learnt=best is None or not run.no_better(best[0]),
     )
 
 

@@ -20,6 +20,7 @@ from dporun_api.metrics import (
 )
 from dporun_trainer.diagnosis import untrained
 from dporun_trainer.diagnosis.remedies import RunValues
+from dporun_trainer.diagnosis.verdict import POOR_ACCURACY, POOR_MARGIN
 from dporun_trainer.run_folder.curves import Curves, Series, mean
 
 LEVEL = 10
@@ -28,8 +29,13 @@ SHARE_OF_LEVEL = 5
 """A level is at most the newest fifth of the logs: over more of a short run, it would be what the run was."""
 SURE = 3.0
 """Standard errors by which a difference of training losses must exceed 0 to be no accident of the batches."""
+NO_BETTER = 0.98
+"""A validation loss above this share of the untrained loss shows that nothing was learnt that holds for other pairs.
+With an accuracy and a margin that the specification does not find poor, 1 counts instead: few pairs make the loss."""
 STILL_IMPROVING = 0.02
 """A validation loss that beats all before it by this share still improves, so a gap alone is no overfitting."""
+TOTALS = "train_runtime"
+"""Metric that transformers logs once training has ended, early stopping included."""
 END = 2**63
 """Later than any step."""
 
@@ -99,18 +105,14 @@ class Measurements:
         """Loss of the untrained model, the unit of most thresholds."""
         return self._untrained.loss
 
-    def no_better(self, step: int, share: float) -> bool:
-        """Whether the validation at ``step`` shows nothing learnt: a loss near the untrained one, or no margin.
-
-        Args:
-            step: of a validation.
-            share: of the untrained loss, from which on a loss counts as near it.
-
-        """
+    def no_better(self, step: int) -> bool:
+        """Whether the validation at ``step`` shows nothing learnt: a loss near the untrained one, or no margin."""
         margin = by_step(self.margins(Split.VALIDATION)).get(step)
         if margin is not None and margin <= 0:
             return True
-        return self._untrained.certain and by_step(self.validation)[step] >= share * self.untrained
+        orders = (margin or 0) >= POOR_MARGIN and self.accuracies(Split.VALIDATION).get(step, 0) >= POOR_ACCURACY
+        limit = (1.0 if orders else NO_BETTER) * self.untrained
+        return self._untrained.certain and by_step(self.validation)[step] >= limit
 
     # Levels and their noise
 
@@ -168,7 +170,10 @@ class Measurements:
 
     @cached_property
     def progress(self) -> float:
-        """Share of the planned steps or epochs that is done; 1 when neither is known: then it counts as finished."""
+        """Share of the planned steps or epochs that is done; 1 of a run that has ended, or whose plan is unknown."""
+        ended = self.curves.series.get(TOTALS)
+        if ended and ended.steps[-1] >= self.curves.last_step:
+            return 1.0
         if self.settings.total_steps:
             return self.curves.last_step / self.settings.total_steps
         epochs, last = self.settings.epochs, self.curves.last_epoch

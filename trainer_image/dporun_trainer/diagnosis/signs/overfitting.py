@@ -16,10 +16,9 @@ GROWN_GAP = 0.15
 """Growth of that gap over three validations that is too much, in the same unit."""
 GENERALISED = 0.4
 """Where a wide gap is too wide: less than this share of what training gained shows on the validation data."""
-NOTHING = 0.98
-"""A validation loss above this share of the untrained loss shows that nothing was learnt that holds for other pairs."""
 GAINED_FOR_NOTHING = 0.12
-"""What training may gain then at most, in units of the untrained loss; below it, it has hardly fitted its own pairs."""
+"""What training may gain at most where validation is no better than untrained, in units of the untrained loss: with
+less, it has hardly fitted its own pairs."""
 CONFIDENT_RISE = 0.15
 """Most that the validation loss may rise, in the same unit, while accuracy and margin on the same pairs grow: the model
 orders pairs no worse and is surer of all of them, also of those that are wrong."""
@@ -93,7 +92,7 @@ def far_below(run: Measurements) -> Evidence:
     if any(not _wide(run, step, held_out[step], trained) for step, trained in gaps):
         return None
     step, _ = gaps[-1]
-    if run.eval_improves(within=1) and not run.no_better(step, NOTHING):
+    if run.eval_improves(within=1) and not run.no_better(step):
         return None
     return (
         f"training loss was {run.average(run.before(step))}, and validation loss {run.value(held_out[step], step)}; "
@@ -105,7 +104,7 @@ def _wide(run: Measurements, step: int, held_out: float, trained: float) -> bool
     gap, gained = held_out - trained, run.untrained - trained
     if gap <= SURE * run.error(len(run.before(step))):
         return False
-    if run.no_better(step, NOTHING):
+    if run.no_better(step):
         return gained > GAINED_FOR_NOTHING * run.untrained
     return gap > WIDE_GAP * run.untrained and run.untrained - held_out < GENERALISED * gained
 

@@ -1,21 +1,18 @@
 """Signs of underfitting: the losses stay where they were before training."""
 
 from dporun_api.metrics import Split
-from dporun_trainer.diagnosis.measurements import LEVEL, SURE, Measurements, by_step, show, window
+from dporun_trainer.diagnosis.measurements import LEVEL, NO_BETTER, SURE, Measurements, by_step, show, window
 from dporun_trainer.diagnosis.signs import Evidence
+from dporun_trainer.diagnosis.verdict import POOR_MARGIN
 from dporun_trainer.run_folder.curves import mean, quantile
 
 HIGH = 0.95
 """A loss above this share of the untrained loss has hardly moved (0.66 where that is ln 2 = 0.69). While a run goes on,
-NOTHING counts instead: a loss that has moved at all may fall yet."""
+NO_BETTER counts instead: a loss that has moved at all may fall yet."""
 LEFT = 0.9
 """A level of the training loss below this share of it had moved."""
-NOTHING = 0.98
-"""A validation loss above this share of it shows that nothing was learnt, whatever the training loss is."""
 FLAT = 0.99
 """A training loss above this share of it has not moved at all."""
-LEARNT_MARGIN = 1.0
-"""A reward margin that proves learning, whatever the loss is: below it the specification sees need for improvement."""
 PATIENCE = 0.5
 """Share of the plan that must pass before a high loss counts: warm-up and the first steps are always flat."""
 FALLING = 0.01
@@ -46,13 +43,13 @@ def both_high(now: Measurements) -> Evidence:
     """Both losses high and flat: no better than the untrained model after half of the run."""
     run = now.settled
     margins = run.margins(Split.VALIDATION).values or run.margins(Split.TRAINING).values
-    if not run.train or run.progress < PATIENCE or (margins and margins[-1] >= LEARNT_MARGIN):
+    if not run.train or run.progress < PATIENCE or (margins and margins[-1] >= POOR_MARGIN):
         return None
     if not run.validation and (len(run.train) < LEVEL // 2 or _left(run)):
         return None
     if _may_still_learn(now):
         return None
-    high = (HIGH if now.finished else NOTHING) * run.untrained
+    high = (HIGH if now.finished else NO_BETTER) * run.untrained
     if min([run.level, quantile(run.train.values[-2 * LEVEL :], 0.5), *run.validation.values]) < high:
         return None
     held_out = (
@@ -72,7 +69,7 @@ def no_better(now: Measurements) -> Evidence:
     if not recent or run.progress < PATIENCE or (len(recent) < 2 and not now.finished):
         return None
     margins = by_step(run.margins(Split.VALIDATION))
-    if any(not run.no_better(step, 1.0 if margins.get(step, 0) >= LEARNT_MARGIN else NOTHING) for step in recent.steps):
+    if any(not run.no_better(step) for step in recent.steps):
         return None
     if _may_still_learn(now):
         return None
