@@ -174,8 +174,9 @@ def _record_health(draft: Draft, health: Health | None) -> None:
     if health is None:
         return
     draft.status.health = health
-    words = " ".join(sentence(capitalise(piece)) for piece in health.evidence[:2]) or "The curves do not tell yet."
     known = None if health.state is HealthState.UNKNOWN else health.state is HealthState.ON_TRACK
+    nothing = "The curves do not tell yet." if known is None else "See status.health."
+    words = " ".join(sentence(capitalise(piece)) for piece in health.evidence[:2]) or nothing
     draft.set_condition(ConditionType.HEALTHY, known, Reason(health.state), words)
 
 

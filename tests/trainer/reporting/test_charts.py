@@ -63,6 +63,16 @@ def test_a_value_that_is_not_a_number_is_a_gap() -> None:
     assert drawn.steps == (1, 8)
 
 
+def test_a_curve_without_any_number_has_its_marks() -> None:
+    """It is not left out as if it had never been measured."""
+    history: list[dict[str, Any]] = [{"step": step, "loss": 0.5} for step in range(1, 9)]
+    drawn = filled(LOSS, [*history, {"step": 8, "eval_loss": "NaN"}])
+    assert [(line.name, len(line.points), line.gaps) for line in drawn.lines] == [
+        ("training", 8, ()),
+        ("validation", 0, (8,)),
+    ]
+
+
 @pytest.mark.parametrize(("best", "marked"), [(1, 1), (5, 5), (8, 8), (0, None), (9, None), (None, None)])
 def test_the_best_checkpoint_is_marked_where_the_plot_reaches_it(best: int | None, marked: int | None) -> None:
     assert filled(LOSS, [{"step": step, "loss": 0.5} for step in range(1, 9)], best).best == marked

@@ -52,6 +52,11 @@ def test_values_that_are_not_numbers_are_marked() -> None:
     assert "nan" not in drawn.lower().replace("not a number", "")
 
 
+def test_a_curve_without_any_number_has_marks_alone() -> None:
+    drawn = picture([*losses(0.6, 0.5), {"step": 2, "eval_loss": "NaN"}])
+    assert [mark.findtext("title") for mark in shapes(drawn, "text", "gap")] == ["validation: not a number at step 2"]
+
+
 def test_the_best_checkpoint_is_marked_above_its_step() -> None:
     drawn = picture(losses(0.7, 0.6, 0.5, 0.6, 0.7), best=3)
     (line,), (text,) = shapes(drawn, "path", "best"), shapes(drawn, "text", "best")

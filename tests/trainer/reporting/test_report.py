@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from dporun_api.metrics import CHARTS
-from dporun_api.results import EvaluationSummary, Failure, Outcome, OutcomeState
+from dporun_api.results import BestCheckpoint, EvaluationSummary, Failure, Outcome, OutcomeState
 from dporun_api.run_config import Evaluation
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.paths import UNHEALTHY
@@ -130,6 +130,23 @@ def test_data_checkpoints_and_reproduction(run: Path) -> None:
     assert "Dataset fingerprintabababab" in words
     assert "maxLength: 128" in words
     assert "trl 1.16.0" in words
+
+
+def test_validations_without_numbers_praise_no_checkpoint(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    folder = RunFolder(copy)
+    entries = [
+        {key: "NaN" if key in {"eval_loss", "eval_rewards/margins"} else value for key, value in entry.items()}
+        for entry in folder.history.load()
+    ]
+    folder.history.replace(entries)
+    folder.progress.update(best_checkpoint=BestCheckpoint(step=150, path="checkpoint-150"))
+    report(folder)
+    words = page(copy).words
+    assert "Step 150 was the last: no checkpoint has a validation loss that is a number." in words
+    assert " won:" not in words
+    assert "1502not a numbernot a numbernot a number" in words, "step, epoch, loss, accuracy and margin"
+    assert "best" not in words
 
 
 def test_the_same_files_give_the_same_report(run: Path, tmp_path: Path) -> None:

@@ -25,6 +25,16 @@ def test_what_is_not_a_number_is_absent() -> None:
     assert (found.train_loss, found.grad_norm, found.learning_rate) == (None, None, 9e-6)
 
 
+def test_an_accuracy_of_no_numbers_is_absent() -> None:
+    """Above NaN is nothing, so TRL logs an accuracy of 0 there."""
+    from dporun_trainer.training.reporter import line, newest
+
+    broken = {"step": 8, "eval_loss": math.nan, "eval_rewards/margins": math.nan, "eval_rewards/accuracies": 0.0}
+    found = newest([{"step": 4, "eval_rewards/margins": 0.4, "eval_rewards/accuracies": 0.9}, broken])
+    assert (found.reward_accuracy, found.reward_margin) == (None, None)
+    assert "accuracy nan%" in line(broken, 18)
+
+
 def test_a_log_entry_as_a_line() -> None:
     from dporun_trainer.training.reporter import line
 

@@ -35,6 +35,7 @@ def test_what_is_not_a_number_makes_a_gap() -> None:
     from dporun_trainer.training.tensorboard import scalars
 
     assert scalars({"loss": math.nan, "grad_norm": math.inf, "learning_rate": 0.0}) == {"optimizer/learning_rate": 0.0}
+    assert scalars({"rewards/chosen": math.nan, "rewards/accuracies": 0.0}) == {}
 
 
 def test_the_layout_shows_every_chart_of_the_specification() -> None:

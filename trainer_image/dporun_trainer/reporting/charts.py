@@ -82,7 +82,7 @@ def _lines(chart: Chart, curves: Curves) -> Iterator[Line]:
     for split in Split:
         for metric, colour in zip(chart.metrics, _COLOURS_OF_METRICS, strict=False):
             series = curves.get(metric, split)
-            if series.finite():
+            if series:
                 yield _line(
                     metric.curve_of(split),
                     series,

@@ -86,7 +86,7 @@ def _draw_line(axes: Axes, line: Line, gid: str) -> Iterator[tuple[str, Mark]]:
         linewidth=1.0 if line.secondary else 1.7, linestyle="--" if line.secondary else "-",
         marker="o" if line.dotted else None, markersize=3.5,
     )  # fmt: skip
-    yield gid, Mark(css, tooltips[-1], tooltips if line.dotted else ())
+    yield gid, Mark(css, "".join(tooltips[-1:]), tooltips if line.dotted else ())
     for step in line.gaps:
         gap = f"{gid}-gap-{step}"
         _write(axes, "!", (step, 1), (0, -8), ha="center", color=_COLOURS["c4"], weight="bold", gid=gap)

@@ -26,7 +26,7 @@ def write_poster(path: Path, record: RunData, head: Headline, tiles: Sequence[Ti
         _write_head(figure, record, head, tiles)
         for panel, chart in zip(panels, CHARTS, strict=False):
             panel.set_title(chart.title, loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=16)
-            filled = plot(chart, record.curves, record.best.step if record.best else None)
+            filled = plot(chart, record.curves, record.best_step)
             if filled is None:
                 panel.set_axis_off()
                 panel.text(0.5, 0.5, "no data", transform=panel.transAxes, ha="center", color=MUTED)

@@ -55,7 +55,6 @@ def write_report(folder: RunFolder, record: RunData, longer: Suggestion | None =
 def render(record: RunData, head: Headline, tiles: Sequence[Tile]) -> str:
     """Render report.html."""
     template = _environment().get_template("report.html.j2")
-    best_step = record.best.step if record.best else None
     examples = [_example(example) for example in record.regressions_first[:MAX_EXAMPLES]]
     return template.render(
         record=record,
@@ -66,7 +65,7 @@ def render(record: RunData, head: Headline, tiles: Sequence[Tile]) -> str:
         describe=suggestions.describe,
         health_titles=_HEALTH_TITLES,
         tiles=tiles,
-        plots=[plot for chart in CHARTS if (plot := charts.plot(chart, record.curves, best_step))],
+        plots=[plot for chart in CHARTS if (plot := charts.plot(chart, record.curves, record.best_step))],
         examples=examples,
         shown=SHOWN_EXAMPLES,
         checkpoints=list(_checkpoints(record)),
@@ -83,7 +82,7 @@ _HEALTH_TITLES = {
     HealthState.UNDERFITTING: "Training was underfitting",
     HealthState.UNSTABLE: "Training was unstable",
     HealthState.CONFUSED: "The model got confused",
-    HealthState.UNKNOWN: "Too little history for a diagnosis",
+    HealthState.UNKNOWN: "The curves do not tell whether training was healthy",
 }
 
 
@@ -156,7 +155,7 @@ def _checkpoints(record: RunData) -> Iterator[dict[str, Any]]:
                 "loss": loss,
                 "accuracy": _at(curves.get(REWARD_ACCURACY, Split.VALIDATION), step),
                 "margin": _at(curves.get(REWARD_MARGIN, Split.VALIDATION), step),
-                "best": record.best is not None and record.best.step == step,
+                "best": record.best_step == step,
             }
 
 

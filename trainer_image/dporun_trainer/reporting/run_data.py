@@ -68,6 +68,11 @@ class RunData:
         step, loss = lowest
         return BestCheckpoint(step=step, epoch=self.curves.epochs.get(step), eval_loss=loss)
 
+    @property
+    def best_step(self) -> int | None:
+        """Step of that checkpoint; None where no validation loss is a number, so that none is better than another."""
+        return self.best.step if self.best and self.best.eval_loss is not None else None
+
     @cached_property
     def regressions_first(self) -> Sequence[ComparedExample]:
         """Compared examples: those where the base model was better first, by reward margin within each group."""

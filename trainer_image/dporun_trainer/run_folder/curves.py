@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dporun_api.metrics import LOSS, Metric, Split
+from dporun_api.metrics import LOSS, REWARD_ACCURACY, REWARD_CHOSEN, REWARD_MARGIN, REWARD_REJECTED, Metric, Split
 
 MAX_ENTRIES = 5000
 """Entries that are looked at; of a longer history the older ones are thinned, so that looking stays cheap."""
@@ -95,7 +95,7 @@ class Curves:
         """
         points: dict[str, tuple[list[int], list[float]]] = {}
         epochs: dict[int, float] = {}
-        for index, entry in enumerate(_thinned(history)):
+        for index, entry in enumerate(map(as_measured, _thinned(history))):
             place = number(entry.get("step", index))
             if place is None or not math.isfinite(place):
                 continue
@@ -116,6 +116,19 @@ class Curves:
                 steps.append(step)
                 values.append(value)
         return cls({key: Series(tuple(steps), tuple(values)) for key, (steps, values) in points.items()}, epochs)
+
+
+def as_measured(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make the accuracy of rewards that are not numbers no number: nothing is above NaN, so it is logged as 0."""
+    for split in Split:
+        accuracy = REWARD_ACCURACY.log_key(split)
+        rewards = (number(entry.get(metric.log_key(split))) for metric in _REWARDS)
+        if accuracy in entry and any(reward is not None and not math.isfinite(reward) for reward in rewards):
+            entry = {**entry, accuracy: math.nan}
+    return entry
+
+
+_REWARDS = (REWARD_CHOSEN, REWARD_REJECTED, REWARD_MARGIN)
 
 
 def number(value: object) -> float | None:

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from dporun_api.metrics import METRICS
 from dporun_api.results import Metrics, Stage
 from dporun_trainer.progress import TotalWork, WorkDone, finishing_seconds, pace, percent, seconds_left
+from dporun_trainer.run_folder.curves import as_measured
 
 if TYPE_CHECKING:
     from dporun_trainer.training.trainer import RunTrainer
@@ -145,10 +146,11 @@ class Reporter(TrainerCallback):
 def newest(history: Sequence[Mapping[str, Any]]) -> Metrics:
     """Newest value of each metric, of validation where it was validated; one that is not a number is absent."""
     found: dict[str, float] = {}
+    entries = [as_measured(entry) for entry in history]
     for metric in METRICS:
         for split in metric.splits:  # validation comes last and takes precedence
             field, key = metric.field(split), metric.log_key(split)
-            logged = [entry[key] for entry in history if key in entry]
+            logged = [entry[key] for entry in entries if key in entry]
             if field and logged:
                 found[field] = logged[-1]
     return Metrics(**{field: value for field, value in found.items() if math.isfinite(value)})
@@ -156,6 +158,7 @@ def newest(history: Sequence[Mapping[str, Any]]) -> Metrics:
 
 def line(entry: Mapping[str, Any], steps: int) -> str:
     """One log entry as a line for people."""
+    entry = as_measured(entry)
     values = [
         f"{metric.short_of(split)} {entry[metric.log_key(split)]:{metric.format}}"
         for metric in METRICS

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from dporun_api.metrics import CHARTS, METRICS
 from dporun_api.results import Usage
+from dporun_trainer.run_folder.curves import as_measured
 
 if TYPE_CHECKING:
     from dporun_trainer.training.reporter import Reporter
@@ -101,7 +102,7 @@ class Charts(TrainerCallback):
 
 def scalars(logs: Mapping[str, Any]) -> dict[str, float]:
     """Values of a log entry by the tags of their charts; one that is not a number makes a gap."""
-    found = {}
+    found, logs = {}, as_measured(logs)
     for metric in METRICS:
         value = next((logs[key] for split in metric.splits if (key := metric.log_key(split)) in logs), None)
         if isinstance(value, int | float) and math.isfinite(value):
