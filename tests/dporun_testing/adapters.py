@@ -21,7 +21,7 @@ def save_random_adapter(base: Path, folder: Path, *, scale: float = 0.1, seed: i
 
     torch.manual_seed(seed)
     model = load_model(str(base))
-    lora = LoraConfig(**lora_arguments(Lora(rank=4, alpha=8, dropout=0), language_model(model), dropout=0.0))
+    lora = LoraConfig(**lora_arguments(Lora(rank=4, alpha=8), language_model(model), dropout=0.0))
     model = get_peft_model(model, lora)
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -6,10 +6,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from dporun_testing.adapters import save_random_adapter
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs
@@ -22,6 +24,7 @@ LONG = {"prompt": "please " * 60, "chosen": " yes", "rejected": " no"}
 ROWS = {"chat": chat_pairs(9), "text": [*text_pairs(9, seed=3), LONG]}
 MAX_LENGTH = {"chat": 36, "text": 22}
 """Cuts some of the responses, and fits every prompt but the long one."""
+DATA_CASES = Path(__file__).parents[1] / "inputs/cases/data"
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,31 @@ def test_tokens_are_those_of_trl(trl: Any, policy: Policy) -> None:
             assert len(tokens.completion) == int(batch["completion_mask"][index].sum())
             cut += len(tokens) < len(row["prompt_ids"]) + len(row[f"{side}_ids"])
     assert cut, "the case must have a response that is cut"
+
+
+@pytest.mark.parametrize("case", ["template_think", "template_system_last"])
+def test_tokens_are_those_of_trl_where_prompts_lose_some(models: Models, case: str) -> None:
+    """The templates are those of the cases in which prepare warns of it or refuses it."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import DPOTrainer
+
+    content = yaml.safe_load((DATA_CASES / f"{case}.yaml").read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(models.base)
+    tokenizer.chat_template = {"default": content["chat_template"], "tool_use": "{{ tools }}"}
+    rows = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in content["rows"]]
+    arguments = SimpleNamespace(dataset_num_proc=None, max_length=128, truncation_mode="keep_start")
+    trainer = SimpleNamespace(_tokenizer=tokenizer)
+    theirs = DPOTrainer._prepare_dataset(trainer, Dataset.from_list(rows), tokenizer, arguments, "train")
+    lost = 0
+    for row, tokens in zip(rows, theirs, strict=True):
+        ours = encode_pair(Pair(**row), tokenizer, max_length=128)
+        assert ours is not None
+        assert list(ours.chosen.prompt) == list(ours.rejected.prompt) == tokens["prompt_ids"]
+        assert list(ours.chosen.completion) == tokens["chosen_ids"]
+        assert list(ours.rejected.completion) == tokens["rejected_ids"]
+        lost += len(encode_prompt(row["prompt"], tokenizer)) - len(tokens["prompt_ids"])
+    assert lost > 0
 
 
 def test_rewards_are_those_that_trl_logs(trl: Any, policy: Policy) -> None:

@@ -12,7 +12,7 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.dataset import Dataset, Source, build
-from dporun_trainer.inputs.lint import Encoder
+from dporun_trainer.inputs.encoding import Encoder
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 
 CASES = sorted((Path(__file__).parent / "cases" / "data").glob("*.yaml"))
@@ -114,7 +114,7 @@ def test_tokens_are_those_of_trl(encoder: Encoder, tiny_model: Path) -> None:
     tokenizer = load_tokenizer(tiny_model)
     for rows in (chat_pairs(5), text_pairs(5)):
         pairs = [Pair(**row) for row in rows]
-        encoded = encoder.encode([encoder.texts(pair) for pair in pairs], conversational=pairs[0].conversational)
+        encoded = encoder.encode([encoder.render(pair) for pair in pairs], conversational=pairs[0].conversational)
         for pair, tokens in zip(pairs, encoded, strict=True):
             end = "" if pair.conversational else tokenizer.eos_token
             generation = {"add_generation_prompt": True} if pair.conversational else {}

@@ -73,7 +73,13 @@ def to_pair(row: Row) -> Pair:
         raise RowError("text in one of chosen and rejected, and messages in the other")
     if chosen == rejected:
         raise RowError("the same in chosen and rejected")
-    remarks = ["tools, which are not used"] if row.columns.get("tools") else []
+    if pictures := [column for column in ("images", "image") if row.columns.get(column)]:
+        raise RowError(
+            f"a column {pictures[0]}, but training sees text alone: take such rows out, or the column where the text "
+            "can be answered without it"
+        )
+    unused = [column for column in ("tools", "chat_template_kwargs") if row.columns.get(column)]
+    remarks = [f"{column}, which are not used" for column in unused]
     prompt, chosen, rejected, implicit, repeated = _split(prompt, chosen, rejected)
     if repeated:
         remarks.append("the prompt once more at the start of chosen and rejected, where it was taken off")
@@ -153,10 +159,13 @@ class Tally:
 
     count: int = 0
     first: list[tuple[str, int]] = field(default_factory=list)
+    example: str = ""
 
-    def add(self, file: str, number: int) -> None:
-        """Count a row."""
+    def add(self, file: str, number: int, example: str = "") -> None:
+        """Count a row; ``example`` says what the first one is like."""
         self.count += 1
+        if self.count == 1 and example:
+            self.example = f"; row {number} {example}"
         if len(self.first) < 5:
             self.first.append((file, number))
 
@@ -165,8 +174,8 @@ class Tally:
         word = "row" if self.count == 1 else "rows"
         files = {file for file, _ in self.first}
         if len(files) == 1:
-            return f"{word} {', '.join(str(number) for _, number in self.first)}{more} of {files.pop()}"
-        return f"{word} {', '.join(f'{number} of {file}' for file, number in self.first)}{more}"
+            return f"{word} {', '.join(str(number) for _, number in self.first)}{more} of {files.pop()}{self.example}"
+        return f"{word} {', '.join(f'{number} of {file}' for file, number in self.first)}{more}{self.example}"
 
 
 def _text(columns: Mapping[str, Any], column: str) -> Text:

@@ -176,6 +176,8 @@ def completion_logps(model: PreTrainedModel, batch: Sequence[Tokens], *, pad_tok
             logits_to_keep=predicts.to(device),
             use_cache=False,
         ).logits
+        if logits.dim() == 3:  # a model that computes all of them, as Qwen2-Audio does
+            logits = logits[predicts.to(device)]
         per_token = _token_logps(logits, targets).double().cpu()
     else:
         per_token = torch.zeros(0, dtype=torch.float64)

@@ -16,7 +16,8 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.pairs import RowError, Tally, Text, held_out, prompt_digest, to_pair
 from dporun_trainer.data.rows import read_rows
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.lint import FEW_ROWS, Encoder, Lint
+from dporun_trainer.inputs.encoding import Encoder
+from dporun_trainer.inputs.lint import FEW_ROWS, Lint
 from dporun_trainer.run_folder.prepared import LintReport
 from dporun_trainer.significance import FEWEST
 
@@ -153,6 +154,14 @@ def _refuse(lint: Lint, uri: str) -> None:
             Reason.DATASET_INVALID,
             f"{uri}: every prompt is longer than dpo.maxLength ({lint.max_length} tokens)",
             hint="Set a larger dpo.maxLength.",
+        )
+    if lint.all_alike:
+        raise RunError(
+            Reason.DATASET_INVALID,
+            f"{uri}: in every row chosen and rejected are the same {lint.max_length} or fewer tokens, as training "
+            "would see them: nothing can be learned from them",
+            hint="Set a larger dpo.maxLength if they differ later; else the model's chat template leaves out their "
+            "text, as one does that looks for parts in the content of a message: give the model another.",
         )
 
 

@@ -2,13 +2,11 @@
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.data.pairs import Pair, RowError, Tally, common_prefix, prompt_digest, row_digest
-from dporun_trainer.errors import RunError
+from dporun_trainer.data.pairs import Pair, RowError, Tally, prompt_digest, row_digest
+from dporun_trainer.inputs.encoding import Encoded, Encoder, measure
 from dporun_trainer.run_folder.prepared import DataFacts, Lengths
 
 FEW_ROWS = 20
@@ -17,93 +15,11 @@ LONGER_SHARE = 0.75
 LONGER_RATIO = 1.25
 """Chosen responses that are longer in this share of rows, by this factor on average, teach length."""
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of a pair: the prompt, and the prompt with each response."""
-
-    prompt: Sequence[int]
-    chosen: Sequence[int]
-    rejected: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What TRL's DPOTrainer will make of a pair (trl/trainer/dpo_trainer.py, ``_prepare_dataset``).
-
-    A response begins where the tokens of prompt and prompt + response part; truncation keeps the first
-    ``max_length`` tokens; a pair whose prompt alone fills them is dropped.
-    """
-
-    prompt: int
-    chosen: int
-    rejected: int
-    mismatch: bool
-    too_long: bool
-    truncated: bool
-    alike: bool
-
-
-def measure(encoded: Encoded, max_length: int) -> Measures:
-    """Measure a pair in tokens."""
-    prompt = min(common_prefix(encoded.prompt, encoded.chosen), common_prefix(encoded.prompt, encoded.rejected))
-    longest = max(len(encoded.chosen), len(encoded.rejected))
-    too_long = prompt >= max_length
-    return Measures(
-        prompt=prompt,
-        chosen=len(encoded.chosen) - prompt,
-        rejected=len(encoded.rejected) - prompt,
-        mismatch=prompt < len(encoded.prompt),
-        too_long=too_long,
-        truncated=not too_long and longest > max_length,
-        alike=not too_long and list(encoded.chosen[:max_length]) == list(encoded.rejected[:max_length]),
-    )
-
-
-class Encoder:
-    """Tokenizes pairs as TRL does: messages by the chat template, and text with EOS after the response."""
-
-    def __init__(self, tokenizer: Any):
-        self._tokenizer = tokenizer
-        self.bos: int | None = tokenizer.bos_token_id
-        self.eos: int | None = tokenizer.eos_token_id
-
-    def texts(self, pair: Pair) -> tuple[str, str, str]:
-        """Render prompt, prompt + chosen and prompt + rejected.
-
-        Raises:
-            RowError: the chat template refuses the messages.
-
-        """
-        if isinstance(pair.prompt, str):
-            eos = self._tokenizer.eos_token
-            responses = (str(text) for text in (pair.chosen, pair.rejected))
-            chosen, rejected = (text if text.endswith(eos) else text + eos for text in responses)
-            return pair.prompt, pair.prompt + chosen, pair.prompt + rejected
-        if not self._tokenizer.chat_template:
-            raise RunError(
-                Reason.MODEL_INVALID,
-                f"the rows are chat messages ({pair.file}), and the model's tokenizer has no chat template",
-                hint="Use the instruction-tuned version of the model, add chat_template.jinja to it, or give text.",
-            )
-        try:
-            return (
-                self._render(pair.prompt, add_generation_prompt=True),
-                self._render([*pair.prompt, *pair.chosen]),
-                self._render([*pair.prompt, *pair.rejected]),
-            )
-        except Exception as error:  # a template may raise anything
-            raise RowError(f"messages that the model's chat template refuses ({error})") from error
-
-    def encode(self, texts: Sequence[tuple[str, str, str]], *, conversational: bool) -> Iterator[Encoded]:
-        """Tokenize rendered pairs."""
-        flat = [text for three in texts for text in three]
-        ids = self._tokenizer(flat, add_special_tokens=not conversational, verbose=False)["input_ids"] if flat else []
-        for index in range(0, len(ids), 3):
-            yield Encoded(*ids[index : index + 3])
-
-    def _render(self, messages: Sequence[Any], **options: Any) -> str:
-        return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
+_SPILLS = (
+    "prompts that the chat template writes otherwise when a response follows, so that what was asked would count as a "
+    "part of the response: most templates that do so put a system message into the last user message, so move its text "
+    "there yourself"
+)
 
 
 @dataclass
@@ -126,6 +42,7 @@ class Lint:
     _seen: set[bytes] = field(default_factory=set)
     _tallies: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     _chosen_longer: float = 0.0
+    _lost: int = 0
     _lengths: dict[str, "array[int]"] = field(default_factory=lambda: defaultdict(lambda: array("L")))
 
     def refuse(self, file: str, number: int, what: str) -> None:
@@ -140,12 +57,16 @@ class Lint:
             try:
                 if pair.conversational != self.conversational:
                     raise RowError("text where other rows have messages, or the other way round")
-                texts.append(self.encoder.texts(pair))
+                texts.append(self.encoder.render(pair))
                 usable.append(pair)
             except RowError as error:
                 self.refuse(pair.file, pair.number, str(error))
         encoded = self.encoder.encode(texts, conversational=bool(self.conversational))
-        kept = [pair for pair, tokens in zip(usable, encoded, strict=True) if self._look(pair, tokens)]
+        kept = [
+            pair
+            for pair, text, tokens in zip(usable, texts, encoded, strict=True)
+            if self._look(pair, tokens, spills=text.spills)
+        ]
         self.kept += len(kept)
         self.prompts.update(prompt_digest(pair.prompt) for pair in kept)
         return kept
@@ -155,14 +76,24 @@ class Lint:
         """Tokens of the longest prompt with a response, as training will see it."""
         return min(max(self._lengths["total"], default=0), self.max_length)
 
-    def _look(self, pair: Pair, tokens: Encoded) -> bool:
+    @property
+    def all_alike(self) -> bool:
+        """Whether no pair is left whose responses differ."""
+        return self._tallies["alike"].count == self.kept
+
+    def _look(self, pair: Pair, tokens: Encoded, *, spills: bool) -> bool:
         self._compare(pair)
         measures = measure(tokens, self.max_length)
+        if spills:
+            self.errors[_SPILLS].add(
+                pair.file, pair.number, f"keeps {measures.prompt} of the {len(tokens.prompt)} tokens of its prompt"
+            )
+        self._lost = max(self._lost, measures.lost)
         for name in ("prompt", "chosen", "rejected"):
             self._lengths[name].append(getattr(measures, name))
         self._lengths["total"].append(measures.prompt + max(measures.chosen, measures.rejected))
         self._chosen_longer += ((measures.chosen > measures.rejected) + (measures.chosen >= measures.rejected)) / 2
-        for name in ("mismatch", "too_long", "truncated", "alike"):
+        for name in ("lost", "too_long", "truncated", "alike"):
             if getattr(measures, name):
                 self._tallies[name].add(pair.file, pair.number)
         if self.encoder.bos is not None and list(tokens.prompt[:2]) == [self.encoder.bos] * 2:
@@ -184,7 +115,7 @@ class Lint:
 
     def facts(self) -> DataFacts:
         """Everything that was counted."""
-        counts = {name: self._tallies[name].count for name in ("duplicate", "truncated", "alike", "mismatch")}
+        counts = {name: self._tallies[name].count for name in ("duplicate", "truncated", "alike", "lost")}
         looked_at = len(self._lengths["total"])
         return DataFacts(
             source=self.source,
@@ -197,7 +128,8 @@ class Lint:
             duplicates=counts["duplicate"],
             truncated=counts["truncated"],
             alike_when_truncated=counts["alike"],
-            boundary_mismatches=counts["mismatch"],
+            boundary_mismatches=counts["lost"],
+            boundary_tokens=self._lost,
             chosen_longer=self._chosen_longer / looked_at if looked_at else 0,
             **{name: _distribution(self._lengths[name]) for name in ("prompt", "chosen", "rejected", "total")},
         )
@@ -210,7 +142,8 @@ class Lint:
             "swapped": "the same pair as an earlier row, but with chosen and rejected exchanged",
             "truncated": f"responses that dpo.maxLength ({self.max_length} tokens) cuts",
             "duplicate": "repetitions of an earlier row",
-            "mismatch": "prompts that end in other tokens when a response follows, so that training and use differ",
+            "lost": "prompts that end in other tokens when a response follows, so that training and use differ by "
+            + ("1 token" if self._lost == 1 else f"up to {self._lost} tokens"),
             "bos": "a doubled BOS token: the text begins with one, and the tokenizer adds another",
             "eos": "a doubled EOS token at the end of chosen",
         }

@@ -43,6 +43,8 @@ class DataFacts(Document):
     """Rows whose responses are the same once cut, so that nothing can be learned from them."""
     boundary_mismatches: int = Field(0, ge=0)
     """Rows whose tokenized prompt is not a prefix of the tokenized prompt plus response."""
+    boundary_tokens: int = Field(0, ge=0)
+    """Most tokens that such a prompt loses at its end."""
     chosen_longer: Finite = Field(0, ge=0, le=1)
     """Share of rows whose chosen response has more tokens than the rejected one; ties count one half."""
     prompt: Lengths | None = None
