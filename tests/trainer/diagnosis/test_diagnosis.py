@@ -6,6 +6,7 @@ import pytest
 
 from dporun_api.results import HealthState
 from dporun_testing.labelled.recipes import KINDS, simulated_runs
+from dporun_trainer.diagnosis.health import diagnose
 
 INTENDED = {
     HealthState.ON_TRACK: (
@@ -44,3 +45,9 @@ def test_simulated_runs_are_many_and_of_all_kinds() -> None:
     assert abs(halves["tuning"] - halves["held-out"]) < 0.1 * len(runs)
     clear = [run for run in runs if len(run.label.accepted) == 1]
     assert len(clear) >= 0.7 * len(runs), "too many runs may be called this or that"
+
+
+def test_a_validation_may_come_before_the_first_log() -> None:
+    """Live, with a validation every few steps and a log every fifty."""
+    for loss in (0.3, 0.69, 5.0):
+        assert diagnose([{"eval_loss": loss, "step": 8, "epoch": 0.1}]).state in set(HealthState)

@@ -258,7 +258,9 @@ def thrown(run: Measurements) -> Evidence:
         if value <= THROWN * run.untrained:
             continue
         later = run.validation.part(index + 1, len(run.validation)).values
-        passed = any(loss < run.untrained for loss in later) or run.trained.values[-1] > run.untrained
+        passed = any(loss < run.untrained for loss in later) or any(
+            loss > run.untrained for loss in run.trained.values[-1:]
+        )
         if passed and trained.get(step, 0.0) > (1 + RISEN) * run.untrained:
             return (
                 f"it was {run.value(value, step)}, with training loss {run.average(run.before(step))}; {run.yardstick}"
