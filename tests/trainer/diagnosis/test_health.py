@@ -19,11 +19,14 @@ from dporun_testing.evidence import untrue
 from dporun_testing.labelled.recipes import simulated_runs
 from dporun_testing.labelled.recorded import recorded_runs
 from dporun_testing.labelled.run import LabelledRun
-from dporun_testing.paths import UNHEALTHY
+from dporun_testing.paths import ROOT, UNHEALTHY
+from dporun_trainer.diagnosis import enough, measurements, untrained
 from dporun_trainer.diagnosis.health import RULES, diagnose, examine
 from dporun_trainer.diagnosis.measurements import Measurements
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.diagnosis.run_reader import read_run
+from dporun_trainer.diagnosis.signs import confused, overfitting, remarks, underfitting, unstable
+from dporun_trainer.diagnosis.verdict import POOR_ACCURACY, POOR_MARGIN
 from dporun_trainer.run_folder.curves import MAX_ENTRIES, Curves
 from dporun_trainer.suggestions import describe
 
@@ -325,3 +328,19 @@ def test_nothing_good_is_said_of_what_broke(entries: list[Entry], good: int, key
         evidence = diagnose(entries).evidence
         assert evidence[0].startswith("NaN values")
         assert not [said for said in evidence if said.startswith(("Chosen", "Training loss went", "For information"))]
+
+
+def test_the_page_tells_every_threshold() -> None:
+    """With the value that it has; names may occur in two modules, as ``LEFT`` does."""
+    page = (ROOT / "docs" / "health.md").read_text(encoding="utf-8")
+    told = {(name, float(value)) for name, value in re.findall(r"`([A-Z_0-9]+)` (-?[\d.e-]*\d)", page)}
+    modules = (confused, enough, measurements, overfitting, remarks, underfitting, unstable, untrained)
+    thresholds = {
+        (name, float(value))
+        for module in modules
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, (int, float)) and name not in {"END", "LN2"}
+    }
+    imported = {("POOR_ACCURACY", POOR_ACCURACY), ("POOR_MARGIN", POOR_MARGIN)}
+    assert told == thresholds - imported
+    assert [rule.sign for rule in RULES if f"| {rule.sign} |" not in page] == []
