@@ -94,7 +94,5 @@ def test_layers_that_peft_refuses(model_type: str, refused: str, fitting: str) -
 
 def test_a_router_that_gives_more_than_logits() -> None:
     message, hint = refusal("phimoe", Lora())
-    assert (
-        message == "router of PhimoeForCausalLM gives more than the product with its weights, which PEFT would add to"
-    )
+    assert message == "router of PhimoeForCausalLM does more than multiply with its weights, which PEFT takes it to do"
     assert hint == "Name layers in lora.targetModules: [k_proj, o_proj, q_proj, v_proj]."

@@ -18,6 +18,7 @@ QUANTIZED = "the model in MODEL is quantized"
 UNQUANTIZED = "Use its unquantized weights: an adapter merges into those only."
 APART = "does not keep its layers apart from its output head, as TRL needs it"
 BETWEEN = "between its layers and its output embeddings, which TRL leaves out: something else would be trained"
+LEFT_OUT = "in config.json), which TRL leaves out: something else would be trained"
 ENCODER = "is an encoder: it reads a text in both directions and cannot continue it"
 
 
@@ -85,8 +86,16 @@ def test_refused_by_its_configuration(tmp_path: Path, config: dict[str, Any], me
             {},
             f"ModernBertDecoderForCausalLM has lm_head.dense, lm_head.norm {BETWEEN}",
         ),
+        ("recurrent_gemma", {}, f"RecurrentGemmaForCausalLM scales or caps its logits (logits_soft_cap {LEFT_OUT}"),
+        ("xlstm", {}, f"xLSTMForCausalLM scales or caps its logits (output_logit_soft_cap {LEFT_OUT}"),
         ("llama4_text", {}, f"Llama4ForCausalLM {APART}"),
-        ("mllama", {}, f"MllamaForCausalLM {APART}"),
+        ("llama4", {}, f"Llama4ForConditionalGeneration {APART}"),
+        (
+            "cpmant",
+            {},
+            "CpmAntForCausalLM reads a prompt in both directions, which TRL does not allow for: something else would "
+            "be trained",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",
 )
@@ -96,7 +105,8 @@ def test_refused_by_its_structure(tmp_path: Path, model_type: str, changes: dict
 
 
 @pytest.mark.parametrize(
-    "model_type", ["llama", "gpt2", "gpt_neox", "bloom", "gemma3n_text", "mixtral", "jamba", "mamba", "lfm2", "trocr"]
+    "model_type",
+    ["llama", "gpt2", "gpt_neox", "bloom", "gemma3n_text", "mixtral", "jamba", "mamba", "lfm2", "trocr", "mllama"],
 )
 def test_accepted(tmp_path: Path, model_type: str) -> None:
     """Among them one that says it is no decoder, one that is half of an encoder-decoder, and some without attention."""

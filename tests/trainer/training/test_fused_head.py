@@ -70,7 +70,7 @@ def test_a_long_row_is_cut_to_what_needs_no_memory() -> None:
 
 @pytest.mark.usefixtures("single_process")
 @pytest.mark.parametrize("precompute", ["always", "never"])
-def test_a_run_with_another_head_stops_before_anything_is_computed(
+def test_a_run_with_another_head_stops_before_all_else(
     precompute: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scaled(self: Any, *arguments: Any, **named: Any) -> Any:

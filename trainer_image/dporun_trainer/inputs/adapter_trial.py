@@ -58,7 +58,7 @@ def try_adapter(build: Callable[[], Any], lora: Lora) -> Trial:
     others = {_leaf(path) for path in wrapped.keys() - experts}
     if odd := {_leaf(path) for path, module in wrapped.items() if path not in experts and _gives_more(module)}:
         raise unfit(
-            f"{', '.join(sorted(odd))} of {name} gives more than the product with its weights, which PEFT would add to",
+            f"{', '.join(sorted(odd))} of {name} does more than multiply with its weights, which PEFT takes it to do",
             _name_layers(others - odd),
         )
     if experts and lora.dropout:
@@ -122,7 +122,7 @@ def _fitting(build: Callable[[], Any], layers: Iterable[str]) -> set[str]:
 
 
 def _gives_more(layer: Any) -> bool:
-    """Whether a linear layer with a forward of its own gives something else than one tensor, as some routers do."""
+    """Whether a linear layer with a forward of its own does something else than a product, as some routers do."""
     import torch  # noqa: PLC0415  heavy
 
     base = layer.get_base_layer()
@@ -130,8 +130,10 @@ def _gives_more(layer: Any) -> bool:
         return False
     try:
         given = base(torch.empty(2, base.in_features, dtype=base.weight.dtype, device="meta"))
-    except (RuntimeError, TypeError, ValueError):  # it wants other arguments: only the model knows them
+    except TypeError:  # it wants other arguments: only the model knows them
         return False
+    except (RuntimeError, ValueError):  # it takes no matrix, as DeepSeek-V4's grouped projection
+        return True
     return not isinstance(given, torch.Tensor)
 
 

@@ -12,6 +12,13 @@ from dporun_trainer.inputs.weights import unfit
 
 _ANOTHER = "Use a decoder-only language model, such as Llama or Qwen."
 _MUTE = "does not generate text"
+_SCALES_UNKNOWN_TO_TRL = ("logits_soft_cap", "output_logit_soft_cap", "logits_mup_width_multiplier")
+"""Of RecurrentGemma, xLSTM and Inkling."""
+_OTHER_OBJECTIVES = {
+    "cpmant": "reads a prompt in both directions",
+    "prophetnet": "predicts several tokens at once, each from a hidden state of its own",
+}
+"""Types that only trying them told from the others (tests/dporun_testing/model_table.py)."""
 _CODE = "needs code that comes with it, which is never run"
 _BUILT_IN = "Use a model whose architecture is part of transformers."
 
@@ -101,6 +108,18 @@ def require_trainable(model: Any) -> None:
         raise unfit(
             f"{name} has {', '.join(between)} between its layers and its output embeddings, which TRL leaves out: "
             "something else would be trained",
+            _ANOTHER,
+        )
+    if config.model_type in _OTHER_OBJECTIVES:
+        raise unfit(
+            f"{name} {_OTHER_OBJECTIVES[config.model_type]}, which TRL does not allow for: something else would be "
+            "trained",
+            _ANOTHER,
+        )
+    if scaled := [setting for setting in _SCALES_UNKNOWN_TO_TRL if getattr(config, setting, None) is not None]:
+        raise unfit(
+            f"{name} scales or caps its logits ({', '.join(scaled)} in config.json), which TRL leaves out: something "
+            "else would be trained",
             _ANOTHER,
         )
 

@@ -77,8 +77,8 @@ def agreement(model: Any, batch: dict[str, torch.Tensor]) -> Agreement:
     finally:
         model.train(training)
     own = -cross_entropy(logits.float(), labels[:, 1:][predicts], reduction="none")
-    # Some models compute the logits in their own type and return them as float32.
-    types = {logits.dtype, model.get_output_embeddings().weight.dtype}
+    # Some models return logits of a wider type than they compute in, or have a head of a wider one, which TRL narrows.
+    types = {logits.dtype, model.get_input_embeddings().weight.dtype}
     largest = max(float(logits.abs().max()), 1.0)
     return Agreement(
         difference=float((fused.float() - own).abs().mean()),
