@@ -58,6 +58,10 @@ generate: setup ## Write the generated files (the CRD, what a run says) anew
 health-table: setup ## Judge the diagnosis by the labelled runs, and write the tables into docs/health.md
 	PYTHONPATH=tests $(BIN)/python -m dporun_testing.labelled.confusion --write
 
+.PHONY: models
+models: setup ## Try every model type of transformers and write the table of docs/models.md (two minutes)
+	PYTHONPATH=tests $(BIN)/python -m dporun_testing.model_table
+
 .PHONY: verify
 verify: setup ## Fail when a generated file is not what its source says, or the example is unchecked
 	@$(BIN)/python hack/print_crd.py | diff -u crds/dporuns.dporun.io.yaml - \
@@ -78,6 +82,7 @@ test: setup ## Check the code and run every test that needs no cluster
 .PHONY: nightly
 nightly: setup ## Play HISTORIES random histories of a run, and kill the operator at every call of many lives (20 minutes)
 	DPORUN_HISTORIES=$(HISTORIES) $(BIN)/pytest -n 2 --dist worksteal tests/simulation
+	DPORUN_EVERY_MODEL_TYPE=1 $(BIN)/pytest -n 2 --dist worksteal tests/trainer/test_model_table.py
 
 .PHONY: s3-server
 s3-server: setup # The server that tests store to: built once, which takes minutes, and kept in ~/.cache/dporun

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer
+from transformers import AutoProcessor, AutoTokenizer
 
 from dporun_api.results import OutcomeState
 from dporun_api.run_config import RunConfig
@@ -150,7 +150,8 @@ def test_a_run_of_this_family_is_right(run: Run) -> None:
     assert relative(merged, adapted) < 1e-5
     assert relative(base, adapted) > 1e-3
 
-    assert type(AutoTokenizer.from_pretrained(run.folder.merged)) is type(AutoTokenizer.from_pretrained(run.base))
+    loader = AutoProcessor if run.family == "gemma3" else AutoTokenizer
+    assert type(loader.from_pretrained(run.folder.merged)) is type(loader.from_pretrained(run.base))
     shutil.rmtree(run.folder.path)
 
 
