@@ -33,6 +33,7 @@ def test_an_adapter_stays_in_its_part_of_the_model() -> None:
 def test_an_adapter_of_the_same_shape_fits() -> None:
     require_same_shape(LORA, FITTING, "s3://b/run")
     require_same_shape(LORA.model_copy(update={"target_modules": ("all-linear",)}), FITTING, "s3://b/run")
+    require_same_shape(LORA, FITTING | {"target_modules": ["q_proj"], "target_parameters": ["down_proj"]}, "s3://b/run")
     require_same_layers([], [], "s3://b/run")
 
 

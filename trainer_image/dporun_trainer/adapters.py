@@ -52,7 +52,8 @@ def require_same_shape(lora: Lora, adapter: Mapping[str, object], source: str) -
                 hint=f"Set {field} to {adapter.get(name)}: an adapter that is trained further keeps its shape.",
             )
     targets, adapted = lora.target_modules, adapter.get("target_modules")
-    if targets != ALL_LINEAR and isinstance(adapted, list) and set(adapted) != set(targets):
+    experts = adapter.get("target_parameters")  # whose layers have other names there than in lora.targetModules
+    if targets != ALL_LINEAR and not experts and isinstance(adapted, list) and set(adapted) != set(targets):
         raise RunError(
             Reason.INVALID_SPEC,
             f"lora.targetModules is {', '.join(targets)}, but the adapter in {source} has {', '.join(sorted(adapted))}",

@@ -62,6 +62,17 @@ def test_experts_take_no_dropout(model_type: str) -> None:
     assert try_adapter(empty(model_type), others).takes_dropout
 
 
+def test_experts_by_the_names_of_their_layers() -> None:
+    """As recipes of earlier versions of transformers name them, which kept each expert apart."""
+    named = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    trial = try_adapter(empty("qwen3_moe"), Lora(target_modules=named))
+    assert (trial.modules, trial.takes_dropout) == (2 * (4 + 2), False), "gate and up are one parameter"
+    message, _ = refusal("qwen3_moe", Lora(target_modules=("gate_proj",)))
+    assert "Cannot convert PEFT target(s) gate_proj without also targeting up_proj" in message
+    message, _ = refusal("qwen3_moe", Lora(target_modules=(*named, "c_attn")))
+    assert message == "lora.targetModules: the model has no layer named 'c_attn'"
+
+
 def test_what_is_said_of_a_dropout_left_out(tiny_model: Path) -> None:
     facts = check_model(tiny_model, Lora())
     experts = facts.model_copy(update={"takes_dropout": False, "architecture": "MixtralForCausalLM"})

@@ -7,6 +7,7 @@ from typing import Any
 from dporun_api.run_config import Lora
 from dporun_trainer.adapters import ALL_LINEAR, lora_arguments
 from dporun_trainer.architectures import language_model
+from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.weights import unfit
 
 
@@ -42,10 +43,12 @@ def try_adapter(build: Callable[[], Any], lora: Lora) -> Trial:
 
     model = build()
     name, layers = type(model).__name__, _linear_layers(model)
-    _require_targets(lora, model, layers)
+    unknown = _unknown_targets(lora, model)
     try:
         adapted = _adapted(model, lora)
     except ValueError as error:
+        if unknown and not str(error).startswith("Cannot convert PEFT target"):
+            raise _no_layer(unknown[0], layers) from error
         fitting = _fitting(build, layers) if lora.target_modules == ALL_LINEAR else layers
         if fitting and layers - fitting:
             raise unfit(
@@ -53,6 +56,9 @@ def try_adapter(build: Callable[[], Any], lora: Lora) -> Trial:
                 _name_layers(fitting),
             ) from error
         raise unfit(f"the adapter does not fit the model: {error}", "Check lora.targetModules.") from error
+    # PEFT is content when one name of several is a layer's. Names of experts' layers it turns into those of parameters.
+    if lost := [name for name in unknown if name in adapted.peft_config["default"].target_modules]:
+        raise _no_layer(lost[0], layers)
     wrapped = {path: module for path, module in adapted.named_modules() if isinstance(module, LoraLayer)}
     experts = {path for path, module in wrapped.items() if isinstance(module, ParamWrapper)}
     others = {_leaf(path) for path in wrapped.keys() - experts}
@@ -79,21 +85,31 @@ def _adapted(model: Any, lora: Lora) -> Any:
     return get_peft_model(model, LoraConfig(**lora_arguments(lora, language_model(model), dropout=0.0)))
 
 
-def _require_targets(lora: Lora, model: Any, linear: set[str]) -> None:
-    """Refuse names that are no layer's, or the output head's; PEFT is content when one of several matches."""
+def _unknown_targets(lora: Lora, model: Any) -> list[str]:
+    """Names in lora.targetModules that are no module's.
+
+    Raises:
+        RunError: one is the output head's.
+
+    """
     if lora.target_modules == ALL_LINEAR:
-        return
-    part, head = language_model(model), model.get_output_embeddings()
+        return []
+    part, head, unknown = language_model(model), model.get_output_embeddings(), []
     modules = {path: module for path, module in model.named_modules() if part is None or path.startswith(f"{part}.")}
     for target in lora.target_modules:
         matches = [module for path, module in modules.items() if path == target or path.endswith("." + target)]
-        if not matches:
-            raise unfit(
-                f"lora.targetModules: the model has no layer named {target!r}",
-                f"Its linear layers are {', '.join(sorted(linear))}; all-linear takes all of them.",
-            )
         if any(module is head for module in matches):
             raise unfit(f"lora.targetModules: {target!r} is the output head, which gets no adapter", "Leave it out.")
+        if not matches:
+            unknown.append(target)
+    return unknown
+
+
+def _no_layer(target: str, linear: set[str]) -> RunError:
+    return unfit(
+        f"lora.targetModules: the model has no layer named {target!r}",
+        f"Its linear layers are {', '.join(sorted(linear))}; all-linear takes all of them.",
+    )
 
 
 def _linear_layers(model: Any) -> set[str]:
