@@ -231,6 +231,11 @@ class Verdict(Document):
         """Likewise its reward margin."""
         return apart(result.reward_margin, *self._limits("rewardMargin"), write=decimals, digits=2)
 
+    def forgetting(self, result: EvaluationSummary) -> str | None:
+        """Likewise the share of knowledge that it lost; None where that was not measured."""
+        lost = result.forgetting
+        return None if lost is None else apart(lost, *self._limits("forgetting"), write=percent, digits=1)
+
     def _limits(self, name: str) -> list[float]:
         return [gate.limit for gate in self.gates if gate.name == name]
 

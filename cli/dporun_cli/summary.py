@@ -52,9 +52,10 @@ def _numbers(outcome: Outcome) -> Iterator[tuple[str, str | Text]]:
         beta = "" if evaluation.beta is None else f"at beta {evaluation.beta:g}: "
         margin = f"{beta}{evaluation.avg_chosen_reward:+.2f} chosen, {evaluation.avg_rejected_reward:+.2f} rejected"
         yield "reward margin", f"{verdict.reward_margin(evaluation)}  ({margin})"
-        if evaluation.forgetting is not None:
-            known = f"{evaluation.known_questions} questions that the base model answers"
-            yield "forgetting", f"{percent(evaluation.forgetting)}  (of {known})"
+        if forgotten := verdict.forgetting(evaluation):
+            asked = evaluation.known_questions
+            known = "" if asked is None else f"  (of {asked} questions that the base model answers)"
+            yield "forgetting", f"{forgotten}{known}"
         if evaluation.better_p_value is not None:
             counts = f"{evaluation.better} better, {evaluation.worse} worse, {evaluation.equal} equal"
             clear = "yes" if evaluation.better_than_base else "not noticeably"

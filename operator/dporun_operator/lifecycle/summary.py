@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from dporun_api.results import Metrics
-from dporun_api.text import duration, number, shorten
+from dporun_api.text import apart, decimals, duration, number, shorten
 from dporun_api.v1alpha1.reasons import Phase, traits_of
 from dporun_api.v1alpha1.spec import DPORunSpec
 from dporun_api.v1alpha1.status import Condition, ConditionType, DPORunStatus, ProgressStatus, Summary
@@ -47,16 +47,23 @@ def columns(spec: DPORunSpec, status: DPORunStatus) -> Summary:
     runs = status.phase in {Phase.TRAINING, Phase.EVALUATING}
     eval_loss = best.eval_loss if finished and best and best.eval_loss is not None else metrics.eval_loss
     forgetting = evaluation.forgetting if evaluation else None
+    gates = status.verdict.gates if status.verdict else ()
+
+    def written(value: float | None, gate: str) -> str | None:
+        """Write it so that it does not read like the limit of its gate."""
+        limits = [result.limit for result in gates if result.name == gate]
+        return None if value is None else apart(value, *limits, write=decimals, digits=2)
+
     return Summary(
         progress=f"{progress.step}/{progress.total_steps}" if progress.total_steps else None,
         eta=duration(progress.eta_seconds) if progress.eta_seconds is not None and runs else None,
         eval_loss=number(eval_loss),
-        accuracy=None if accuracy is None else f"{accuracy:.2f}",
-        margin=None if margin is None else f"{margin:.2f}",
+        accuracy=written(accuracy, "accuracy"),
+        margin=written(margin, "rewardMargin"),
         best=shorten(best.name, 64) if best else None,
         model=short_model(spec.model.uri),
         gpus=str(spec.gpus),
-        forgetting=None if forgetting is None else f"{forgetting:.2f}",
+        forgetting=written(forgetting, "forgetting"),
     )
 
 

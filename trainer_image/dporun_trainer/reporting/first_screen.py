@@ -96,7 +96,8 @@ def tiles(record: RunData) -> Iterator[Tile]:
         if m.forgetting is not None:
             asked = record.forgetting
             lost = f"{asked.lost} lost of {asked.base_right} correct answers" if asked else ""
-            yield Tile("Forgetting", percent(m.forgetting), lost)
+            share = verdict.forgetting(result) if verdict else None
+            yield Tile("Forgetting", share or percent(m.forgetting), lost)
     if record.best and record.best.eval_loss is not None:
         epoch = "" if record.best.epoch is None else f", epoch {record.best.epoch:.3g}"
         yield Tile("Validation loss", number(record.best.eval_loss), f"best, at step {record.best.step}{epoch}")
