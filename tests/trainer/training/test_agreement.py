@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from dporun_testing.processes import running
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.checkpoints import Checkpoints, Marker, mark_complete
+from dporun_trainer.training.ranks import tells_of_lost_contact
 
 PROCESS = """
 import sys, torch.distributed as dist
@@ -69,6 +71,41 @@ def test_every_process_begins_as_the_first_one_says(tmp_path: Path) -> None:
         assert "precision: bf16 in process 0, fp16 here" in b.stdout.readline()
         shutil.copytree(newest, second / "lagging" / newest.name)
         assert b.stdout.readline() == "lagging False 8\n"
+
+
+HANGING = """
+import sys, torch.distributed as dist
+from dporun_trainer.training.agreement import allow, leave, largest
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
+print(largest(rank, device="cpu"), flush=True)
+allow(0.5)
+if rank == 1:
+    sys.stdin.readline()
+try:
+    largest(rank, device="cpu")
+except Exception as error:
+    print(error, flush=True)
+leave()
+print(dist.is_initialized(), flush=True)
+"""
+
+
+@pytest.mark.slow(10)
+def test_a_process_that_hangs_does_not_keep_the_others() -> None:
+    """As long as it is allowed to, and that changes as the attempt goes on."""
+    place = f"tcp://127.0.0.1:{free_port()}"
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with (
+        running([sys.executable, "-c", HANGING, "0", place], **pipes) as waiting,
+        running([sys.executable, "-c", HANGING, "1", place], **pipes) as hanging,
+    ):
+        assert waiting.stdout.readline() == "[1.0]\n", "what they have in common is the largest"
+        said = waiting.stdout.readline()
+        assert tells_of_lost_contact(said), said
+        assert waiting.stdout.readline() == "False\n"
+        hanging.stdin.close()
 
 
 def test_a_checkpoint_that_is_never_seen_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

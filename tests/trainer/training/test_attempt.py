@@ -409,7 +409,11 @@ def test_bfloat16_trains(model: Path, tmp_path: Path) -> None:
     directory = training.prepare(config, tmp_path, model)
     import torch
 
-    trainer = attempt(config, directory)
+    told: list[str | None] = []
+    trainer = attempt(
+        config, directory, on_trainer=lambda *_: told.append(ProgressFile(directory / "progress.json").read().detail)
+    )
+    assert told == ["log-probabilities of the base, 1/11"], "it is said while they are computed, once a second"
     assert trainer.model_wrapped.optimizer.gradient_accumulation_dtype is torch.float32
     assert json.loads((directory / "training_config.json").read_text())["training"]["precision"] == "bf16"
     losses = [entry["loss"] for entry in training.history(directory) if "loss" in entry]

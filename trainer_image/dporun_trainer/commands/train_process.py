@@ -63,6 +63,7 @@ def _configure_logging() -> None:
 
 def _run(config: RunConfig, folder: RunFolder, rank: int) -> RankEnd:
     # libraries log while they are imported, so logging is configured before
+    from dporun_trainer.training.agreement import leave  # noqa: PLC0415
     from dporun_trainer.training.attempt import Attempt  # noqa: PLC0415
     from dporun_trainer.training.failures import explain_training  # noqa: PLC0415
     from dporun_trainer.training.trainer import Preempted  # noqa: PLC0415
@@ -82,7 +83,9 @@ def _run(config: RunConfig, folder: RunFolder, rank: int) -> RankEnd:
     )
     try:
         attempt.run(before=save_when_stopped)
+        leave()
     except Preempted:
+        leave()
         return RankEnd(rank=rank, state=OutcomeState.PREEMPTED, at=time.time(), step=attempt.step)
     except Exception as error:  # noqa: BLE001  the end file is where every error goes
         checkpointing = attempt.trainer is not None and attempt.trainer.run.plan.gradient_checkpointing

@@ -7,6 +7,7 @@ decide by what it sees there.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -36,6 +37,26 @@ class Start:
 
     trained: bool
     checkpoint: Checkpoint | None
+
+
+LOADING_SECONDS = 4 * 3600
+"""How long one process may keep the others waiting while data are tokenized, and references are computed. Before that,
+while they find each other, it is transformers' half hour."""
+TRAINING_SECONDS = 900
+"""How long it may do so from then on: to write a checkpoint to a slow volume, to answer some prompts. One that hangs
+costs that much of all GPUs."""
+
+
+def allow(seconds: float) -> None:
+    """Let what the processes do together take at most so long from now on."""
+    if dist.is_initialized():
+        dist.set_timeout(timedelta(seconds=seconds))
+
+
+def leave() -> None:
+    """Take leave of the others, when all are done: NCCL takes an end without it for a failure."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def from_first(value: Value) -> Value:

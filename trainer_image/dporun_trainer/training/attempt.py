@@ -11,6 +11,7 @@ from dporun_trainer.progress import heartbeat
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import ModelFacts
 from dporun_trainer.training import bookkeeping
+from dporun_trainer.training.agreement import TRAINING_SECONDS, allow
 from dporun_trainer.training.build import build
 from dporun_trainer.training.reporter import Reporter
 from dporun_trainer.training.tensorboard import Charts
@@ -75,6 +76,7 @@ class Attempt:
             trainer.accelerator.wait_for_everyone()
             if before is not None:
                 before(trainer)
+        allow(TRAINING_SECONDS)
         checkpoint = trainer.run.resumed
         with trainer.resuming():
             trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)

@@ -22,7 +22,7 @@ from dporun_trainer.precision import DTYPES, Arithmetic
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.training import callbacks
-from dporun_trainer.training.agreement import agree_on_start
+from dporun_trainer.training.agreement import LOADING_SECONDS, agree_on_start, allow
 from dporun_trainer.training.arguments import trainer_arguments
 from dporun_trainer.training.memory import Shape
 from dporun_trainer.training.plan import decide_plan
@@ -61,6 +61,7 @@ def build(
     start = agree_on_start(folder, rank, lambda: checkpoint_to_resume(config, folder, identity), common)
     if start.trained:
         return None
+    allow(LOADING_SECONDS)
     run = TrainingRun(
         config=config,
         plan=plan,

@@ -91,6 +91,8 @@ class RunTrainer(FencedTrainer):
         self._preempting = False
         self._objective_checked = False
         self._rows: list[ValidatedRow] = []
+        self._reference_batches = 0
+        self._tell_next = 0.0
         self._began = time.monotonic()
         super().__init__(**arguments)
         self.objective = Objective(self.loss_types, self.loss_weights, self.beta, self.label_smoothing)
@@ -153,7 +155,19 @@ class RunTrainer(FencedTrainer):
     def compute_ref_log_probs(self, *arguments: Any, **named: Any) -> Any:
         """Compute the base model's log-probabilities of one batch, before the first step where they are precomputed."""
         self.check_objective()
+        self._tell_of_references()
         return super().compute_ref_log_probs(*arguments, **named)
+
+    def _tell_of_references(self) -> None:
+        """Show how far they are: for much data they take minutes, before there is any step to count."""
+        self._reference_batches += 1
+        if not self.accelerator.is_main_process or self.is_in_train or time.monotonic() < self._tell_next:
+            return
+        self._tell_next = time.monotonic() + 1
+        config, plan = self.run.config, self.run.plan
+        pairs = config.training.per_device_batch_size * config.topology.world_size
+        batches = math.ceil(plan.train_rows / pairs) + math.ceil(plan.validation_rows / pairs)
+        self.run.folder.progress.update(detail=f"log-probabilities of the base, {self._reference_batches}/{batches}")
 
     def check_objective(self) -> None:
         """Make sure, once, that what is optimised is the model's own, before anything takes long. Collective.
