@@ -9,7 +9,7 @@ import pytest
 
 from dporun_trainer.run_folder import RunFolder, checkpoints
 from dporun_trainer.run_folder.checkpoints import Checkpoints
-from dporun_trainer.training.callbacks import Pruning
+from dporun_trainer.training.callbacks import Pruning, validations_without_gain
 
 
 def test_an_undeletable_checkpoint_does_not_stop_training(
@@ -31,3 +31,9 @@ def test_an_undeletable_checkpoint_does_not_stop_training(
         Pruning(trainer).on_save()
     assert "checkpoint-1" in caplog.text
     assert {one.step for one in Checkpoints(tmp_path).complete()} == {2, 3}, "half-deleted is torn, the others stay"
+
+
+def test_patience_counts_what_training_made_worse() -> None:
+    """The untrained model's validation is no checkpoint to go back to."""
+    history = [{"step": step, "eval_loss": loss} for step, loss in ((0, 0.1), (4, 0.5), (8, 0.4), (12, 0.6))]
+    assert [validations_without_gain(history[:count]) for count in range(1, 5)] == [0, 0, 0, 1]

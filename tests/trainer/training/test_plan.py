@@ -116,6 +116,26 @@ def test_the_plan_counts_the_work_of_the_whole_run() -> None:
 
 
 @pytest.mark.parametrize(
+    ("dpo", "checkpoints", "validates"),
+    [
+        ({}, {}, False),
+        ({"loss": ["ipo", "hinge"], "loss_weights": [1, 0.5]}, {}, False),
+        ({"loss": ["sigmoid"], "label_smoothing": 0.1}, {}, False),
+        ({"loss": ["sigmoid", "sft"]}, {}, True),
+        ({"loss": ["sigmoid", "sft"], "loss_weights": [1, 0]}, {}, False),
+        ({}, {"resume_from": "s3://bucket/dporuns/before-1a2b3c4d"}, True),
+    ],
+)
+def test_the_start_is_validated_where_it_is_not_known(
+    dpo: dict[str, Any], checkpoints: dict[str, Any], validates: bool
+) -> None:
+    decided = plan(a_config(dpo=dpo, checkpoints=checkpoints))
+    assert decided.schedule.validates_start is validates
+    assert not decided.schedule.is_due(0), "there is nothing to save"
+    assert decided.work.evaluations == 2 + validates
+
+
+@pytest.mark.parametrize(
     ("epochs", "every", "validation", "pays"),
     [(2, None, 16, True), (1, None, 16, False), (1, 2, 16, True), (1.5, None, 0, True)],
 )

@@ -131,22 +131,47 @@ def test_stopped_in_the_middle_of_a_validation(uninterrupted: Path, model: Path,
     config = a_config(training=EVERY_THREE)
     directory = training.prepare(config, tmp_path, model)
 
-    def stop_while_validating(trainer: Any, stop: Any) -> None:
-        step = trainer.prediction_step
-
-        def predict(*arguments: Any, **named: Any) -> Any:
-            result = step(*arguments, **named)
-            stop.set()
-            return result
-
-        trainer.prediction_step = predict
-
     with preempted():
         attempt(config, directory, on_trainer=stop_while_validating)
     (saved,) = Checkpoints(directory).complete()
     assert (saved.step, saved.marker.eval_loss) == (4, None)
     attempt(config, directory)
     assert training.history(directory) == training.history(uninterrupted)
+
+
+def stop_while_validating(trainer: Any, stop: Any) -> None:
+    step = trainer.prediction_step
+
+    def predict(*arguments: Any, **named: Any) -> Any:
+        result = step(*arguments, **named)
+        stop.set()
+        return result
+
+    trainer.prediction_step = predict
+
+
+def test_a_start_that_is_not_known_is_validated_once(model: Path, tmp_path: Path) -> None:
+    """However often the run is stopped, in that validation as well; and it leaves no checkpoint."""
+    config = a_config(dpo={"loss": ["sigmoid", "sft"]}, training=EVERY_THREE)
+    whole, often = (training.prepare(config, tmp_path / name, model) for name in ("whole", "often"))
+    attempt(config, whole)
+    with preempted():
+        attempt(config, often, on_trainer=stop_while_validating)
+    assert Checkpoints(often).complete() == []
+    assert training.history(often) == []
+    with preempted():
+        attempt(config, often, on_trainer=stop_at_step(2))
+    attempt(config, often)
+    assert training.history(often) == training.history(whole)
+    start, *later = [entry for entry in training.history(whole) if "eval_loss" in entry]
+    assert [start["step"], *(entry["step"] for entry in later)] == [0, 4, 8]
+    assert start["eval_rewards/margins"] == 0
+    metrics = json.loads((whole / "training_metrics.json").read_text())
+    best = min(later, key=lambda entry: entry["eval_loss"])
+    assert (metrics["best_step"], metrics["eval_loss"]) == (best["step"], best["eval_loss"])
+    assert RunFolder(whole).progress.read().percent == pytest.approx(90)
+    same_curves(often, whole)
+    assert curve(whole, "validation", "loss")[0] == (0, pytest.approx(start["eval_loss"]))
 
 
 @pytest.fixture(scope="module")
@@ -232,13 +257,17 @@ def test_tensorboard_shows_one_continuous_run(stopped: Path, uninterrupted: Path
 
 
 def same_curves(one: Path, other: Path) -> None:
+    for run, tags in (("train", ("loss", "optimizer/learning_rate", "rewards/margin")), ("validation", ("loss",))):
+        for tag in tags:
+            assert curve(one, run, tag) == curve(other, run, tag), (run, tag)
+
+
+def curve(directory: Path, run: str, tag: str) -> list[tuple[int, float]]:
+    """Steps and values of a curve on TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for run, tags in (("train", ("loss", "optimizer/learning_rate", "rewards/margin")), ("validation", ("loss",))):
-        ours, theirs = (EventAccumulator(str(folder / "runs" / run)).Reload() for folder in (one, other))
-        for tag in tags:
-            shown = [(event.step, event.value) for event in ours.Scalars(tag)]
-            assert shown == [(event.step, event.value) for event in theirs.Scalars(tag)], (run, tag)
+    events = EventAccumulator(str(directory / "runs" / run)).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
 def test_a_lost_volume_costs_nothing_that_was_uploaded(

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from transformers import set_seed
+
 from dporun_api.results import Health, Stage
 from dporun_api.run_config import RunConfig
 from dporun_trainer.progress import heartbeat
@@ -78,6 +80,8 @@ class Attempt:
                 before(trainer)
         allow(TRAINING_SECONDS)
         checkpoint = trainer.run.resumed
+        if checkpoint is None:  # loading takes random numbers or none, as an earlier attempt had come that far or not
+            set_seed(self._config.training.seed)
         with trainer.resuming():
             trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         with self._alive(Stage.TRAINING):

@@ -40,7 +40,13 @@ class ValidateAndSave(TrainerCallback):
     """
 
     def __init__(self, trainer: "RunTrainer"):
+        self._trainer = trainer
         self._schedule = trainer.run.plan.schedule
+
+    def on_epoch_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Validate before the first step, where the plan says so."""
+        if state.global_step == 0 and self._schedule.validates_start:
+            self._trainer.validate_start()
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for validation and checkpoint when they are due."""
@@ -89,8 +95,8 @@ class Stopping(TrainerCallback):
 
 
 def validations_without_gain(history: list[dict[str, Any]]) -> int:
-    """Count the validations since the one with the lowest loss."""
-    seen = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    """Count the validations since the one with the lowest loss; one before the first step is none of training's."""
+    seen = [entry["eval_loss"] for entry in history if "eval_loss" in entry and entry["step"] > 0]
     losses = [loss if math.isfinite(loss) else math.inf for loss in seen]
     return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 

@@ -7,6 +7,7 @@ from dporun_api.run_config import Dpo, Precision, RunConfig, Switch
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.machine import Machine
+from dporun_trainer.objective import untrained_loss
 from dporun_trainer.precision import Arithmetic, choose_arithmetic
 from dporun_trainer.progress import TotalWork
 from dporun_trainer.training.memory import Shape, needs_checkpointing
@@ -25,12 +26,14 @@ class Schedule:
         steps: in all.
         steps_per_epoch: of one pass over the training data.
         every_steps: steps between checkpoints within an epoch, if there are any.
+        validates_start: whether it also validates before the first step, when there is nothing to save yet.
 
     """
 
     steps: int
     steps_per_epoch: int
     every_steps: int | None = None
+    validates_start: bool = False
 
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is validated and saved after this step: each epoch's last, every so many, the last."""
@@ -43,7 +46,7 @@ class Schedule:
     @property
     def validations(self) -> int:
         """How often the run validates."""
-        return sum(self.is_due(step) for step in range(1, self.steps + 1))
+        return self.validates_start + sum(self.is_due(step) for step in range(1, self.steps + 1))
 
 
 @dataclass(frozen=True)
@@ -163,12 +166,19 @@ def decide_losses(dpo: Dpo) -> tuple[tuple[str, ...], tuple[float, ...]]:
 
 
 def decide_schedule(config: RunConfig, train_rows: int) -> Schedule:
-    """Count the optimizer steps of a run and of one epoch, as transformers does."""
+    """Count the optimizer steps of a run and of one epoch, as transformers does.
+
+    Where training starts is what its losses are measured against. It is measured where it does not follow from the
+    objective: because of a loss that depends on the model, or because the run starts from an earlier one's adapter.
+    """
+    dpo = config.dpo
+    starts_at = untrained_loss(dpo.loss, dpo.loss_weights, dpo.beta, dpo.label_smoothing)
+    validates_start = starts_at is None or config.checkpoints.resume_from is not None
     training, world = config.training, config.topology.world_size
     batches = math.ceil(math.ceil(train_rows / training.per_device_batch_size) / world)
     per_epoch = max(math.ceil(batches / training.gradient_accumulation_steps), 1)
     steps = max(math.ceil(training.epochs * per_epoch), 1)
-    return Schedule(steps, per_epoch, config.checkpoints.every_steps)
+    return Schedule(steps, per_epoch, config.checkpoints.every_steps, validates_start)
 
 
 def _switch(value: Switch, *, auto: bool) -> bool:
