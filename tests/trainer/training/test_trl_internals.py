@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib
 import inspect
+import math
 import textwrap
 from collections.abc import Iterator
 from functools import reduce
@@ -13,6 +14,10 @@ from typing import Any
 import pytest
 
 import dporun_trainer
+from dporun_testing import training
+from dporun_testing.training import a_config, attempt
+from dporun_trainer.data.pairs import read_pairs
+from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.training import trl_internals
 from dporun_trainer.training.trl_internals import UPSTREAM, Upstream
 
@@ -186,3 +191,70 @@ def evaluated(expression: ast.expr, tree: ast.Module) -> Any:
             if isinstance(node, ast.Import) and head == (alias.asname or alias.name.split(".")[0]):
                 return reduce(getattr, rest, importlib.import_module(alias.name if alias.asname else head))
     return None
+
+
+# References keep their precision
+
+
+@pytest.fixture(scope="module")
+def in_bfloat16(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Trainers of runs in bfloat16, with and without precomputed references."""
+    root = tmp_path_factory.mktemp("bf16")
+    found = {}
+    with training.single_process():
+        for precompute in ("always", "never"):
+            config = a_config(
+                f"bf16-{precompute}",
+                dpo={"precompute_ref_log_probs": precompute},
+                lora={"dropout": 0.0},
+                training={"precision": "bf16", "epochs": 1, "learning_rate": 2e-2},
+            )
+            found[precompute] = attempt(config, training.prepare(config, root, model))
+        yield found
+
+
+@pytest.mark.slow
+def test_bfloat16_leaves_the_references_whole(in_bfloat16: dict[str, Any]) -> None:
+    """They are sums of tens to hundreds of nats, of which bfloat16 would keep eight bits."""
+    always, never = (training.history(trainer.run.folder.path) for trainer in in_bfloat16.values())
+    assert always[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert always == never
+
+
+@pytest.mark.slow
+def test_bfloat16_validates_as_the_evaluation_scores(in_bfloat16: dict[str, Any], model: Path) -> None:
+    """Rewards agree within what a batch's padding changes: the roundings of single logits, averaged over tokens.
+
+    A rounded reference would be off by beta times half a step of bfloat16 at its log-probability, 0.0125 at 64 nats.
+    """
+    from dporun_trainer.evaluation.policy import load_policy
+    from dporun_trainer.evaluation.scoring import encode_pair, rewards
+
+    directory = in_bfloat16["always"].run.folder.path
+    policy = load_policy(directory / "final", base=model, precision="bf16")
+    pairs = [
+        encode_pair(pair, policy.tokenizer, max_length=128)
+        for pair in read_pairs(RunFolder(directory).input_validation)
+    ]
+    scored = rewards(policy, [pair for pair in pairs if pair is not None], beta=0.1)
+    (validated,) = (entry for entry in training.history(directory) if "eval_loss" in entry)
+    margins = [reward.margin for reward in scored]
+    assert validated["eval_rewards/margins"] == pytest.approx(sum(margins) / len(margins), abs=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_only_the_references_of_a_batch_keep_their_type(in_bfloat16: dict[str, Any], dtype: str) -> None:
+    """float16 as well, in which DeepSpeed does not train on a CPU."""
+    import torch
+
+    trainer = in_bfloat16["always"]
+    batch = trainer.data_collator([trainer.eval_dataset[0]]) | {"pixels": torch.ones(2, 3)}
+    with pytest.MonkeyPatch.context() as patch:
+        plugin = trainer.accelerator.state.deepspeed_plugin
+        patch.setattr(plugin.hf_ds_config, "dtype", lambda: getattr(torch, dtype))
+        prepared = trainer._prepare_inputs(batch)
+    assert prepared["pixels"].dtype == getattr(torch, dtype)
+    for name in ("ref_chosen_logps", "ref_rejected_logps"):
+        assert torch.equal(prepared[name], batch[name])
+        assert prepared[name].dtype == torch.float32
