@@ -148,7 +148,7 @@ def _apo_down(run: Objective, pair: ScoredPair) -> float:
 
 def _discopop(run: Objective, pair: ScoredPair) -> float:
     x = _margin(run, pair)
-    exponential = _logistic(x / _DISCOPOP_TAU)
+    exponential = _logistic(x / DISCOPOP_TAU)
     return _softplus(-x) * (1 - exponential) + _exp(-x) * exponential
 
 
@@ -156,7 +156,7 @@ def _sigmoid_norm(run: Objective, pair: ScoredPair) -> float:
     return _softplus(-run.beta * _margin_per_token(pair))
 
 
-_DISCOPOP_TAU = 0.05
+DISCOPOP_TAU = 0.05
 """TRL's default of discopop_tau."""
 
 _LOSSES: dict[str, Callable[[Objective, ScoredPair], float]] = {

@@ -94,7 +94,7 @@ def require_own_logits(trainer: "RunTrainer") -> None:
         RunError: they differ by more than rounding explains, in any process.
 
     """
-    batch = trainer.data_collator([short_row(trainer.train_dataset[0])])
+    batch = trainer.data_collator([short_row(next(iter(trainer.train_dataset)))])
     batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
     found = agreement(trainer.model, batch)
     if any(trainer.any_process(not found.holds)):

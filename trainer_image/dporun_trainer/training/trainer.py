@@ -15,13 +15,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate.utils import gather_object
+from trl import DPOConfig
 
 from dporun_api.results import Health
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.machine import Machine
-from dporun_trainer.objective import Objective
+from dporun_trainer.objective import DISCOPOP_TAU, Objective
 from dporun_trainer.progress import heartbeat
 from dporun_trainer.run_folder import RunFolder, checkpoints, room, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
@@ -94,6 +95,7 @@ class RunTrainer(FencedTrainer):
         self._reference_batches = 0
         self._tell_next = 0.0
         self._began = time.monotonic()
+        _require_known(**arguments)
         super().__init__(**arguments)
         self.objective = Objective(self.loss_types, self.loss_weights, self.beta, self.label_smoothing)
         # On the device, so that looking at the loss of a batch does not wait for it: end_step reads it once a step.
@@ -217,6 +219,16 @@ class RunTrainer(FencedTrainer):
             self._preempting = self.control.should_save = True
             return {}
 
+    def validate_start(self) -> None:
+        """Validate before the first step, when there is no checkpoint to save. Collective.
+
+        Raises:
+            Preempted: some process was asked to stop meanwhile.
+
+        """
+        if not self.validate():
+            raise Preempted
+
     def validate_if_due(self, checkpoint: Checkpoint) -> Checkpoint:
         """Validate at the step of ``checkpoint`` when its attempt was stopped before it could. Collective."""
         step = self.state.global_step
@@ -277,7 +289,7 @@ class RunTrainer(FencedTrainer):
         """Log, with the totals of all attempts at the end of training."""
         if "train_runtime" in logs:  # transformers' own count this attempt alone
             seconds = self.seconds()
-            samples = min(self.state.epoch or 0, self.run.config.training.epochs) * len(self.train_dataset)
+            samples = min(self.state.epoch or 0, self.run.config.training.epochs) * self.run.plan.train_rows
             logs["train_runtime"] = round(seconds, 4)
             logs["train_samples_per_second"] = round(samples / seconds, 3)
             logs["train_steps_per_second"] = round(self.state.global_step / seconds, 3)
@@ -348,3 +360,21 @@ class RunTrainer(FencedTrainer):
 
 def _validates(entry: Mapping[str, Any], step: int) -> bool:
     return "eval_loss" in entry and entry["step"] == step
+
+
+def _require_known(args: DPOConfig, compute_metrics: object = None, **_: object) -> None:
+    """Refuse what validation would leave out of its loss; no run of DPORun asks for it.
+
+    Raises:
+        ValueError: names it.
+
+    """
+    unknown = {
+        "use_weighting": args.use_weighting,
+        "ld_alpha": args.ld_alpha is not None,
+        "f_divergence_type": args.f_divergence_type != "reverse_kl",
+        "discopop_tau": args.discopop_tau != DISCOPOP_TAU,
+        "compute_metrics": compute_metrics is not None,
+    }
+    if asked := [name for name, is_asked in unknown.items() if is_asked]:
+        raise ValueError(f"validation does not compute {', '.join(asked)}")
