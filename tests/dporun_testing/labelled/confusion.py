@@ -118,11 +118,6 @@ class Table:
         """Share of right answers."""
         return sum(one.right for one in self.judged) / len(self.judged)
 
-    @property
-    def false_alarms(self) -> tuple[str, ...]:
-        """Healthy runs that are called ill at their end."""
-        return tuple(one.run.name for one in self.judged if one.healthy and one.state not in HEALTHY)
-
     def lines(self) -> Iterator[str]:
         """The tables as Markdown."""
         expected = sum(one.state is one.run.label.expected for one in self.judged) / len(self.judged)

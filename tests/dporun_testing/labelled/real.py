@@ -59,8 +59,6 @@ class Recipe:
     """Steps at which the learning rate is ``kick`` times as high."""
     kick: float = 1000.0
     seed: int = 0
-    more: tuple[tuple[str, Any], ...] = ()
-    """Further arguments of TRL."""
     product: bool = False
     """Trained by the product instead of plain TRL: with LoRA, on chats, validated once per epoch."""
 
@@ -119,7 +117,6 @@ def make(name: str, recipe: Recipe) -> None:
                 report_to="none",
                 disable_tqdm=True,
                 seed=recipe.seed,
-                **dict(recipe.more),
             ),
             train_dataset=rows(recipe.pairs, held_out=False, wrong=recipe.wrong),
             eval_dataset=rows(recipe.validation_pairs, held_out=True, wrong=recipe.wrong),

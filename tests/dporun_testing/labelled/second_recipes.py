@@ -59,7 +59,7 @@ _RECIPES = (
         epochs=3,
         learning_rate=1e-2,
         loss_type=("nca_pair",),
-        more=(("seed", 5),),
+        seed=5,
         architecture="neox",
     ),
     Recipe(
