@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dporun_api.run_config import Lora
-from dporun_trainer.adapters import lora_arguments, require_same_layers, require_same_shape
+from dporun_trainer.adapters import lora_arguments, require_same_layers, require_same_shape, used_targets
 from dporun_trainer.errors import RunError
 
 LORA = Lora(rank=8, alpha=16, target_modules=("q_proj", "v_proj"))
@@ -28,6 +28,14 @@ def test_an_adapter_stays_in_its_part_of_the_model() -> None:
     outside = lora_arguments(Lora(), "model.text", dropout=0)["exclude_modules"]
     assert not re.fullmatch(outside, "model.text.layers.0.q_proj")
     assert all(re.fullmatch(outside, name) for name in ("model.vision.q_proj", "model.text_head", "model.text", "text"))
+
+
+def test_targets_are_those_of_the_adapted_part() -> None:
+    layers = ["model.text.layers.0.q_proj", "model.text.layers.0.mlp.up"]
+    assert used_targets({"q_proj", "text.layers.0.mlp.up", "proj", "fc1", "vision.q_proj"}, layers) == {
+        "q_proj",
+        "text.layers.0.mlp.up",
+    }
 
 
 def test_an_adapter_of_the_same_shape_fits() -> None:

@@ -1,7 +1,7 @@
 """The adapter of a run in PEFT's words, and whether an earlier run's fits: for prepare and for training. No torch."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from dporun_api.run_config import Lora
@@ -30,6 +30,14 @@ def lora_arguments(lora: Lora, part: str | None = None, *, dropout: float) -> di
         "task_type": "CAUSAL_LM",
     }
     return arguments if part is None else arguments | {"exclude_modules": rf"(?!{re.escape(part)}\.).*"}
+
+
+def used_targets(targets: Iterable[str], layers: Collection[str]) -> set[str]:
+    """Those of an adapter's ``target_modules`` that name a layer with an adapter.
+
+    Of all-linear, PEFT keeps the names of the layers that it excludes, too.
+    """
+    return {target for target in targets if any(f".{layer}".endswith(f".{target}") for layer in layers)}
 
 
 def require_same_shape(lora: Lora, adapter: Mapping[str, object], source: str) -> None:

@@ -110,13 +110,21 @@ def test_a_merged_multimodal_model_reads_images_as_before(family: Family, tmp_pa
             torch.testing.assert_close(merged(**inputs).logits, policy.model(**inputs).logits)
 
 
-def test_every_chat_template_is_merged(base: Path, tmp_path: Path, output: Path) -> None:
+def test_the_tokenizer_is_the_bases_file_by_file(base: Path, tmp_path: Path, output: Path) -> None:
+    """With every chat template, and without the padding token that training takes where there is none."""
     several = Path(shutil.copytree(base, tmp_path / "several"))
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": "{{ tools }}", "rag": "{{ documents }}"}
+    tokenizer.pad_token = None
     tokenizer.save_pretrained(several)
-    merge(save_random_adapter(several, tmp_path / "adapter"), output, prompts=PROMPTS)
+    adapter = save_random_adapter(several, tmp_path / "adapter")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (adapter / name).unlink()  # as an adapter that comes without
+    merge(adapter, output, prompts=PROMPTS)
     assert AutoTokenizer.from_pretrained(output).chat_template == tokenizer.chat_template
+    assert AutoTokenizer.from_pretrained(output).pad_token is None
+    for name in ("tokenizer.json", "tokenizer_config.json", "additional_chat_templates/rag.jinja"):
+        assert (output / name).read_bytes() == (several / name).read_bytes()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

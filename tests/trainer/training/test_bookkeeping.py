@@ -45,20 +45,20 @@ def test_final_is_the_best_adapter_and_names_its_base(
     assert (config["base_model_name_or_path"], config.get("revision"), config["r"]) == (name, revision, 16)
 
 
-def test_final_has_every_template_and_the_bases_processor(tmp_path: Path) -> None:
+def test_final_has_tokenizer_templates_and_processor_of_the_base(tmp_path: Path) -> None:
+    """As they are: what training saves in a checkpoint is for this version of transformers."""
     saved(tmp_path, 9, 0.3)
-    checkpoint, model = tmp_path / "checkpoint-9", tmp_path / "model"
     texts = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", f"{TEMPLATES}/tool_use.jinja")
     processor = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-    for path in (*(checkpoint / name for name in texts), *(model / name for name in (*texts, *processor))):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{path.name} of {path.relative_to(tmp_path).parts[0]}")
-    save_final(RunFolder(tmp_path), {}, model)
+    for name in (*texts, *processor, "config.json", "model.safetensors", "README.md"):
+        for folder in (tmp_path / "checkpoint-9", tmp_path / "model"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"{name} of {folder.name}")
+    save_final(RunFolder(tmp_path), {}, tmp_path / "model")
     final = tmp_path / "final"
     found = {path.relative_to(final).as_posix() for path in final.rglob("*") if path.is_file()}
     assert found == {"adapter_config.json", "adapter_model.safetensors", *texts, *processor}
-    assert (final / "tokenizer.json").read_text() == "tokenizer.json of checkpoint-9"
-    assert (final / "preprocessor_config.json").read_text() == "preprocessor_config.json of model"
+    assert all((final / name).read_text() == f"{name} of model" for name in (*texts, *processor))
 
 
 def test_without_a_complete_checkpoint_there_is_no_final(tmp_path: Path) -> None:

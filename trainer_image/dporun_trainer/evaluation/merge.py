@@ -23,7 +23,7 @@ from dporun_trainer.evaluation.policy import (
     load_model,
     load_tokenizer,
 )
-from dporun_trainer.run_folder.model_files import copy_processor
+from dporun_trainer.run_folder.model_files import copy_processor, copy_tokenizer
 from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS
 
 log = logging.getLogger(__name__)
@@ -180,10 +180,12 @@ def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence
         raise RunError(Reason.NON_FINITE_LOSS, f"cannot merge {adapter}: {error}") from error
     _make_generation_config_valid(merged)
     merged.save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
-    tokenizer.save_pretrained(folder)
-    for source in (Path(base), adapter):
-        if source.is_dir():
-            copy_processor(source, folder)
+    homes = [source for source in (adapter, Path(base)) if source.is_dir()]
+    if not any(copy_tokenizer(source, folder) for source in homes):
+        tokenizer.save_pretrained(folder)
+    for source in homes:
+        if copy_processor(source, folder):
+            break
     del model, adapted_model, merged
     stored = _logits(load_model(folder, "auto", device_map).eval(), inputs)
     scale = _rms(adapted) or 1.0

@@ -18,7 +18,7 @@ def save_final(folder: RunFolder, base: Mapping[str, str | None], model: Path | 
     Args:
         folder: of the run.
         base: entries of adapter_config.json about the base model, which replace its path in this pod.
-        model: folder of the base model, whose processor goes with its tokenizer.
+        model: folder of the base model, whose tokenizer and processor are copied; the checkpoint's when absent.
 
     Raises:
         RunError: there is no complete checkpoint.
@@ -34,9 +34,8 @@ def save_final(folder: RunFolder, base: Mapping[str, str | None], model: Path | 
     try:
         for file in best.path.glob("adapter_*"):
             shutil.copy2(file, temporary / file.name)
-        copy_tokenizer(best.path, temporary)
-        if model is not None:
-            copy_processor(model, temporary)
+        copy_tokenizer(model or best.path, temporary)
+        copy_processor(model or best.path, temporary)
         adapter = temporary / "adapter_config.json"
         write_json(adapter, read_json(adapter) | dict(base))
         sync_tree(temporary)

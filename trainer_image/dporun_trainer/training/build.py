@@ -14,7 +14,7 @@ from trl import DPOConfig
 from dporun_api.files import read_json
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.adapters import lora_arguments, require_same_layers, require_same_shape
+from dporun_trainer.adapters import lora_arguments, require_same_layers, require_same_shape, used_targets
 from dporun_trainer.architectures import language_model, load_model
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
@@ -96,6 +96,8 @@ def build(
         processing_class=tokenizer,
         peft_config=LoraConfig(**lora_arguments(config.lora, language_model(model), dropout=dropout)),
     )
+    adapter = trainer.model.peft_config["default"]
+    adapter.target_modules = used_targets(adapter.target_modules, trainer.model.targeted_module_names)
     _require_planned_rows(trainer)
     if prepared.adapter_path is not None:
         _start_from(trainer, Path(prepared.adapter_path), config)
