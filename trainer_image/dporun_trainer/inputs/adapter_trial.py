@@ -82,7 +82,8 @@ def try_adapter(build: Callable[[], Any], lora: Lora) -> Trial:
 def _adapted(model: Any, lora: Lora) -> Any:
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415  heavy
 
-    return get_peft_model(model, LoraConfig(**lora_arguments(lora, language_model(model), dropout=0.0)))
+    arguments = lora_arguments(lora, language_model(model), dropout=0.0)
+    return get_peft_model(model, LoraConfig(**arguments), low_cpu_mem_usage=True)  # the adapter without weights, too
 
 
 def _unknown_targets(lora: Lora, model: Any) -> list[str]:
