@@ -70,7 +70,14 @@ def test_how_far_the_run_is_and_its_settings_are_shown(tmp_path: Path, capsys: p
 def test_programs_get_how_far_the_run_is_and_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["diagnose", str(unfinished(tmp_path)), "--json"])
     document = json.loads(capsys.readouterr().out)
-    assert document["position"] == {"step": 60, "totalSteps": 240, "epoch": 1.0, "epochs": 4.0, "share": 0.25}
+    assert document["position"] == {
+        "step": 60,
+        "totalSteps": 240,
+        "epoch": 1.0,
+        "epochs": 4.0,
+        "share": 0.25,
+        "finished": False,
+    }
     assert document["settings"] == {"learningRate": 2e-6, "epochs": 4.0, "totalSteps": 240, "perDeviceBatchSize": 8}
     assert document["source"] == str(tmp_path / "checkpoint-60/trainer_state.json")
 
@@ -80,6 +87,14 @@ def test_a_run_of_unknown_length_says_so(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": logs}))
     main(["diagnose", str(tmp_path)])
     assert "How long the run was to be is not recorded" in capsys.readouterr().out
+
+
+def test_a_run_that_was_stopped_early_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = unfinished(tmp_path) / "checkpoint-60/trainer_state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps(state | {"log_history": [*state["log_history"], {"step": 60, "train_runtime": 9.0}]}))
+    main(["diagnose", str(tmp_path)])
+    assert "Step 60 of 240, epoch 1 of 4, 25 %, ended, read from" in capsys.readouterr().out
 
 
 def test_another_kind_of_run_is_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,29 +60,33 @@ class RunPosition(Document):
     epochs: float | None = None
     """Passes in all."""
     share: float | None = None
-    """Share of the plan that is done; absent where no plan is recorded, and then the run is judged as finished."""
+    """Share of the plan that is done; absent where no plan is recorded."""
+    finished: bool | None = None
+    """Whether the run has ended; absent where nothing tells, and then it is judged as if it had."""
 
     @classmethod
     def of(cls, run: Measurements) -> "RunPosition":
         """Compare the newest step with the plan."""
-        settings, epoch = run.settings, run.curves.last_epoch
-        planned = bool(settings.total_steps) or (bool(settings.epochs) and epoch is not None)
+        known = run.has_ended or run.planned is not None
         return cls(
             step=run.curves.last_step,
-            total_steps=settings.total_steps,
-            epoch=epoch,
-            epochs=settings.epochs,
-            share=min(run.progress, 1.0) if planned else None,
+            total_steps=run.settings.total_steps,
+            epoch=run.curves.last_epoch,
+            epochs=run.settings.epochs,
+            share=None if run.planned is None else min(run.planned, 1.0),
+            finished=run.finished if known else None,
         )
 
     def __str__(self) -> str:
         """Write it: ``step 60 of 240, epoch 1 of 4, 25 %``."""
-        step = f"step {self.step}" + (f" of {self.total_steps}" if self.total_steps else "")
-        epoch = (
-            "" if self.epoch is None else f"epoch {self.epoch:.3g}" + (f" of {self.epochs:.3g}" if self.epochs else "")
-        )
-        share = "" if self.share is None else f"{math.floor(100 * self.share)} %"
-        return ", ".join(filter(None, (step, epoch, share)))
+        parts = [f"step {self.step}" + (f" of {self.total_steps}" if self.total_steps else "")]
+        if self.epoch is not None:
+            parts.append(f"epoch {self.epoch:.3g}" + (f" of {self.epochs:.3g}" if self.epochs else ""))
+        if self.share is not None:
+            parts.append(f"{math.floor(100 * self.share)} %")
+        if self.finished and (self.share is None or self.share < 1):
+            parts.append("ended")
+        return ", ".join(parts)
 
 
 class Diagnosis(Health):
@@ -154,7 +158,7 @@ def _lines(
     yield style("1", "Evidence")
     for evidence in health.evidence:
         yield textwrap.fill(evidence, width, initial_indent="  • ", subsequent_indent="    ")
-    unseen = [*run.notes, *([_NO_PLAN] if position.share is None else [])]
+    unseen = [*run.notes, *([_NO_PLAN] if position.finished is None else [])]
     if unseen:
         yield ""
         yield style("1", "What cannot be seen")

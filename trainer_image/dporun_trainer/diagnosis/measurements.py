@@ -170,14 +170,22 @@ class Measurements:
 
     @cached_property
     def progress(self) -> float:
-        """Share of the planned steps or epochs that is done; 1 of a run that has ended, or whose plan is unknown."""
-        ended = self.curves.series.get(TOTALS)
-        if ended and ended.steps[-1] >= self.curves.last_step:
-            return 1.0
+        """Share of the plan that is done; 1 of a run that has ended, or whose plan is unknown."""
+        return 1.0 if self.has_ended or self.planned is None else self.planned
+
+    @cached_property
+    def planned(self) -> float | None:
+        """Share of the planned steps or epochs that is done; None where no plan is known."""
         if self.settings.total_steps:
             return self.curves.last_step / self.settings.total_steps
         epochs, last = self.settings.epochs, self.curves.last_epoch
-        return 1.0 if not epochs or last is None else last / epochs
+        return None if not epochs or last is None else last / epochs
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the log has the totals that end it, be it before its plan."""
+        totals = self.curves.series.get(TOTALS, Series())
+        return totals.steps[-1:] >= (self.curves.last_step,)
 
     @property
     def finished(self) -> bool:
