@@ -63,7 +63,7 @@ def try_type(model_type: str, tokenizer: Path) -> Row:
         return Row(model_type, architecture, _refused_by_structure(model_type) or NOT_TRIED + _words(error))
     with tempfile.TemporaryDirectory() as folder:
         families.save(model, Path(folder), tokenizer)
-        return Row(model_type, architecture, _decided(Path(folder)))
+        return Row(model_type, architecture, decided(Path(folder)))
 
 
 def _refused_by_structure(model_type: str) -> str | None:
@@ -94,7 +94,7 @@ def _require_small(model_type: str) -> None:
         raise ValueError("no small one can be made")
 
 
-def _decided(folder: Path) -> str:
+def decided(folder: Path) -> str:
     """What prepare decides of the model in ``folder``, and whether it would be trained right."""
     from dporun_trainer.errors import RunError
     from dporun_trainer.inputs.model import check_model

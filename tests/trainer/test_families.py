@@ -124,7 +124,7 @@ def plain_margin(run: Run) -> float:
     return math.fsum(margins) / len(margins)
 
 
-@pytest.mark.slow(70)
+@pytest.mark.slow(8)
 def test_a_run_of_this_family_is_right(run: Run) -> None:
     history, evaluation = run.history(), run.folder.evaluation.metrics.load()
 
@@ -155,6 +155,7 @@ def test_a_run_of_this_family_is_right(run: Run) -> None:
     shutil.rmtree(run.folder.path)
 
 
+@pytest.mark.slow(6)
 def test_a_routers_loss_is_added_where_it_is_asked_for(tiny_model: Path, tmp_path: Path) -> None:
     """To the loss of training; a validation is of preferences alone."""
     base = save_base("qwen3_moe", tmp_path / "base", tiny_model)

@@ -7,6 +7,7 @@ import pytest
 
 from dporun_testing import model_table
 from dporun_testing.model_table import NOT_TRIED, TRAINS, WRONG
+from dporun_testing.multimodal import Family, save_tiny_multimodal
 
 FAMILIES = (
     "llama", "gpt2", "gemma2", "qwen3_moe", "granitemoehybrid", "gpt_oss", "deepseek_v3", "mamba", "falcon_h1",
@@ -21,6 +22,12 @@ def test_a_model_type_is_treated_as_the_table_says(model_type: str, tiny_model: 
     """After an update of a library or another decision of prepare: make models, and read the difference."""
     row = model_table.try_type(model_type, tiny_model)
     assert row == model_table.read_page()[model_type]
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen3_5", "qwen2_5_vl"])
+def test_a_model_that_reads_images_is_trained_right(family: Family, tmp_path: Path) -> None:
+    """Also of types that are no causal ones."""
+    assert model_table.decided(save_tiny_multimodal(tmp_path, family)) == TRAINS
 
 
 def test_no_type_is_accepted_and_trained_wrong() -> None:

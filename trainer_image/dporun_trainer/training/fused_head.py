@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 from torch.nn.functional import cross_entropy
 
 from dporun_api.v1alpha1.reasons import Reason
@@ -96,13 +97,13 @@ def require_own_logits(trainer: "RunTrainer") -> None:
     """
     batch = trainer.data_collator([short_row(next(iter(trainer.train_dataset)))])
     batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
-    found = agreement(trainer.model, batch)
-    if any(trainer.any_process(not found.holds)):
+    everyone = gather_object([agreement(trainer.model, batch)])
+    if wrong := next((found for found in everyone if not found.holds), None):
         raise RunError(
             Reason.MODEL_INVALID,
             f"the trainer would not train what {type(trainer.model.get_base_model()).__name__} computes: over "
-            f"{found.tokens} tokens its log-probabilities differ from the model's own by {found.difference:.2g} nats "
-            f"per token, where rounding explains {found.tolerance:.1g}",
+            f"{wrong.tokens} tokens its log-probabilities differ from the model's own by {wrong.difference:.2g} nats "
+            f"per token, where rounding explains {wrong.tolerance:.1g}",
             hint="TRL does not know what this architecture does after its last layer. Use a model of another one; "
             "docs/models.md of DPORun lists those that work.",
         )
