@@ -16,3 +16,10 @@ def test_a_routers_loss_is_not_known_before_training() -> None:
     assert (guessed.loss, guessed.certain) == (0.70, False)
     told = untrained(Curves.of([{"step": 0, "eval_loss": LN2}, *TRAINED]), with_router)
     assert (told.loss, told.certain) == (LN2, True)
+
+
+def test_a_run_that_starts_from_an_adapter_starts_lower() -> None:
+    """Its objective alone would tell what the base's loss is: a run that undoes what was learnt would look better."""
+    history = [{"step": 0, "eval_loss": 0.4}, *TRAINED]
+    found = untrained(Curves.of(history), RunValues.of(a_config()))
+    assert (found.loss, found.certain) == (0.4, True)
