@@ -211,7 +211,7 @@ def _both_climbed(run: Measurements) -> Evidence:
     last = run.validation.last(needed)
     if len(last) < needed or any(value <= high for value in last.values):
         return None
-    if any(trained.get(step, 0.0) <= high for step in last.steps):
+    if any(trained.get(step, -math.inf) <= high for step in last.steps):
         return None
     step = last.steps[-1]
     return (
@@ -258,10 +258,8 @@ def thrown(run: Measurements) -> Evidence:
         if value <= THROWN * run.untrained:
             continue
         later = run.validation.part(index + 1, len(run.validation)).values
-        passed = any(loss < run.untrained for loss in later) or any(
-            loss > run.untrained for loss in run.trained.values[-1:]
-        )
-        if passed and trained.get(step, 0.0) > (1 + RISEN) * run.untrained:
+        rose = trained.get(step, -math.inf) > (1 + RISEN) * run.untrained
+        if rose and (any(loss < run.untrained for loss in later) or run.trained.values[-1] > run.untrained):
             return (
                 f"it was {run.value(value, step)}, with training loss {run.average(run.before(step))}; {run.yardstick}"
             )
