@@ -32,6 +32,7 @@ KINDS = {
     "gemma3n_text": "layers of different widths",
     "lfm2": "convolutions",
     "gemma3": "reads images, too",
+    "qwen3_5": "reads images, too, and transformers would build it without",
 }
 BETA = 0.1
 MAX_LENGTH = 128
@@ -74,8 +75,8 @@ def run(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pyte
 
 
 def save_base(family: str, folder: Path, tokenizer: Path) -> Path:
-    if family == "gemma3":
-        return save_tiny_multimodal(folder, "gemma3")
+    if family in ("gemma3", "qwen3_5"):
+        return save_tiny_multimodal(folder, family)
     changes = {"num_local_experts": 0} if family == "granitemoehybrid" else {}
     families.save(families.tiny_model(family, **changes), folder, tokenizer)
     if family == "gpt2":

@@ -17,7 +17,15 @@ from dporun_testing.adapters import save_random_adapter
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs
 from dporun_trainer.data.pairs import Pair
 from dporun_trainer.evaluation.policy import Policy, load_policy
-from dporun_trainer.evaluation.scoring import EncodedPair, Reward, encode_pair, encode_prompt, rewards
+from dporun_trainer.evaluation.scoring import (
+    EncodedPair,
+    Reward,
+    Tokens,
+    completion_logps,
+    encode_pair,
+    encode_prompt,
+    rewards,
+)
 
 BETA = 0.3
 LONG = {"prompt": "please " * 60, "chosen": " yes", "rejected": " no"}
@@ -221,3 +229,20 @@ def test_a_token_of_prompt_and_response_counts_as_response(policy: Policy) -> No
     assert tokens is not None
     assert len(tokens.chosen.prompt) < len(encode_prompt(pair.prompt, policy.tokenizer))
     assert tokens.chosen.prompt == tokens.rejected.prompt
+
+
+def test_a_model_that_computes_all_logits_is_scored_alike() -> None:
+    """Qwen2-Audio leaves ``logits_to_keep`` out."""
+    from transformers import AutoModelForMultimodalLM, Qwen2AudioConfig
+
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = size | {"model_type": "qwen2", "vocab_size": 384, "num_key_value_heads": 1}
+    audio = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    model = AutoModelForMultimodalLM.from_config(Qwen2AudioConfig(text_config=text, audio_config=audio)).eval()
+    batch = [Tokens((5, 6, 7), (8, 9)), Tokens((10, 11), (12, 13, 14, 15))]
+    for tokens, scored in zip(batch, completion_logps(model, batch, pad_token_id=0), strict=True):
+        ids = torch.tensor([tokens.prompt + tokens.completion])
+        with torch.inference_mode():
+            logps = model(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])
+        assert scored.tokens == len(tokens.completion)
+        assert scored.total == pytest.approx(float(logps[len(tokens.prompt) - 1 :].sum()), abs=1e-5)
