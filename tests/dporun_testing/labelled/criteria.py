@@ -86,6 +86,9 @@ def label(course: Course, seen: Course, validated: Course, events: Events, visib
     if UNSTABLE in accepted and _never_left(course):
         # Thrown about without ever learning: not having learnt is true as well.
         accepted.add(UNDERFITTING)
+    if OVERFITTING in accepted and visible.epochs <= 1 and seen.validation[-1] > 0.97:
+        # In its first epoch a run meets no pair twice, so the log cannot show that it knows pairs by heart.
+        accepted.add(UNDERFITTING)
     return _with_unknown(expected, accepted, visible)
 
 
