@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dporun_api import logs
 from dporun_api.pod import ExitCode
+from dporun_trainer.commands.shared import quiet_libraries
 from dporun_trainer.signals import Stopped, on_stop, raise_stopped
 
 _COMMANDS = {
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with on_stop(raise_stopped):
             arguments = _parser(words[:1]).parse_args(words)
             logs.configure()
+            quiet_libraries()
             return int(arguments.run(arguments))
     except Stopped:
         return ExitCode.PREEMPTED

@@ -19,7 +19,7 @@ from dporun_api.results import EvaluationSummary, Health, Outcome, OutcomeState,
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.commands.report import report
-from dporun_trainer.commands.shared import add_process_arguments, read_config
+from dporun_trainer.commands.shared import add_process_arguments, quiet_libraries, read_config
 from dporun_trainer.data.pairs import read_pairs
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.diagnosis.health import diagnose
@@ -210,6 +210,7 @@ def main() -> int:
         add_process_arguments(parser)
         arguments = parser.parse_args()
         logs.configure()
+        quiet_libraries()
         folder = RunFolder(arguments.directory)
         return conclude(lambda: finish(read_config(arguments.config), folder), folder.finish_outcome.write, folder.path)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,15 @@ def add_process_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a process that ``train`` starts."""
     parser.add_argument("--config", type=Path, required=True, help="RunConfig, as JSON")
     parser.add_argument("--directory", type=Path, required=True, help="the run's directory")
+
+
+def quiet_libraries() -> None:
+    """Leave out of the log what nobody but the libraries' authors can mend.
+
+    They call what they have deprecated in one another, and PEFT looks for the ranks of experts among layers alone.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
 
 
 def read_config(path: Path) -> RunConfig:

@@ -11,14 +11,13 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from pathlib import Path
 
 from dporun_api import logs
 from dporun_api.pod import ExitCode
 from dporun_api.results import OutcomeState
 from dporun_api.run_config import RunConfig
-from dporun_trainer.commands.shared import add_process_arguments, read_config
+from dporun_trainer.commands.shared import add_process_arguments, quiet_libraries, read_config
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.training import ranks
@@ -53,10 +52,10 @@ def die_with_parent() -> None:
 
 
 def _configure_logging() -> None:
-    """Log only about the run: without the libraries' deprecation warnings, and in full on rank 0 alone."""
+    """Log only about the run, and in full on rank 0 alone."""
     main = os.environ.get("RANK", "0") == "0"
     logs.configure(None if main else "WARNING")
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    quiet_libraries()
     for library in ("accelerate", "deepspeed", "DeepSpeed", "transformers", "trl", "datasets", "torch", "filelock"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
