@@ -10,6 +10,7 @@ import torch
 
 from dporun_api.run_config import Lora
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing import families
 from dporun_testing.models import edit_json, edit_weights
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.policy import load_model
@@ -144,6 +145,25 @@ def test_accepted(
     assert len(warnings) == (warning is not None)
     assert warning is None or warning in warnings[0]
     load_model(model, "float32")
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "qwen3_moe", "bloom", "gemma3n_text", "jamba"])
+def test_nothing_is_said_of_a_good_checkpoint(model: Path, model_type: str) -> None:
+    """Experts stored apart and built as one, heads that share the embedding."""
+    (model / "model.safetensors").unlink()
+    families.tiny_model(model_type).save_pretrained(model)
+    assert check_model(model, Lora()).warnings == ()
+
+
+def test_names_of_the_backbone_alone_are_the_models_too(model: Path) -> None:
+    """GPT-2 is on the Hub like that, with its causal masks; what a layer has no place for is refused nevertheless."""
+    families.tiny_model("gpt2").save_pretrained(model)
+    masks = {"h.0.attn.bias": torch.zeros(1, 1, 8, 8), "h.0.attn.masked_bias": torch.zeros(1)}
+    edit_weights(model, lambda tensors: {name.removeprefix("transformer."): tensors[name] for name in tensors} | masks)
+    assert check_model(model, Lora()).warnings == ()
+    edit_weights(model, lambda tensors: tensors | {"h.0.attn.q_norm.weight": torch.zeros(4)})
+    with pytest.raises(RunError, match=r"have 1 tensor \(h.0.attn.q_norm.weight\)"):
+        check_model(model, Lora())
 
 
 def test_a_lost_expert_is_refused(model: Path) -> None:

@@ -51,6 +51,7 @@ def test_names_that_are_no_layers() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["mixtral", "qwen3_moe", "deepseek_v3", "olmoe", "glm4_moe", "qwen3_next"])
+@pytest.mark.filterwarnings("error")
 def test_experts_take_no_dropout(model_type: str) -> None:
     """Left out, it is 0 there; asked for, it is refused, and the layers that take it are named."""
     assert not try_adapter(empty(model_type), Lora()).takes_dropout

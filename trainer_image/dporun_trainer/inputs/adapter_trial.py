@@ -1,5 +1,6 @@
 """A trial of the run's adapter on the empty model, in the settings of the training: what fails here fails there."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,13 @@ def _adapted(model: Any, lora: Lora) -> Any:
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415  heavy
 
     arguments = lora_arguments(lora, language_model(model), dropout=0.0)
-    return get_peft_model(model, LoraConfig(**arguments), low_cpu_mem_usage=True)  # the adapter without weights, too
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # among others, PEFT 0.21 says of the rank of experts that it is ignored: it is not
+        return get_peft_model(
+            model, LoraConfig(**arguments), low_cpu_mem_usage=True
+        )  # the adapter without weights, too
 
 
 def _unknown_targets(lora: Lora, model: Any) -> list[str]:
