@@ -43,7 +43,7 @@ class Dpo(Document):
     precompute_ref_log_probs: Switch = "auto"
     """Compute the base model's log-probabilities once before training; auto does so when that pays."""
     router_aux_loss_coef: Finite = Field(0.0, ge=0, le=1, examples=[0.001])
-    """Weight of the router's load-balancing loss in the training loss; only for mixtures of experts."""
+    """Weight of the router's load-balancing loss in training; logged losses leave it out. For mixtures of experts."""
 
 
 class Lora(Document):

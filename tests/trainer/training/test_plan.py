@@ -123,7 +123,7 @@ def test_the_plan_counts_the_work_of_the_whole_run() -> None:
         ({"loss": ["sigmoid"], "label_smoothing": 0.1}, {}, False),
         ({"loss": ["sigmoid", "sft"]}, {}, True),
         ({"loss": ["sigmoid", "sft"], "loss_weights": [1, 0]}, {}, False),
-        ({"router_aux_loss_coef": 0.01}, {}, True),
+        ({"router_aux_loss_coef": 0.01}, {}, False),
         ({}, {"resume_from": "s3://bucket/dporuns/before-1a2b3c4d"}, True),
     ],
 )

@@ -49,7 +49,6 @@ class RunValues:
     loss: tuple[str, ...] | None = None
     loss_weights: tuple[float, ...] | None = None
     beta: float | None = None
-    router_aux_loss_coef: float | None = None
 
     @property
     def batch_size(self) -> int:
@@ -74,7 +73,6 @@ class RunValues:
             loss=config.dpo.loss,
             loss_weights=config.dpo.loss_weights,
             beta=config.dpo.beta,
-            router_aux_loss_coef=config.dpo.router_aux_loss_coef,
         )
 
 

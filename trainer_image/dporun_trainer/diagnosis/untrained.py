@@ -54,7 +54,7 @@ def untrained(curves: Curves, settings: RunValues) -> Untrained:
 
 def _of_objective(settings: RunValues) -> float | None:
     """Compute it where the objective is known; TRL's defaults stand for what is not."""
-    if settings.loss is None or settings.router_aux_loss_coef:  # the router's loss depends on model and data
+    if settings.loss is None:
         return None
     weights = settings.loss_weights
     if weights is not None and len(weights) != len(settings.loss):

@@ -173,7 +173,7 @@ def decide_schedule(config: RunConfig, train_rows: int) -> Schedule:
     """
     dpo = config.dpo
     starts_at = untrained_loss(dpo.loss, dpo.loss_weights, dpo.beta, dpo.label_smoothing)
-    validates_start = starts_at is None or dpo.router_aux_loss_coef > 0 or config.checkpoints.resume_from is not None
+    validates_start = starts_at is None or config.checkpoints.resume_from is not None
     training, world = config.training, config.topology.world_size
     batches = math.ceil(math.ceil(train_rows / training.per_device_batch_size) / world)
     per_epoch = max(math.ceil(batches / training.gradient_accumulation_steps), 1)

@@ -286,7 +286,9 @@ class RunTrainer(FencedTrainer):
         return self.loop_totals().model_copy(update=ours)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the totals of all attempts at the end of training."""
+        """Log losses of preferences alone, as those of validation are; the totals at the end are of all attempts."""
+        if "loss" in logs:
+            logs["loss"] -= self.router_aux_loss_coef * self.router_loss()
         if "train_runtime" in logs:  # transformers' own count this attempt alone
             seconds = self.seconds()
             samples = min(self.state.epoch or 0, self.run.config.training.epochs) * self.run.plan.train_rows

@@ -327,6 +327,11 @@ class FencedTrainer(DPOTrainer):
         ]
         return torch.stack(columns, dim=1)
 
+    def router_loss(self) -> float:
+        """Mean of the router's loss since the last log entry of training; 0 where it is no part of the loss."""
+        losses = self._metrics["train"].get("aux_loss")
+        return sum(losses) / len(losses) if losses else 0.0
+
     # Saving
 
     def create_model_card(self, *arguments: Any, **named: Any) -> None:
