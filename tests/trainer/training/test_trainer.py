@@ -7,18 +7,19 @@ import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from dporun_api.results import Health, HealthState
-from dporun_api.run_config import Loss
+from dporun_api.run_config import Dpo
 from dporun_testing import tiny_model
 from dporun_testing.training import a_config
+from dporun_testing.validating import OBJECTIVES
 from dporun_trainer.machine import Machine
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.training.memory import Shape
-from dporun_trainer.training.plan import decide_plan
+from dporun_trainer.training.plan import decide_losses, decide_plan
 
 pytestmark = [pytest.mark.slow(60), pytest.mark.usefixtures("_not_launched")]
 
@@ -354,19 +355,20 @@ def test_there_must_be_something_to_train_on(make: Callable[..., Any]) -> None:
 # Objectives
 
 
-@pytest.mark.parametrize("loss", [[loss] for loss in get_args(Loss)] + [["sigmoid", "bco_pair", "sft"]], ids=str)
-def test_validation_is_what_trl_computes_for_one_batch(make: Callable[..., Any], loss: list[str]) -> None:
-    """After a step, on all rows in one batch of TRL's own."""
+@pytest.mark.parametrize("dpo", OBJECTIVES, ids=lambda dpo: f"{'+'.join(dpo.loss)}-{dpo.label_smoothing:g}")
+def test_validation_is_what_trl_computes_for_one_batch(make: Callable[..., Any], dpo: Dpo) -> None:
+    """After a step, on all rows in one batch of TRL's own: what is trained on is what is validated."""
     import torch
 
-    weights = [0.8, 0.2, 1.0] if len(loss) > 1 else None
+    loss_type, loss_weights = decide_losses(dpo)
     trainer = make(
         {"eval_dataset": a_set(HELD_OUT)},
-        loss_type=loss,
-        loss_weights=weights,
+        loss_type=list(loss_type),
+        loss_weights=list(loss_weights),
+        beta=dpo.beta,
+        label_smoothing=dpo.label_smoothing,
         max_steps=1,
         learning_rate=1e-2,
-        label_smoothing=0.1 if loss[0] in {"exo_pair", "robust", "aot", "aot_unpaired"} else 0.0,
     )
     trains(trainer)
     batch = trainer.data_collator(list(trainer.eval_dataset))
