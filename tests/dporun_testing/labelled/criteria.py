@@ -86,6 +86,9 @@ def label(course: Course, seen: Course, validated: Course, events: Events, visib
     if UNSTABLE in accepted and _never_left(course):
         # Thrown about without ever learning: not having learnt is true as well.
         accepted.add(UNDERFITTING)
+    if seen.accuracy < 0.37 and seen.margin < 0 and expected is ON_TRACK:
+        # IPO learns from means per token: rewards, which are sums, may say the opposite of its loss. Both are true.
+        accepted.add(CONFUSED)
     if OVERFITTING in accepted and visible.epochs <= 1 and seen.validation[-1] > 0.97:
         # In its first epoch a run meets no pair twice, so the log cannot show that it knows pairs by heart.
         accepted.add(UNDERFITTING)

@@ -71,3 +71,11 @@ def test_a_validation_may_come_before_the_first_log() -> None:
     """Live, with a validation every few steps and a log every fifty."""
     for loss in (0.3, 0.69, 5.0):
         assert diagnose([{"eval_loss": loss, "step": 8, "epoch": 0.1}]).state in set(HealthState)
+
+
+def test_a_loss_that_fell_far_is_not_called_untrained() -> None:
+    """IPO learns from means per token, so its rewards, which are sums, may say otherwise."""
+    run = next(run for run in recorded_runs() if run.name == "trl-wild-10")
+    assert not any(
+        evidence.startswith("Validation loss no better than untrained") for evidence in run.diagnose().evidence
+    )

@@ -109,7 +109,8 @@ class Measurements:
         """Whether the validation at ``step`` shows nothing learnt: a loss near the untrained one, or no margin."""
         margin = by_step(self.margins(Split.VALIDATION)).get(step)
         if margin is not None and margin <= 0:
-            return True
+            # IPO learns from means per token: its loss may fall far while the rewards, which are sums, say otherwise.
+            return by_step(self.validation)[step] >= self.untrained / 2
         orders = (margin or 0) >= POOR_MARGIN and self.accuracies(Split.VALIDATION).get(step, 0) >= POOR_ACCURACY
         limit = (1.0 if orders else NO_BETTER) * self.untrained
         return self._untrained.certain and by_step(self.validation)[step] >= limit
