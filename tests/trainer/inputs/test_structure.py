@@ -9,6 +9,8 @@ import pytest
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.families import tiny_config
+from dporun_testing.models import edit_json
+from dporun_testing.multimodal import save_tiny_multimodal
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.structure import build_empty, read_config, require_trainable
 
@@ -76,6 +78,7 @@ def test_refused_by_its_configuration(tmp_path: Path, config: dict[str, Any], me
         ("bert-generation", {"is_decoder": False}, f"BertGenerationDecoder {ENCODER}"),
         ("rembert", {"is_decoder": False}, f"RemBertForCausalLM {ENCODER}"),
         ("xlnet", {}, f"XLNetLMHeadModel {ENCODER}"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, f"Gemma3ForCausalLM {ENCODER}"),
         (
             "roberta",
             {"is_decoder": True},
@@ -112,3 +115,11 @@ def test_accepted(tmp_path: Path, model_type: str) -> None:
     """Among them one that says it is no decoder, one that is half of an encoder-decoder, and some without attention."""
     tiny_config(model_type).save_pretrained(tmp_path)
     check(tmp_path)
+
+
+def test_a_tower_may_look_in_both_directions(tmp_path: Path) -> None:
+    """Many published configurations say of the language model that it is no decoder, as old defaults were."""
+    folder = save_tiny_multimodal(tmp_path, "gemma3")
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    edit_json(folder / "config.json", text_config=text | {"is_decoder": False, "is_encoder_decoder": False})
+    check(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dporun_api.text import shorten
-from dporun_trainer.architectures import auto_class
+from dporun_trainer.architectures import auto_class, language_model
 from dporun_trainer.inputs.weights import unfit
 
 _ANOTHER = "Use a decoder-only language model, such as Llama or Qwen."
@@ -46,8 +46,7 @@ def read_config(folder: Path) -> Any:
         raise unfit(
             f"the model in {folder} is quantized", "Use its unquantized weights: an adapter merges into those only."
         )
-    parts = (config, *(getattr(config, name, None) for name in config.sub_configs))
-    if any(getattr(part, "is_encoder_decoder", False) for part in parts):
+    if _encodes_first(config) or _encodes_first(config.get_text_config()):
         raise unfit(f"a {config.model_type} model is an encoder-decoder, for which TRL has no DPO", _ANOTHER)
     return config
 
@@ -102,6 +101,7 @@ def require_trainable(model: Any) -> None:
         (getattr(config, "is_decoder", None) is False and (between or _bidirectional(model)))
         or getattr(config, "causal", None) is False  # XLM
         or getattr(config, "attn_type", None) == "bi"  # XLNet
+        or getattr(config, "use_bidirectional_attention", None) is True  # Gemma as an encoder
     ):
         raise unfit(f"{name} is an encoder: it reads a text in both directions and cannot continue it", _ANOTHER)
     if between:
@@ -143,6 +143,10 @@ def _require_known(path: Path) -> None:
     )
 
 
+def _encodes_first(config: Any) -> bool:
+    return getattr(config, "is_encoder_decoder", None) is True
+
+
 def _between(model: Any) -> list[str]:
     """Modules with weights that are neither in the backbone nor the output embeddings."""
     inside = {id(weight) for part in (model.base_model, model.get_output_embeddings()) for weight in part.parameters()}
@@ -151,4 +155,7 @@ def _between(model: Any) -> list[str]:
 
 
 def _bidirectional(model: Any) -> bool:
-    return any(getattr(module, "is_causal", True) is False for module in model.modules())
+    """Whether the language model has attention that says of itself that it is not causal; a vision tower may."""
+    part = language_model(model)
+    within = model if part is None else model.get_submodule(part)
+    return any(getattr(module, "is_causal", True) is False for module in within.modules())
