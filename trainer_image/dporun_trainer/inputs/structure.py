@@ -1,5 +1,6 @@
 """The structure of the base model, from its config.json alone, and whether DPO with TRL can train it."""
 
+import inspect
 import json
 import re
 from importlib.metadata import version
@@ -14,6 +15,7 @@ _ANOTHER = "Use a decoder-only language model, such as Llama or Qwen."
 _MUTE = "does not generate text"
 _SCALES_UNKNOWN_TO_TRL = ("logits_soft_cap", "output_logit_soft_cap", "logits_mup_width_multiplier")
 """Of RecurrentGemma, xLSTM and Inkling."""
+_SCALES_OF_TRL = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 _OTHER_OBJECTIVES = {
     "cpmant": "reads a prompt in both directions",
     "prophetnet": "predicts several tokens at once, each from a hidden state of its own",
@@ -110,18 +112,32 @@ def require_trainable(model: Any) -> None:
             "something else would be trained",
             _ANOTHER,
         )
-    if config.model_type in _OTHER_OBJECTIVES:
-        raise unfit(
-            f"{name} {_OTHER_OBJECTIVES[config.model_type]}, which TRL does not allow for: something else would be "
-            "trained",
-            _ANOTHER,
-        )
+    other = _OTHER_OBJECTIVES.get(config.model_type)
+    if getattr(config, "use_bidirectional_attention", None) in {True, "all"}:  # PaliGemma, EmbeddingGemma
+        other = _OTHER_OBJECTIVES["cpmant"]
+    if other:
+        raise unfit(f"{name} {other}, which TRL does not allow for: something else would be trained", _ANOTHER)
     if scaled := [setting for setting in _SCALES_UNKNOWN_TO_TRL if getattr(config, setting, None) is not None]:
         raise unfit(
             f"{name} scales or caps its logits ({', '.join(scaled)} in config.json), which TRL leaves out: something "
             "else would be trained",
             _ANOTHER,
         )
+    if unread := _scales_left_to_the_text_class(model, config):
+        raise unfit(
+            f"{name} does not scale or cap its logits by {', '.join(unread)} of its language model, as TRL does: "
+            "something else would be trained",
+            _ANOTHER,
+        )
+
+
+def _scales_left_to_the_text_class(model: Any, config: Any) -> list[str]:
+    """Settings of a multimodal model's language model that TRL applies, and the whole model does not (Aya Vision)."""
+    if config is model.config:
+        return []
+    source = inspect.getsource(type(model).forward)
+    used = [setting for setting in _SCALES_OF_TRL if getattr(config, setting, None) not in {None, 1}]
+    return [setting for setting in used if setting not in source]
 
 
 def _require_known(path: Path) -> None:
