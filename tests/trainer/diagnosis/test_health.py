@@ -219,8 +219,9 @@ def test_healthy_noise_is_not_called_ill(entries: list[Entry]) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(healthy_runs(), st.data())
-def test_any_loss_that_is_not_a_number_is_unstable(entries: list[Entry], data: st.DataObject) -> None:
-    broken = data.draw(st.sampled_from([entry for entry in entries if "loss" in entry]))
+def test_any_new_loss_that_is_not_a_number_is_unstable(entries: list[Entry], data: st.DataObject) -> None:
+    """One that training has left behind for ten logs is only said; the cases ``nan_*`` tell the two apart."""
+    broken = data.draw(st.sampled_from([entry for entry in entries if "loss" in entry][-10:]))
     broken["loss"] = data.draw(st.sampled_from([math.nan, math.inf, "NaN", "Infinity"]))
     health = diagnose(entries)
     assert health.state is HealthState.UNSTABLE
@@ -254,7 +255,8 @@ def test_validation_of_the_reloaded_best_is_not_the_last() -> None:
 def test_a_thinned_history_keeps_what_matters() -> None:
     """Validations and losses that are no numbers."""
     entries: list[Entry] = [{"step": step, "loss": 0.5} for step in range(1, 20 * MAX_ENTRIES)]
-    entries[777]["loss"] = "NaN"
+    for index in (777, 888, 999):
+        entries[index]["loss"] = "NaN"
     entries[1001] = {"step": 1002, "eval_loss": 0.6}
     curves = Curves.of(entries)
     assert len(curves.get(LOSS, Split.TRAINING)) <= 1.1 * MAX_ENTRIES

@@ -111,9 +111,13 @@ class Measurements:
         if margin is not None and margin <= 0:
             # IPO learns from means per token: its loss may fall far while the rewards, which are sums, say otherwise.
             return by_step(self.validation)[step] >= self.untrained / 2
-        orders = (margin or 0) >= POOR_MARGIN and self.accuracies(Split.VALIDATION).get(step, 0) >= POOR_ACCURACY
-        limit = (1.0 if orders else NO_BETTER) * self.untrained
+        limit = (1.0 if self.orders(step) else NO_BETTER) * self.untrained
         return self._untrained.certain and by_step(self.validation)[step] >= limit
+
+    def orders(self, step: int) -> bool:
+        """Whether the validation at ``step`` has an accuracy and a margin that the specification does not find poor."""
+        margin = by_step(self.margins(Split.VALIDATION)).get(step, 0.0)
+        return margin >= POOR_MARGIN and self.accuracies(Split.VALIDATION).get(step, 0.0) >= POOR_ACCURACY
 
     # Levels and their noise
 
@@ -243,8 +247,8 @@ def newest(series: Series) -> Series:
 
 def spread(series: Series) -> float:
     """Standard deviation of single logs, from differences of neighbours, so that a falling curve does not count."""
-    squares = [(after - before) ** 2 for before, after in itertools.pairwise(series.values)]
-    return math.sqrt(mean(squares) / 2) if squares else 0.0
+    steps = [after - before for before, after in itertools.pairwise(series.values)]
+    return math.hypot(*steps) / math.sqrt(2 * len(steps)) if steps else 0.0
 
 
 def non_finite(series: Series) -> Series:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dporun_api.metrics import LOSS, REWARD_CHOSEN, REWARD_MARGIN, REWARD_REJECTED, Split
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.objective import untrained_loss
-from dporun_trainer.run_folder.curves import Curves, Series, quantile
+from dporun_trainer.run_folder.curves import Curves, Series
 
 LN2 = math.log(2)
 """The sigmoid loss at the start, whatever the label smoothing: both rewards are 0, and -log sigmoid(0) is ln 2."""
@@ -16,8 +16,10 @@ UNMOVED = 0.1
 NEAR = 0.05
 """Largest distance from -log sigmoid(margin) at which a logged loss is taken to be the sigmoid loss. Other losses start
 at 1 (hinge, apo) or 1.39 (nca, bco) or higher."""
-FAR = 4.0
-"""The same for most logs where no rewards are near 0: pairs differ much then. The ipo loss is 25 or more above."""
+FAR = 0.15
+"""The same where no rewards are near 0: pairs differ then."""
+LEARNT = 2.0
+"""Margins above this tell nothing: every loss is near 0 there."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,16 @@ def _is_sigmoid(curves: Curves, train: Series) -> bool:
     logs = [log for split in Split for log in _logs(curves, split)]
     if not logs:
         return abs(train.values[0] - LN2) < NEAR
-    unmoved = [abs(distance) for distance, moved in logs if moved < UNMOVED]
+    unmoved = [abs(distance) for distance, _, moved in logs if moved < UNMOVED]
     if unmoved:
         return min(unmoved) < NEAR
-    distances = [distance for distance, _ in logs]
-    return min(distances) > -NEAR and quantile(distances, 0.5) < FAR
+    telling = [abs(distance) for distance, margin, _ in logs if abs(margin) < LEARNT]
+    near = min(telling) < FAR if telling else train.values[0] < LN2
+    return near and min(distance for distance, _, _ in logs) > -NEAR
 
 
-def _logs(curves: Curves, split: Split) -> Iterator[tuple[float, float]]:
-    """Of each log with rewards, how far its loss is above -log sigmoid(margin), and its largest mean reward."""
+def _logs(curves: Curves, split: Split) -> Iterator[tuple[float, float, float]]:
+    """Of each log with rewards, how far its loss is above -log sigmoid(margin), the margin, and its largest reward."""
     losses = curves.get(LOSS, split).finite()
     rewards = [
         dict(zip(series.steps, series.values, strict=True))
@@ -89,7 +92,7 @@ def _logs(curves: Curves, split: Split) -> Iterator[tuple[float, float]]:
     for step, loss in zip(losses.steps, losses.values, strict=True):
         if step in rewards[0]:
             margin = rewards[0][step]
-            yield loss - _softplus(-margin), max(abs(reward.get(step, 0.0)) for reward in rewards)
+            yield loss - _softplus(-margin), margin, max(abs(reward.get(step, 0.0)) for reward in rewards)
 
 
 def _softplus(x: float) -> float:

@@ -1,5 +1,7 @@
 """Signs of overfitting: the training loss falls, and the validation loss does not follow."""
 
+import math
+
 from dporun_api.metrics import Split
 from dporun_trainer.diagnosis.measurements import END, SURE, Measurements, by_step
 from dporun_trainer.diagnosis.signs import Evidence
@@ -19,6 +21,8 @@ GENERALISED = 0.4
 GAINED_FOR_NOTHING = 0.12
 """What training may gain at most where validation is no better than untrained, in units of the untrained loss: with
 less, it has hardly fitted its own pairs."""
+LEARNT = 0.9
+"""A loss below this share of the untrained loss has been learnt from."""
 CONFIDENT_RISE = 0.15
 """Most that the validation loss may rise, in the same unit, while accuracy and margin on the same pairs grow: the model
 orders pairs no worse and is surer of all of them, also of those that are wrong."""
@@ -125,3 +129,15 @@ def gap_growing(run: Measurements) -> Evidence:
         return None
     shown = (f"{run.value(held_out[at], at)} against {run.average(run.before(at))}" for at, _ in gaps)
     return f"validation loss was {', then '.join(shown)} in training"
+
+
+def back_at_untrained(run: Measurements) -> Evidence:
+    """Validation loss back at that of the untrained model, though the model has learnt, and fits its own pairs."""
+    best, trained = run.validation.best(), by_step(run.trained)
+    if best is None or not run.finished:
+        return None
+    step, value = run.validation.steps[-1], run.validation.values[-1]
+    learnt = best[1] < LEARNT * run.untrained or run.orders(step)
+    if not learnt or not run.no_better(step) or trained.get(step, math.inf) >= LEARNT * run.untrained:
+        return None
+    return f"it is {run.value(value, step)}, and training loss was {run.average(run.before(step))}; {run.yardstick}"

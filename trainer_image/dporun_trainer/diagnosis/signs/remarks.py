@@ -76,6 +76,14 @@ def few_spikes(run: Measurements) -> Evidence:
     return f"Training loss jumped to {shown}. That is too seldom to be a sign; look at the rows of that batch."
 
 
+def passed_no_number(run: Measurements) -> Evidence:
+    """Losses or rewards that were no numbers, after which training went on."""
+    seen = unstable.passed_no_number(run)
+    if seen is None or unstable.no_number(run):
+        return None
+    return f"Once, or twice, {seen}, and training went on well. Look at the rows of that batch."
+
+
 def clipped_gradients(run: Measurements) -> Evidence:
     """Peaks of the gradients that clipping made harmless."""
     first, large = unstable.exploded_gradients(run)

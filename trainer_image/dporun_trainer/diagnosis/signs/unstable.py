@@ -12,6 +12,7 @@ from dporun_api.metrics import (
     REWARD_CHOSEN,
     REWARD_MARGIN,
     REWARD_REJECTED,
+    Metric,
     Split,
 )
 from dporun_trainer.diagnosis.measurements import (
@@ -52,8 +53,9 @@ SPIKE_SPREAD = 4.0
 """It also exceeds the median of the logs before it by this many times their upper spread (90th percentile - median).
 The standard deviation would not do: losses of mostly learnt pairs have heavy tails."""
 BUMP = 3
-"""Logs in a row above the untrained loss, and on average above CLIMBED times it, are a spike as well: chance alone
-seldom gives as many."""
+"""Logs in a row above the untrained loss are a spike as well: chance alone seldom gives as many."""
+BUMP_HEIGHT = 1.4
+"""Multiple of the untrained loss above which their mean is, then."""
 BUMP_PAIRS = 12
 """Pairs of which so many logs are at least."""
 BEFORE_SPIKE = 20
@@ -95,20 +97,38 @@ _FINITE = (LOSS, REWARD_CHOSEN, REWARD_REJECTED, REWARD_MARGIN, LOGPS_CHOSEN, LO
 
 
 def no_number(run: Measurements) -> Evidence:
-    """NaN values: in any loss or reward at once, in gradients when they persist.
-
-    One is enough, also where training recovers: the pairs that gave it come again in every epoch.
-    """
+    """NaN values: in any loss or reward at once, until it has passed; in gradients when they persist."""
     for metric, split in itertools.product(_FINITE, Split):
-        bad = non_finite(run.curves.get(metric, split)).steps
-        if bad:
-            often = f", {len(bad)} times so far" if len(bad) > 1 else ""
-            return f"{metric.log_key(split)} is not a finite number at {run.at(bad[0])}{often}"
+        series = run.curves.get(metric, split)
+        if non_finite(series) and not _passed(series, split):
+            return explain_no_number(run, metric, split)
     gradients = run.curves.get(GRADIENT_NORM, Split.TRAINING)
     recent, bad = non_finite(gradients.last(LEVEL)).steps, non_finite(gradients).steps
     if len(gradients) >= 2 * LEVEL and len(recent) >= NON_FINITE_GRADIENTS:
         return f"grad_norm is not finite in {len(recent)} of the last {LEVEL} logs, first at {run.at(bad[0])}"
     return None
+
+
+def passed_no_number(run: Measurements) -> Evidence:
+    """Say what was no number, and has passed."""
+    for metric, split in itertools.product(_FINITE, Split):
+        if non_finite(run.curves.get(metric, split)):
+            return explain_no_number(run, metric, split)
+    return None
+
+
+def explain_no_number(run: Measurements, metric: Metric, split: Split) -> str:
+    """Say where a metric is no number."""
+    bad = non_finite(run.curves.get(metric, split)).steps
+    often = f", {len(bad)} times so far" if len(bad) > 1 else ""
+    return f"{metric.log_key(split)} is not a finite number at {run.at(bad[0])}{often}"
+
+
+def _passed(series: Series, split: Split) -> bool:
+    """Whether few values were no numbers, and training went on well: a NaN in the weights would have stayed."""
+    bad = non_finite(series).steps
+    after = len(series.between(bad[-1], END))
+    return len(bad) < PEAKS and after >= (LEVEL if split is Split.TRAINING else 1)
 
 
 def broken_since(run: Measurements, step: int) -> bool:
@@ -121,7 +141,7 @@ def exploding(run: Measurements) -> Evidence:
     """Gradients exploding: peaks far above those before them, where they can do harm or have done it."""
     first, large = exploded_gradients(run)
     clipped = run.settings.max_grad_norm is None or 0 < run.settings.max_grad_norm <= CLIPPED
-    harmed = run.level > RETURNED * run.untrained
+    harmed = run.level - DOUBT * run.error(len(run.newest)) > RETURNED * run.untrained
     if len(large) < PEAKS or (clipped and not harmed):
         return None
     return explain_gradients(run, first, large)
@@ -181,7 +201,7 @@ def _bumps(run: Measurements, train: Series) -> Iterator[list[int]]:
     places = range(learnt, len(train))
     for high, group in itertools.groupby(places, key=lambda index: train.values[index] > run.untrained):
         bump = list(group)
-        if high and len(bump) >= BUMP and mean([train.values[index] for index in bump]) > CLIMBED * run.untrained:
+        if high and len(bump) >= BUMP and mean([train.values[index] for index in bump]) > BUMP_HEIGHT * run.untrained:
             yield sorted(bump, key=lambda index: -train.values[index])
 
 
@@ -297,8 +317,8 @@ def _training_swings(run: Measurements, width: int) -> list[tuple[int, float]]:
     if len(blocks) <= SWINGS:
         return []
     levels = [mean(block.values) for block in blocks]
-    squares = [(value - level) ** 2 for block, level in zip(blocks, levels, strict=True) for value in block.values]
-    noise = math.sqrt(math.fsum(squares) / (len(blocks) * (width - 1)) / width)
+    distances = [value - level for block, level in zip(blocks, levels, strict=True) for value in block.values]
+    noise = math.hypot(*distances) / math.sqrt(len(blocks) * (width - 1) * width)
     points = [(block.steps[-1], level) for block, level in zip(blocks, levels, strict=True)]
     return _turns(points, max(SWING * run.untrained, SWING_NOISE * noise))
 
