@@ -320,7 +320,7 @@ class FencedTrainer(DPOTrainer):
         columns = [
             *of_sequences(outputs.log_probs),
             *reference,
-            *of_sequences(torch.ones_like(outputs.log_probs)),
+            *of_sequences(torch.ones_like(predicted)),
             entropy,
             *of_sequences(outputs.mean_logits),
             likeliest,
