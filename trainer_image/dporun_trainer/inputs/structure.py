@@ -103,7 +103,7 @@ def require_trainable(model: Any) -> None:
         (getattr(config, "is_decoder", None) is False and (between or _bidirectional(model)))
         or getattr(config, "causal", None) is False  # XLM
         or getattr(config, "attn_type", None) == "bi"  # XLNet
-        or getattr(config, "use_bidirectional_attention", None) is True  # Gemma as an encoder
+        or getattr(config, "use_bidirectional_attention", None) in {True, "all"}  # Gemma as an encoder, PaliGemma
     ):
         raise unfit(f"{name} is an encoder: it reads a text in both directions and cannot continue it", _ANOTHER)
     if between:
@@ -112,10 +112,7 @@ def require_trainable(model: Any) -> None:
             "something else would be trained",
             _ANOTHER,
         )
-    other = _OTHER_OBJECTIVES.get(config.model_type)
-    if getattr(config, "use_bidirectional_attention", None) in {True, "all"}:  # PaliGemma, EmbeddingGemma
-        other = _OTHER_OBJECTIVES["cpmant"]
-    if other:
+    if other := _OTHER_OBJECTIVES.get(config.model_type):
         raise unfit(f"{name} {other}, which TRL does not allow for: something else would be trained", _ANOTHER)
     if scaled := [setting for setting in _SCALES_UNKNOWN_TO_TRL if getattr(config, setting, None) is not None]:
         raise unfit(
