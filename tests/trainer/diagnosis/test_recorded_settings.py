@@ -163,6 +163,17 @@ def test_arguments_that_cannot_be_read_are_a_note(tmp_path: Path, content: bytes
     assert second.startswith("adapter_config.json tells nothing: ")
 
 
+def test_a_pickle_that_holds_itself_is_searched_once(tmp_path: Path) -> None:
+    (tmp_path / "training_args.bin").write_bytes(
+        b"\x80\x02cmod\nDPOConfig\n)\x81}q\x00("
+        + b"".join(b"X\x05\x00\x00\x00%05dh\x00" % number for number in range(3000))
+        + b"X\x04\x00\x00\x00beta}X\x04\x00\x00\x00betaG?\xc9\x99\x99\x99\x99\x99\x9as"
+        + b"ub."
+    )
+    write_state(tmp_path, {"log_history": [{"step": 1, "loss": 0.69, "rewards/margins": 0.0}]})
+    assert read_run(tmp_path).settings.beta == 0.2
+
+
 def test_numbers_without_a_meaning_are_unknown(tmp_path: Path) -> None:
     """transformers writes sys.maxsize for the epochs of an endless dataset; "auto" leaves the choice to DeepSpeed."""
     arguments = {"learning_rate": "auto", "gradient_accumulation_steps": -1, "per_device_train_batch_size": math.nan}

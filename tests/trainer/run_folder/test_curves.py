@@ -24,3 +24,9 @@ def test_an_accuracy_of_numbers_stays() -> None:
 def test_the_newest_step_may_have_no_metric() -> None:
     assert Curves.of([{"step": 8, "loss": 0.5}, {"step": 9, "epoch": 1.0}]).last_step == 9
     assert Curves().last_step == 0
+
+
+def test_an_integer_beyond_every_float_is_no_number() -> None:
+    assert Curves.of([{"step": 1, "loss": 0.5}, {"step": 2, "loss": 10**400}, {"step": 10**400, "loss": 0.5}]) == (
+        Curves.of([{"step": 1, "loss": 0.5}])
+    )

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from dporun_api.run_config import Dpo, RunConfig
+from dporun_testing.run_folders import a_prepared
 from dporun_testing.training import a_config
 from dporun_trainer.errors import RunError
 from dporun_trainer.machine import Machine
@@ -18,6 +19,7 @@ from dporun_trainer.training.plan import (
     decide_precision,
     decide_schedule,
 )
+from dporun_trainer.training.resume import run_identity
 
 CPU = Machine(cuda=False, bf16=True, memory=16 * GIB, name="the CPU")
 H100 = Machine(cuda=True, bf16=True, memory=80 * GIB, name="H100")
@@ -222,3 +224,11 @@ def test_deepspeed(stage: int) -> None:
     assert zero["fp16"]["enabled"]
     assert not zero["bf16"]["enabled"]
     assert zero.get("data_types") == ({"grad_accum_dtype": "fp32"} if stage == 2 else None)
+
+
+def test_checkpoints_from_before_there_was_a_router_loss_go_on() -> None:
+    """They do not name its coefficient, and a field that only one of two names is a difference."""
+    without, with_it = (a_config(dpo={"router_aux_loss_coef": value}) for value in (0, 0.01))
+    named = [run_identity(config, a_prepared(), plan(config)) for config in (without, with_it)]
+    assert [one.get("router_aux_loss_coef") for one in named] == [None, 0.01]
+    assert named[1] == named[0] | {"router_aux_loss_coef": 0.01}

@@ -122,13 +122,14 @@ def _max_steps(document: Mapping[str, Any]) -> int | None:
     return int(steps) if steps is not None and math.isfinite(steps) else None
 
 
-def _find(document: object, keys: Sequence[str], depth: int = 0) -> Iterator[Any]:
-    """Values of ``keys`` in nested mappings, outer ones first."""
-    if not isinstance(document, dict) or depth == _NESTED:
-        return
-    yield from (document[key] for key in keys if document.get(key) is not None)
-    for value in document.values():
-        yield from _find(value, keys, depth + 1)
+def _find(document: Document, keys: Sequence[str]) -> Iterator[Any]:
+    """Values of ``keys`` in nested mappings, outer ones first; each mapping once, as a pickle's may hold each other."""
+    level, seen = [document], {id(document)}
+    for _ in range(_NESTED):
+        yield from (mapping[key] for mapping in level for key in keys if mapping.get(key) is not None)
+        inner = {id(value): value for mapping in level for value in mapping.values() if isinstance(value, dict)}
+        level = [value for place, value in inner.items() if place not in seen]
+        seen |= inner.keys()
 
 
 def _of_state(state: Mapping[str, Any], *, planned_by_steps: bool) -> Document:

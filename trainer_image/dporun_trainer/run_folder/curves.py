@@ -137,7 +137,7 @@ def number(value: object) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter of an integer of hundreds of digits
         return None
 
 

@@ -18,11 +18,14 @@ def run_identity(config: RunConfig, prepared: Prepared, plan: TrainingPlan) -> d
     """List what a checkpoint and an attempt must have in common for the attempt to go on exactly."""
     # The precision that "auto" means depends on the machine, so the decided one counts.
     training = config.training.model_dump(mode="json", exclude=_NO_EFFECT_ON_WEIGHTS | {"precision"})
+    dpo = config.dpo.model_dump(mode="json", exclude={"precompute_ref_log_probs"})
+    if not config.dpo.router_aux_loss_coef:  # checkpoints from before there was the field do not name it
+        del dpo["router_aux_loss_coef"]
     return {
         "model": config.model.uri,
         "revision": prepared.model_revision,
         "dataset": prepared.dataset.fingerprint,
-        **config.dpo.model_dump(mode="json", exclude={"precompute_ref_log_probs"}),
+        **dpo,
         **{f"lora.{name}": value for name, value in config.lora.model_dump(mode="json").items()},
         "lora.dropout": config.lora.effective_dropout(takes_dropout=prepared.model.takes_dropout),
         **training,
