@@ -49,6 +49,7 @@ def _make(kind: str, index: int) -> LabelledRun:
         lora_alpha=32,
         lora_dropout=0.0,
         label_smoothing=recipe.smoothing,
+        beta=recipe.beta,
         loss=(recipe.loss,),
     )
     return LabelledRun(
