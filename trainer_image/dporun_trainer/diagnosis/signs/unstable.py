@@ -55,7 +55,8 @@ The standard deviation would not do: losses of mostly learnt pairs have heavy ta
 BUMP = 3
 """Logs in a row above the untrained loss are a spike as well: chance alone seldom gives as many."""
 BUMP_HEIGHT = 1.4
-"""Multiple of the untrained loss above which their mean is, then."""
+"""Multiple of the untrained loss above which their mean is, then. It is as high as a climb as well, so that the
+accidents of its pairs do not explain it."""
 BUMP_PAIRS = 12
 """Pairs of which so many logs are at least."""
 BEFORE_SPIKE = 20
@@ -201,7 +202,10 @@ def _bumps(run: Measurements, train: Series) -> Iterator[list[int]]:
     places = range(learnt, len(train))
     for high, group in itertools.groupby(places, key=lambda index: train.values[index] > run.untrained):
         bump = list(group)
-        if high and len(bump) >= BUMP and mean([train.values[index] for index in bump]) > BUMP_HEIGHT * run.untrained:
+        if not high or len(bump) < BUMP:
+            continue
+        logs = train.part(bump[0], bump[-1] + 1)
+        if mean(logs.values) > BUMP_HEIGHT * run.untrained and _high(run, logs):
             yield sorted(bump, key=lambda index: -train.values[index])
 
 
