@@ -105,13 +105,18 @@ class Measurements:
         """Loss of the untrained model, the unit of most thresholds."""
         return self._untrained.loss
 
+    @cached_property
+    def start(self) -> float:
+        """Loss before the first step: the untrained one, or that of the adapter from which a run starts."""
+        return min([self.untrained, *self.curves.get(LOSS, Split.VALIDATION).finite().between(-1, 0).values])
+
     def no_better(self, step: int) -> bool:
-        """Whether the validation at ``step`` shows nothing learnt: a loss near the untrained one, or no margin."""
+        """Whether the validation at ``step`` shows nothing learnt: a loss near that of the start, or no margin."""
         margin = by_step(self.margins(Split.VALIDATION)).get(step)
         if margin is not None and margin <= 0:
             # IPO learns from means per token: its loss may fall far while the rewards, which are sums, say otherwise.
             return by_step(self.validation)[step] >= self.untrained / 2
-        limit = (1.0 if self.orders(step) else NO_BETTER) * self.untrained
+        limit = (1.0 if self.orders(step) else NO_BETTER) * self.start
         return self._untrained.certain and by_step(self.validation)[step] >= limit
 
     def orders(self, step: int) -> bool:
@@ -231,8 +236,10 @@ class Measurements:
 
     @property
     def yardstick(self) -> str:
-        """Write the loss of the untrained model."""
-        return f"the untrained model's loss is {'' if self._untrained.certain else 'about '}{show(self.untrained)}"
+        """Write the loss of the untrained model, and that of the start where it is lower."""
+        began = f", and this run began with {self.value(self.start, 0)}" if self.start < self.untrained else ""
+        about = "" if self._untrained.certain else "about "
+        return f"the untrained model's loss is {about}{show(self.untrained)}{began}"
 
 
 def window(logs: int) -> int:

@@ -32,19 +32,19 @@ class Untrained:
 
 
 def untrained(curves: Curves, settings: RunValues) -> Untrained:
-    """Find the loss of the untrained model: from a validation at step 0, from the objective, or from the first logs.
+    """Find the loss of the untrained model: from the objective, from a validation at step 0, or from the first logs.
 
-    A run that starts from an earlier one's adapter is better than its objective says, and step 0 tells how much.
+    A run that starts from an earlier one's adapter is better than that; step 0 tells how much (``Measurements.start``).
     A run of another program often does not tell its objective. It is the sigmoid loss if losses are near ln 2 where
     rewards are near 0. Where none are, all logs tell: the mean of a convex function is never below the function of
     the mean, so the sigmoid loss is never below -log sigmoid(margin), and not far above it where margins agree.
     """
-    first_validation = curves.get(LOSS, Split.VALIDATION).finite()
-    if first_validation.steps[:1] == (0,):
-        return Untrained(first_validation.values[0], certain=True)
     known = _of_objective(settings)
     if known is not None:
         return Untrained(known, certain=True)
+    first_validation = curves.get(LOSS, Split.VALIDATION).finite()
+    if first_validation.steps[:1] == (0,):
+        return Untrained(first_validation.values[0], certain=True)
     train = curves.get(LOSS, Split.TRAINING).finite()
     if not train:
         begun = first_validation.values[0] if first_validation else LN2

@@ -105,12 +105,12 @@ def far_below(run: Measurements) -> Evidence:
 
 
 def _wide(run: Measurements, step: int, held_out: float, trained: float) -> bool:
-    gap, gained = held_out - trained, run.untrained - trained
+    gap, gained = held_out - trained, run.start - trained
     if gap <= SURE * run.error(len(run.before(step))):
         return False
     if run.no_better(step):
         return gained > GAINED_FOR_NOTHING * run.untrained
-    return gap > WIDE_GAP * run.untrained and run.untrained - held_out < GENERALISED * gained
+    return gap > WIDE_GAP * run.untrained and run.start - held_out < GENERALISED * gained
 
 
 def gap_growing(run: Measurements) -> Evidence:
@@ -125,7 +125,7 @@ def gap_growing(run: Measurements) -> Evidence:
     step = gaps[-1][0]
     if third < SURE * run.error(len(run.before(step))):
         return None
-    if run.untrained - held_out[step] > GENERALISED * (run.untrained - held_out[step] + third):
+    if run.start - held_out[step] > GENERALISED * (run.start - held_out[step] + third):
         return None
     shown = (f"{run.value(held_out[at], at)} against {run.average(run.before(at))}" for at, _ in gaps)
     return f"validation loss was {', then '.join(shown)} in training"
@@ -137,7 +137,7 @@ def back_at_untrained(run: Measurements) -> Evidence:
     if best is None or not run.finished:
         return None
     step, value = run.validation.steps[-1], run.validation.values[-1]
-    learnt = best[1] < LEARNT * run.untrained or run.orders(step)
-    if not learnt or not run.no_better(step) or trained.get(step, math.inf) >= LEARNT * run.untrained:
+    learnt = best[1] < LEARNT * run.start or run.orders(step)
+    if not learnt or not run.no_better(step) or trained.get(step, math.inf) >= LEARNT * run.start:
         return None
     return f"it is {run.value(value, step)}, and training loss was {run.average(run.before(step))}; {run.yardstick}"
