@@ -95,6 +95,16 @@ def test_case(path: Path) -> None:
         assert [describe(suggestion) for suggestion in health.suggestions] == expected["changes"]
 
 
+def test_the_first_log_tells_of_no_change_and_no_preference() -> None:
+    """Before the first step, policy and reference are the same."""
+    first = {"step": 1, "loss": 0.693, "rewards/margins": 0.0, "rewards/accuracies": 0.0}
+    assert diagnose([first]).evidence[1:3] == (
+        "Training loss is 0.693 at step 1.",
+        "Chosen and rejected responses have the same rewards on the training data: margin 0 at step 1, with accuracy 0 "
+        "at step 1.",
+    )
+
+
 def test_every_warning_sign_has_a_case() -> None:
     seen = {
         evidence.split(":")[0]

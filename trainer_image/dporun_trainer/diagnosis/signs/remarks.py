@@ -16,6 +16,8 @@ def losses(run: Measurements) -> Evidence:
         return None
     first, best = run.train.part(0, 1), run.validation.best()
     held_out = f"; the lowest validation loss is {run.value(best[1], best[0])}" if best else ""
+    if len(run.train) == 1:
+        return f"Training loss is {run.average(first)}{held_out}."
     return f"Training loss went from {run.average(first)} to {run.average(run.newest)}{held_out}."
 
 
@@ -30,8 +32,10 @@ def rewards(run: Measurements) -> Evidence:
         return None
     shown = newest(margins) if split is Split.TRAINING else margins.last(1)
     share = f", with accuracy {run.value(accuracy, last)}" if accuracy is not None else ""
-    higher = "Chosen" if mean(shown.values) > 0 else "Rejected"
-    return f"{higher} responses have the higher rewards on the {split} data: margin {run.average(shown)}{share}."
+    margin = mean(shown.values)
+    higher = f"{'Chosen' if margin > 0 else 'Rejected'} responses have the higher rewards"
+    who = higher if margin else "Chosen and rejected responses have the same rewards"
+    return f"{who} on the {split} data: margin {run.average(shown)}{share}."
 
 
 def log_probability(run: Measurements) -> Evidence:
