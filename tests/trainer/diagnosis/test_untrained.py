@@ -37,6 +37,12 @@ def test_a_low_start_makes_no_ordinary_loss_a_spike() -> None:
     assert examine(run.curves, run.settings).state is HealthState.ON_TRACK
 
 
+def test_a_rounded_loss_at_step_0_is_that_of_the_base() -> None:
+    run = from_an_adapter(start=0.6931, end=0.5, train=[0.5])
+    assert run.start == run.untrained
+    assert run.yardstick == "the untrained model's loss is 0.693"
+
+
 def from_an_adapter(*, start: float, end: float, train: list[float]) -> Measurements:
     """Two epochs of 20 steps, validated before, between and after."""
     margins = {"eval_rewards/margins": 2.0, "eval_rewards/accuracies": 0.9}

@@ -108,7 +108,8 @@ class Measurements:
     @cached_property
     def start(self) -> float:
         """Loss before the first step: the untrained one, or that of the adapter from which a run starts."""
-        return min([self.untrained, *self.curves.get(LOSS, Split.VALIDATION).finite().between(-1, 0).values])
+        first = self.curves.get(LOSS, Split.VALIDATION).finite().between(-1, 0).values
+        return first[0] if first and first[0] < NO_BETTER * self.untrained else self.untrained
 
     def no_better(self, step: int) -> bool:
         """Whether the validation at ``step`` shows nothing learnt: a loss near that of the start, or no margin."""
