@@ -1,6 +1,6 @@
 from dporun_api.results import HealthState
 from dporun_testing.training import a_config
-from dporun_trainer.diagnosis.health import examine
+from dporun_trainer.diagnosis.health import diagnose, examine
 from dporun_trainer.diagnosis.measurements import Measurements
 from dporun_trainer.diagnosis.remedies import RunValues
 from dporun_trainer.diagnosis.untrained import LN2, untrained
@@ -35,6 +35,12 @@ def test_a_low_start_makes_no_ordinary_loss_a_spike() -> None:
     """Logs of two pairs jump as far as those of a run that starts from the base."""
     run = from_an_adapter(start=0.12, end=0.1, train=[0.02, 0.05, 0.03, 0.01, 0.9, 0.04, 0.02, 0.01, 0.06, 0.03])
     assert examine(run.curves, run.settings).state is HealthState.ON_TRACK
+
+
+def test_a_loss_of_0_is_no_measure() -> None:
+    health = diagnose([{"step": step, "loss": 0.0} for step in range(1, 30)])
+    assert health.state is not HealthState.UNSTABLE
+    assert "the untrained model's loss is about 0" not in " ".join(health.evidence)
 
 
 def test_a_rounded_loss_at_step_0_is_that_of_the_base() -> None:

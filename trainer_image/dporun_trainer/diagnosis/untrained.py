@@ -51,7 +51,8 @@ def untrained(curves: Curves, settings: RunValues) -> Untrained:
         return Untrained(LN2, certain=settings.loss is None and abs(begun - LN2) < NEAR)
     if settings.loss is None and _is_sigmoid(curves, train):
         return Untrained(LN2, certain=True)
-    return Untrained(train.values[0], certain=False)
+    first = next((loss for loss in train.values if loss > 0), LN2)  # 0 measures nothing
+    return Untrained(first, certain=False)
 
 
 def _of_objective(settings: RunValues) -> float | None:

@@ -85,7 +85,7 @@ def passed_no_number(run: Measurements) -> Evidence:
     seen = unstable.passed_no_number(run)
     if seen is None or unstable.no_number(run):
         return None
-    return f"Once, or twice, {seen}, and training went on well. Look at the rows of that batch."
+    return f"Warning: {seen}, and training went on well. Look at the rows of that batch."
 
 
 def clipped_gradients(run: Measurements) -> Evidence:
