@@ -181,8 +181,11 @@ def healthy_runs(draw: st.DrawFn) -> list[Entry]:
         epoch = step / per_epoch
         learnt = final_margin * (1 - math.exp(-2.5 * step / (epochs * per_epoch)))
         seen = memorised ** int((step - 1) / per_epoch)
+        # A model that memorises is surer of the labels that it is given, never of their opposite.
         margins = [
-            (-0.4 if noise.random() < wrong_labels else 1.0) * noise.gauss(learnt * seen, 0.6 * learnt)
+            -0.4 * noise.gauss(learnt, 0.6 * learnt)
+            if noise.random() < wrong_labels
+            else noise.gauss(learnt * seen, 0.6 * learnt)
             for _ in range(batch)
         ]
         losses = [math.log1p(math.exp(-margin)) for margin in margins]
