@@ -48,6 +48,8 @@ def test_what_is_said_and_what_it_means(said: str, reason: Reason) -> None:
     "said",
     [
         "CUDA error: device-side assert triggered",
+        "ValueError: row 7 says that the GPU is lost",
+        "java.lang.OutOfMemoryError: Java heap space",
         "RuntimeError: mat1 and mat2 shapes cannot be multiplied",
         "NCCL INFO Channel 00 : 0[1020] -> 2[1040] via P2P/CUMEM",
         "",

@@ -58,7 +58,7 @@ MEANINGS = (
     Meaning(
         _any(
             r"uncorrectable (?:ECC|NVLink) error",
-            r"GPU is lost",
+            r"GPU[^\n]{0,40}: GPU is lost",
             r"has fallen off the bus",
             r"hardware stack error",
             r"Contained ECC error",
@@ -99,7 +99,7 @@ MEANINGS = (
     ),
     Meaning(
         _any(
-            r"\bOutOfMemoryError\b",
+            r"^(?:torch\.)?OutOfMemoryError: ",
             r"CUDA out of memory",
             r"CUDA error: out of memory",
             r"CU(?:BLAS|DNN|SOLVER|SPARSE)_STATUS_ALLOC_FAILED",

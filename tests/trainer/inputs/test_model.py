@@ -96,6 +96,14 @@ def quantized(model: Path) -> None:
     edit_json(model / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
 
 
+def quantized_without_a_word(model: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(model / WEIGHTS)
+    save_file({name: tensor.mul(100).to(torch.int8) for name, tensor in weights.items()}, model / WEIGHTS)
+
+
 def larger_than_its_weights(model: Path) -> None:
     edit_json(model / "config.json", num_hidden_layers=3)
 
@@ -130,6 +138,7 @@ def broken_index(model: Path) -> None:
         (broken_config, "config.json cannot be read"),
         (remote_code, "needs code that comes with it, which is never run"),
         (quantized, "is quantized"),
+        (quantized_without_a_word, "are int8: the model is quantized, and its config.json does not say how"),
         (larger_than_its_weights, r"lack 9 tensors \(model.layers.2.* would start at random"),
         (lost_shard, "1 of 2 shards of the model are missing"),
         (swapped_shard, "does not contain"),

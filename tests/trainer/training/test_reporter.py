@@ -47,7 +47,11 @@ def test_patience_counts_from_the_lowest_loss() -> None:
     from dporun_trainer.training.callbacks import validations_without_gain
 
     def after(*losses: float) -> int:
-        return validations_without_gain([{"eval_loss": loss} for loss in losses])
+        return validations_without_gain(
+            [{"eval_loss": loss, "step": step} for step, loss in enumerate(losses, start=1)]
+        )
 
     assert (after(), after(0.5), after(0.5, 0.4), after(0.5, 0.4, 0.45, 0.4)) == (0, 0, 0, 2)
     assert (after(0.5, math.nan, math.nan), after(math.nan, 0.5, 0.6)) == (2, 1)
+    start = [{"eval_loss": 0.1, "step": 0}, {"eval_loss": 0.5, "step": 4}, {"eval_loss": 0.4, "step": 8}]
+    assert validations_without_gain(start) == 0, "what was validated before the first step is nothing that was trained"

@@ -8,7 +8,7 @@ from dporun_trainer.architectures import modalities
 from dporun_trainer.inputs.adapter_trial import try_adapter
 from dporun_trainer.inputs.structure import build_empty, read_config, require_trainable
 from dporun_trainer.inputs.tokenizer import check_tokenizer
-from dporun_trainer.inputs.weights import Shard, fingerprint, main_dtype, read_shards, torch_type, unfit
+from dporun_trainer.inputs.weights import Shard, fingerprint, main_dtype, read_shards, require_floats, torch_type, unfit
 from dporun_trainer.loaded_weights import require_weights
 from dporun_trainer.run_folder.prepared import ModelFacts
 
@@ -28,6 +28,8 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
         raise unfit(f"{folder} is not a folder", "Name the folder that holds config.json and the weights.")
     config = read_config(folder)
     shards = read_shards(folder)
+    dtype = main_dtype(shards)
+    require_floats(dtype, folder)
     empty = build_empty(config)
     require_trainable(empty)
     model, warnings = _filled(empty, shards, folder)
@@ -39,7 +41,7 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
         architecture=type(model).__name__,
         modalities=modalities(model),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        dtype=main_dtype(shards),
+        dtype=dtype,
         bytes=sum(shard.path.stat().st_size for shard in shards),
         hidden_size=_number(text, "hidden_size") or int(model.get_input_embeddings().weight.shape[1]),
         intermediate_size=_number(text, "intermediate_size"),

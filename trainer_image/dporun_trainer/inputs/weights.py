@@ -137,6 +137,20 @@ def main_dtype(shards: list[Shard]) -> str:
     return torch_type(numbers.most_common(1)[0][0])
 
 
+def require_floats(dtype: str, folder: Path) -> None:
+    """Refuse weights that are numbers of some quantization: cast to floats, as transformers would, they mean nothing.
+
+    Raises:
+        RunError: most of the weights are of such a type.
+
+    """
+    if dtype not in {"float64", "float32", "float16", "bfloat16"}:
+        raise unfit(
+            f"the weights in {folder} are {dtype}: the model is quantized, and its config.json does not say how",
+            "Use its unquantized weights: an adapter merges into those only.",
+        )
+
+
 def torch_type(dtype: str) -> str:
     """Name of a type of safetensors in torch's words."""
     return _TORCH_TYPES.get(dtype, dtype.lower())

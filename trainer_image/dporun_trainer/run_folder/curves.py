@@ -5,6 +5,7 @@ validation entries with ``eval_loss``. It may stem from several attempts, of whi
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +39,7 @@ class Series:
 
     def between(self, after: int, until: int) -> "Series":
         """Keep the points with ``after < step <= until``."""
-        return self.where([after < step <= until for step in self.steps])
+        return self.part(bisect_right(self.steps, after), bisect_right(self.steps, until))
 
     def part(self, start: int, stop: int) -> "Series":
         """Keep the points from the ``start``-th up to before the ``stop``-th."""

@@ -68,6 +68,15 @@ def from_first(value: Value) -> Value:
     return values[0]
 
 
+def to_first(rows: list[Value]) -> list[Value] | None:
+    """Return the rows of all processes to the first one, and None to the others. Collective."""
+    if not dist.is_initialized():
+        return rows
+    gathered: list[list[Value]] | None = [[]] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(rows, gathered, dst=0)
+    return None if gathered is None else [row for part in gathered for row in part]
+
+
 def largest(*values: float, device: torch.device) -> list[float]:
     """Return the largest of each of the ``values`` among all processes. Collective."""
     found = torch.tensor(values, dtype=torch.float64, device=device)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate.utils import gather_object
 from trl import DPOConfig
 
 from dporun_api.results import Health
@@ -27,7 +26,7 @@ from dporun_trainer.progress import heartbeat
 from dporun_trainer.run_folder import RunFolder, checkpoints, room, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
 from dporun_trainer.run_folder.running_totals import RunningTotals
-from dporun_trainer.training.agreement import from_first
+from dporun_trainer.training.agreement import from_first, to_first
 from dporun_trainer.training.failures import disk_errors
 from dporun_trainer.training.fused_head import require_own_logits
 from dporun_trainer.training.plan import TrainingPlan
@@ -201,7 +200,8 @@ class RunTrainer(FencedTrainer):
         """Validate one set, and average over its rows. Collective."""
         self._rows = []
         output = super().evaluation_loop(*arguments, metric_key_prefix=metric_key_prefix, **named)
-        metrics = metrics_of(gather_object(self._rows), self.objective)
+        rows = to_first(self._rows)
+        metrics = from_first({} if rows is None else metrics_of(rows, self.objective))
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
