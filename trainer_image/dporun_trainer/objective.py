@@ -68,7 +68,7 @@ class Objective:
     def _smoothed(self, delta: float) -> float:
         """Loss of a difference of log-ratios when a share of the labels is taken to be flipped."""
         x, flipped = self.beta * delta, self.label_smoothing
-        return (1 - flipped) * _softplus(-x) + flipped * _softplus(x)
+        return (1 - flipped) * softplus(-x) + flipped * softplus(x)
 
 
 def untrained_loss(
@@ -99,7 +99,7 @@ def untrained_loss(
 
 
 def _sigmoid(run: Objective, pair: ScoredPair) -> float:
-    return _softplus(-_margin(run, pair))
+    return softplus(-_margin(run, pair))
 
 
 def _hinge(run: Objective, pair: ScoredPair) -> float:
@@ -112,23 +112,23 @@ def _ipo(run: Objective, pair: ScoredPair) -> float:
 
 def _exo_pair(run: Objective, pair: ScoredPair) -> float:
     x, flipped = _margin(run, pair), run.label_smoothing
-    chosen = _logistic(x) * (-_softplus(-x) - math.log1p(-flipped))
-    return chosen + _logistic(-x) * (-_softplus(x) - math.log(flipped))
+    chosen = _logistic(x) * (-softplus(-x) - math.log1p(-flipped))
+    return chosen + _logistic(-x) * (-softplus(x) - math.log(flipped))
 
 
 def _nca_pair(run: Objective, pair: ScoredPair) -> float:
     chosen, rejected = _rewards(run, pair)
-    return _softplus(-chosen) + 0.5 * _softplus(chosen) + 0.5 * _softplus(rejected)
+    return softplus(-chosen) + 0.5 * softplus(chosen) + 0.5 * softplus(rejected)
 
 
 def _robust(run: Objective, pair: ScoredPair) -> float:
     x, flipped = _margin(run, pair), run.label_smoothing
-    return ((1 - flipped) * _softplus(-x) - flipped * _softplus(x)) / (1 - 2 * flipped)
+    return ((1 - flipped) * softplus(-x) - flipped * softplus(x)) / (1 - 2 * flipped)
 
 
 def _bco_pair(run: Objective, pair: ScoredPair) -> float:
     chosen, rejected = _rewards(run, pair)
-    return _softplus(-chosen) + _softplus(rejected)
+    return softplus(-chosen) + softplus(rejected)
 
 
 def _sppo_hard(run: Objective, pair: ScoredPair) -> float:
@@ -149,11 +149,11 @@ def _apo_down(run: Objective, pair: ScoredPair) -> float:
 def _discopop(run: Objective, pair: ScoredPair) -> float:
     x = _margin(run, pair)
     exponential = _logistic(x / DISCOPOP_TAU)
-    return _softplus(-x) * (1 - exponential) + _exp(-x) * exponential
+    return softplus(-x) * (1 - exponential) + _exp(-x) * exponential
 
 
 def _sigmoid_norm(run: Objective, pair: ScoredPair) -> float:
-    return _softplus(-run.beta * _margin_per_token(pair))
+    return softplus(-run.beta * _margin_per_token(pair))
 
 
 DISCOPOP_TAU = 0.05
@@ -209,7 +209,7 @@ def _sorted_differences(some: list[float], others: list[float]) -> list[float]:
 # Elementary functions for every number, NaN and the infinities as well: Python's own raise an error at some of them.
 
 
-def _softplus(x: float) -> float:
+def softplus(x: float) -> float:
     """-log sigmoid(-x), without overflow."""
     return math.nan if math.isnan(x) else max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
@@ -219,7 +219,7 @@ def _relu(x: float) -> float:
 
 
 def _logistic(x: float) -> float:
-    return math.exp(-_softplus(-x))
+    return math.exp(-softplus(-x))
 
 
 def _exp(x: float) -> float:

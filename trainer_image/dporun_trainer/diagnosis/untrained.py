@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dporun_api.metrics import LOSS, REWARD_CHOSEN, REWARD_MARGIN, REWARD_REJECTED, Split
 from dporun_trainer.diagnosis.remedies import RunValues
-from dporun_trainer.objective import untrained_loss
+from dporun_trainer.objective import softplus, untrained_loss
 from dporun_trainer.run_folder.curves import Curves, Series
 
 LN2 = math.log(2)
@@ -93,9 +93,4 @@ def _logs(curves: Curves, split: Split) -> Iterator[tuple[float, float, float]]:
     for step, loss in zip(losses.steps, losses.values, strict=True):
         if step in rewards[0]:
             margin = rewards[0][step]
-            yield loss - _softplus(-margin), margin, max(abs(reward.get(step, 0.0)) for reward in rewards)
-
-
-def _softplus(x: float) -> float:
-    """-log sigmoid(-x)."""
-    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+            yield loss - softplus(-margin), margin, max(abs(reward.get(step, 0.0)) for reward in rewards)

@@ -5,6 +5,7 @@ from pathlib import Path
 from dporun_api.run_config import Dpo
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
+from dporun_trainer.inputs.structure import read_config
 
 _OF_A_ROUTER = ("output_router_logits", "num_experts", "num_experts_per_tok")
 """What TRL 1.16 reads of a model's configuration to compute the loss (trl/trainer/utils.py, ``add_fused_lm_head``)."""
@@ -23,9 +24,7 @@ def require_router(folder: Path, dpo: Dpo) -> None:
     """
     if not dpo.router_aux_loss_coef:
         return
-    from transformers import AutoConfig  # noqa: PLC0415  heavy
-
-    config = AutoConfig.from_pretrained(folder).get_text_config()
+    config = read_config(folder).get_text_config()
     if not all(hasattr(config, name) for name in _OF_A_ROUTER):
         raise RunError(
             Reason.INVALID_SPEC,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from trl import DPOConfig
 
 from dporun_api.results import Health
@@ -26,7 +25,7 @@ from dporun_trainer.progress import heartbeat
 from dporun_trainer.run_folder import RunFolder, checkpoints, room, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoint, Marker
 from dporun_trainer.run_folder.running_totals import RunningTotals
-from dporun_trainer.training.agreement import from_first, to_first
+from dporun_trainer.training.agreement import from_first, largest, to_first
 from dporun_trainer.training.failures import disk_errors
 from dporun_trainer.training.fused_head import require_own_logits
 from dporun_trainer.training.plan import TrainingPlan
@@ -104,10 +103,7 @@ class RunTrainer(FencedTrainer):
 
     def any_process(self, *flags: bool) -> list[bool]:
         """Whether any process raises a flag, for each of the flags. Collective."""
-        votes = torch.tensor(flags, dtype=torch.int32, device=self.accelerator.device)
-        if dist.is_initialized():
-            dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        return [bool(vote) for vote in votes.tolist()]
+        return [bool(vote) for vote in largest(*flags, device=self.accelerator.device)]
 
     def end_step(self) -> bool:
         """Judge the step just made, and agree with the other processes on going on. Collective.

@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 from trl.trainer.utils import compute_flops_per_token, compute_mfu, get_peak_flops
 
 from dporun_api.results import Usage
+from dporun_trainer.precision import DTYPES
 from dporun_trainer.training.agreement import largest
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class UsageMeter(TrainerCallback):
     def __init__(self, trainer: "RunTrainer", length: int):
         self._trainer = trainer
         self._flops = flops_per_token(trainer.model.config.get_text_config(), length)
-        self._peak = get_peak_flops(trainer.run.machine.name, _DTYPES[trainer.run.plan.precision])
+        self._peak = get_peak_flops(trainer.run.machine.name, DTYPES[trainer.run.plan.precision])
         self._tokens: float | None = None
         self._seconds = 0.0
         self._began = time.monotonic()
@@ -62,9 +63,6 @@ class UsageMeter(TrainerCallback):
         if rate is None or self._flops is None or self._peak is None:
             return None
         return float(compute_mfu(self._flops, rate, self._trainer.accelerator.num_processes, self._peak)) / 100
-
-
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def flops_per_token(config: Any, length: int) -> int | None:
