@@ -156,10 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
             body, whole = self._shorten(faults, "request", self.rfile.read(length))
             for fault in faults:
                 if fault.answer is not None:
-                    self._answer(fault.answer[0], [], _error(fault.answer[1]))
+                    self._answer_alone(fault.answer[0], [], _error(fault.answer[1]))
                     return
                 if fault.html is not None:
-                    self._answer(200, [("Content-Type", "text/html")], fault.html.encode())
+                    self._answer_alone(200, [("Content-Type", "text/html")], fault.html.encode())
                     return
             if not length and any("request" in fault.stall for fault in faults):
                 self._stall()
@@ -224,6 +224,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _answer_alone(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer for the server, and keep the connection: closed unannounced, it would break the client's next request."""
+        self._answer(status, headers, body)
+        self.close_connection = False
 
     def _stall(self) -> None:
         """Wait until the client has had enough."""
