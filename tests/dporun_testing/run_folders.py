@@ -13,7 +13,7 @@ from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.checkpoints import Marker, mark_complete
-from dporun_trainer.run_folder.prepared import DataFacts, Lengths, LintReport, ModelFacts, Prepared
+from dporun_trainer.run_folder.prepared import DataFacts, Histogram, Lengths, LintReport, ModelFacts, Prepared
 from dporun_trainer.run_folder.records import (
     AskedQuestion,
     ComparedExample,
@@ -118,7 +118,9 @@ def a_checkpoint(directory: Path, step: int, loss: float | None) -> None:
 
 def a_prepared(**changes: Any) -> Prepared:
     """What prepare leaves; ``changes`` replace fields."""
-    lengths = Lengths(mean=20, p50=19, p90=34, p99=51, maximum=60)
+    lengths = Lengths(
+        mean=20, p50=19, p90=34, p99=51, maximum=60, histogram=Histogram(width=10, counts=(45, 130, 65, 35, 15, 9, 1))
+    )
     facts = DataFacts(
         source="examples/tiny/data/train.jsonl", rows=300, kept=300, prompts=268, conversational=True, duplicates=2,
         chosen_longer=0.91, prompt=lengths, chosen=lengths, rejected=lengths, total=lengths,

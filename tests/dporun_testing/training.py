@@ -14,7 +14,7 @@ from dporun_testing.ports import free_port
 from dporun_testing.run_folders import a_prepared
 from dporun_trainer.diagnosis import health
 from dporun_trainer.run_folder import RunFolder
-from dporun_trainer.run_folder.prepared import DataFacts, Lengths, LintReport, ModelFacts
+from dporun_trainer.run_folder.prepared import DataFacts, Histogram, Lengths, LintReport, ModelFacts
 
 PROCESS = {
     "RANK": "0",
@@ -62,7 +62,7 @@ def prepare(
     folder = RunFolder(root / config.run.directory)
     train_path = tiny_model.write_rows(folder.input_train, tiny_model.chat_pairs(train))
     validation_path = tiny_model.write_rows(folder.input_validation, tiny_model.chat_pairs(validation, seed=1))
-    lengths = Lengths(mean=40, p50=40, p90=50, p99=60, maximum=60)
+    lengths = Lengths(mean=40, p50=40, p90=50, p99=60, maximum=60, histogram=Histogram(width=50, counts=(12, 4)))
     facts = DataFacts(source="train", rows=train, kept=train, prompts=train, conversational=True, total=lengths)
     prepared = a_prepared(
         model_path=str(model),

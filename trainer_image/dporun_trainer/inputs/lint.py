@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from dporun_trainer.data.pairs import Pair, RowError, Tally, prompt_digest, row_digest
 from dporun_trainer.inputs.encoding import Encoded, Encoder, measure
-from dporun_trainer.run_folder.prepared import DataFacts, Lengths
+from dporun_trainer.inputs.lengths import bar_width, lengths
+from dporun_trainer.run_folder.prepared import DataFacts
 
 FEW_ROWS = 20
 """With fewer, a rate means little."""
@@ -117,6 +118,7 @@ class Lint:
         """Everything that was counted."""
         counts = {name: self._tallies[name].count for name in ("duplicate", "truncated", "alike", "lost")}
         looked_at = len(self._lengths["total"])
+        responses = bar_width(self._lengths["chosen"], self._lengths["rejected"])
         return DataFacts(
             source=self.source,
             files=tuple(self.files[:20]),
@@ -131,7 +133,10 @@ class Lint:
             boundary_mismatches=counts["lost"],
             boundary_tokens=self._lost,
             chosen_longer=self._chosen_longer / looked_at if looked_at else 0,
-            **{name: _distribution(self._lengths[name]) for name in ("prompt", "chosen", "rejected", "total")},
+            prompt=lengths(self._lengths["prompt"]),
+            chosen=lengths(self._lengths["chosen"], width=responses),
+            rejected=lengths(self._lengths["rejected"], width=responses),
+            total=lengths(self._lengths["total"]),
         )
 
     def warnings(self) -> list[str]:
@@ -171,14 +176,3 @@ class Lint:
             f"length bias: chosen responses are {word} than rejected ones in {often:.0%} of rows "
             f"({chosen:.0f} against {rejected:.0f} tokens on average), so the model may learn length instead"
         ]
-
-
-def _distribution(values: "array[int]") -> Lengths | None:
-    if not values:
-        return None
-    ordered = sorted(values)
-
-    def rank(share: float) -> int:
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
-
-    return Lengths(mean=sum(ordered) / len(ordered), p50=rank(0.5), p90=rank(0.9), p99=rank(0.99), maximum=ordered[-1])

@@ -8,6 +8,15 @@ from dporun_api.document import Document, Finite
 from dporun_api.results import DatasetSummary
 
 
+class Histogram(Document):
+    """How many rows are how long."""
+
+    width: int = Field(ge=1)
+    """Width of a bar: bar i counts lengths from i times width on, up to those of the next bar."""
+    counts: tuple[int, ...] = Field(min_length=1)
+    """Rows of each bar; the last one counts all that are longer, too."""
+
+
 class Lengths(Document):
     """Distribution of a number of tokens over the rows."""
 
@@ -16,6 +25,7 @@ class Lengths(Document):
     p90: int = Field(ge=0)
     p99: int = Field(ge=0)
     maximum: int = Field(ge=0)
+    histogram: Histogram
 
 
 class DataFacts(Document):
