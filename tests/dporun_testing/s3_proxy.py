@@ -226,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _answer_alone(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer for the server, and keep the connection: closed unannounced, it would break the client's next request."""
+        """Answer for the server, and keep the connection: closed unannounced, it breaks the client's next request."""
         self._answer(status, headers, body)
         self.close_connection = False
 
