@@ -1,7 +1,7 @@
 """Lengths of many texts in a few numbers: quantiles, and how many are how long."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dporun_trainer.run_folder.prepared import Histogram, Lengths
 
@@ -39,7 +39,7 @@ def bar_width(*several: Sequence[int]) -> int:
     The smallest of 1, 2, 5, 10, 20, ... with which no more than MOST_BARS bars cover 99 % of each.
     """
     longest = max((_rank(sorted(values), 0.99) for values in several if values), default=0)
-    widths = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
+    widths: Iterator[int] = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
     return next(width for width in widths if longest // width < MOST_BARS)
 
 
