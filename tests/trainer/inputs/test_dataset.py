@@ -11,8 +11,9 @@ from dporun_api.pod import ExitCode
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.dataset import Dataset, Source, build
+from dporun_trainer.inputs.dataset import Dataset, build
 from dporun_trainer.inputs.encoding import Encoder
+from dporun_trainer.inputs.gather import Gathered, Source, gather, refuse_unfit
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 
 CASES = sorted((Path(__file__).parent / "cases" / "data").glob("*.yaml"))
@@ -26,15 +27,23 @@ def tokenizer_folder(tiny_model: Path) -> Path:
 def built(
     folder: Path, encoder: Encoder, rows: list[Any], validation: list[Any] | None = None, **options: Any
 ) -> Dataset:
-    train = write_rows(folder / "train.jsonl", rows)
-    other = None if validation is None else write_rows(folder / "validation.jsonl", validation)
+    max_length = options.pop("max_length", 64)
+
+    def gathered(side: str, rows: list[Any]) -> Gathered:
+        path = write_rows(folder / f"{side}.jsonl", rows)
+        source = Source(f"file://{side}.jsonl", [(path, path.name)])
+        return gather(source, folder / "pairs" / path.name, max_length=max_length)
+
+    train = gathered("train", rows)
+    held_out = None if validation is None else gathered("validation", validation)
+    refuse_unfit(train, held_out)
     return build(
-        Source("file://train.jsonl", [(train, train.name)]),
-        Source("file://validation.jsonl", [(other, other.name)]) if other else None,
+        train,
+        held_out,
         encoder,
         train_path=folder / "out" / "train.jsonl",
         validation_path=folder / "out" / "validation.jsonl",
-        **{"max_length": 64, "fraction": 0.1, "seed": 42} | options,
+        **{"fraction": 0.1, "seed": 42} | options,
     )
 
 

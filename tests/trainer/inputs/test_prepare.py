@@ -3,6 +3,8 @@
 import collections
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,22 +152,52 @@ def test_claims_are_used_in_place(tiny_model: Path, train: Path, tmp_path: Path)
     assert not (tmp_path / "run" / "inputs" / "model").exists()
 
 
-def test_interrupted_preparation_keeps_what_is_whole(
-    hub: hub_server.Hub, tiny_model: Path, train: Path, tmp_path: Path
-) -> None:
-    hub.models["owner/model"] = Repository(tiny_model)
-    config = a_config("hf://owner/model", train)
-    good = train.read_text()
-    train.write_text(good + "torn")
-    with pytest.raises(RunError, match=r"row 61 of train\.jsonl"):
+def test_interrupted_preparation_keeps_what_is_whole(hub: hub_server.Hub, tiny_model: Path, tmp_path: Path) -> None:
+    parquet(tmp_path / "data" / "train.parquet", chat_pairs(60))
+    hub.datasets["owner/pairs"] = Repository(tmp_path / "data")
+    config = a_config("hf://owner/model", "hf://owner/pairs")
+    with pytest.raises(RunError, match="owner/model"):
         prepare(config, RunFolder(tmp_path / "run"), claims=tmp_path)
     with pytest.raises(RunError, match="prepare has not finished"):
         RunFolder(tmp_path / "run").load_prepared()
-    train.write_text(good)
+    hub.models["owner/model"] = Repository(tiny_model)
     prepare(config, RunFolder(tmp_path / "run"), claims=tmp_path)
     assert RunFolder(tmp_path / "run").load_prepared().dataset.train_rows == 54
-    assert hub.downloads("model.safetensors") == 1
+    assert hub.downloads("train.parquet") == 1
     assert max(collections.Counter(hub.requests)[("GET", path)] for _, path in hub.requests if "resolve" in path) == 1
+
+
+HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "safetensors")
+"""What no refusal of data waits for: to import torch and transformers takes seconds, and nobody has a model yet."""
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([*text_pairs(3), {"prompt": "p", "chosen": "", "rejected": "r"}], "an empty chosen (row 4 of train.jsonl)"),
+        ([{"text": "no pair at all"}] * 3, "no chosen among the columns (text) (rows 1, 2, 3 of train.jsonl)"),
+        ([{"prompt": "p", "chosen": f"c{n}", "rejected": "r"} for n in range(3)], "all rows have the same prompt"),
+        (None, "train.jsonl does not exist"),
+    ],
+)
+def test_data_is_refused_before_the_model_is_fetched(
+    hub: hub_server.Hub, tiny_model: Path, tmp_path: Path, rows: list[Any] | None, message: str
+) -> None:
+    """The cheapest check first: nothing of the model is asked for, and no heavy library is imported."""
+    hub.models["owner/model"] = Repository(tiny_model)
+    if rows is not None:
+        write_rows(tmp_path / "train.jsonl", rows)
+    (tmp_path / "run.json").write_text(a_config("hf://owner/model", tmp_path / "train.jsonl").to_json())
+    arguments = ["prepare", "--config", str(tmp_path / "run.json"), "--root", str(tmp_path), "--claims", str(tmp_path)]
+    program = (
+        "import sys; from dporun_trainer.__main__ import main\n"
+        f"print(int(main({arguments})), sorted({set(HEAVY)} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.stdout.splitlines()[-1] == f"{int(ExitCode.DATA_INVALID)} []", ended.stderr
+    outcome = Outcome.model_validate_json((tmp_path / "tone" / "prepare_outcome.json").read_text())
+    assert message in outcome.message
+    assert hub.requests == []
 
 
 def test_other_inputs_start_over(tiny_model: Path, train: Path, validation: Path, tmp_path: Path) -> None:
@@ -280,11 +312,11 @@ def with_experts(model: Path) -> None:
     ],
 )
 def test_what_the_user_of_an_unfit_model_reads(
-    tiny_model: Path, tmp_path: Path, change: Callable[[Path], None], message: str, hint: str
+    tiny_model: Path, train: Path, tmp_path: Path, change: Callable[[Path], None], message: str, hint: str
 ) -> None:
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     change(model)
-    config = a_config(model, tmp_path / "train.jsonl", lora={"dropout": 0.1})
+    config = a_config(model, train, lora={"dropout": 0.1})
     (tmp_path / "run.json").write_text(config.to_json())
     folders = ["--root", str(tmp_path), "--claims", str(tmp_path)]
     assert main(["prepare", "--config", str(tmp_path / "run.json"), *folders]) == ExitCode.DATA_INVALID

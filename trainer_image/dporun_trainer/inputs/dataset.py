@@ -1,36 +1,22 @@
-"""From files of rows to train.jsonl and validation.jsonl: read, look at every row, hold out, write."""
+"""From pairs to train.jsonl and validation.jsonl: look at every pair in tokens, hold out, write."""
 
 import hashlib
 import itertools
 import json
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from dporun_api.files import sync_folder
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.data.pairs import RowError, Tally, Text, held_out, prompt_digest, to_pair
-from dporun_trainer.data.rows import read_rows
+from dporun_trainer.data.pairs import Tally, Text, held_out, prompt_digest
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.encoding import Encoder
+from dporun_trainer.inputs.gather import Gathered, Ticker, one_prompt, refuse_errors, writer
 from dporun_trainer.inputs.lint import FEW_ROWS, Lint
 from dporun_trainer.run_folder.prepared import LintReport
 from dporun_trainer.significance import FEWEST
 
 _BATCH = 256
-_REPORT_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Source:
-    """Files of preference pairs: (path, name for messages), and the URI that they came from."""
-
-    uri: str
-    files: list[tuple[Path, str]]
 
 
 @dataclass(frozen=True)
@@ -56,24 +42,22 @@ class Dataset:
 
 
 def build(
-    train: Source,
-    validation: Source | None,
+    train: Gathered,
+    validation: Gathered | None,
     encoder: Encoder,
     *,
-    max_length: int,
     fraction: float,
     seed: int,
     train_path: Path,
     validation_path: Path,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
-    """Write the rows for training and validation as JSONL with an explicit prompt, and look at all of them.
+    """Look at the pairs in tokens, and write those for training and validation as JSONL with an explicit prompt.
 
     Args:
-        train: the training data.
-        validation: the validation data; without it, ``fraction`` of the prompts of ``train`` are held out.
+        train: pairs of the training data.
+        validation: those of the validation data; without them, ``fraction`` of the prompts of ``train`` are held out.
         encoder: tokenizes as training will.
-        max_length: dpo.maxLength, in tokens.
         fraction: share of the prompts to hold out.
         seed: of the choice of prompts.
         train_path: file to write.
@@ -84,15 +68,14 @@ def build(
         RunError: rows that cannot be used; the message names them.
 
     """
-    looked = _examine(train, Lint(train.uri, encoder, max_length), train_path, on_progress)
+    looked = _encode(train, encoder, train_path, on_progress)
     warnings = looked.warnings()
     if validation is None:
-        _hold_out(looked.prompts, fraction, seed, train_path, validation_path, train.uri)
+        _hold_out(looked.prompts, fraction, seed, train_path, validation_path, train.source.uri)
         report = LintReport(train=looked.facts())
         longest = looked.longest
     else:
-        other = _examine(validation, Lint(validation.uri, encoder, max_length), validation_path, on_progress)
-        _refuse_mixture(looked, other)
+        other = _encode(validation, encoder, validation_path, on_progress)
         leaked = looked.prompts & other.prompts
         report = LintReport(train=looked.facts(), validation=other.facts(), leaked_prompts=len(leaked))
         longest = max(looked.longest, other.longest)
@@ -113,42 +96,25 @@ def build(
     )
 
 
-def _examine(source: Source, lint: Lint, path: Path, on_progress: Callable[[str], None]) -> Lint:
-    """Look at every row of ``source`` and write those that can be used to ``path``."""
-    reported = time.monotonic()
-    rows = itertools.chain.from_iterable(read_rows(file, name) for file, name in source.files)
-    lint.files.extend(name for _, name in source.files)
-    with _writer(path) as out:
-        while batch := list(itertools.islice(rows, _BATCH)):
-            pairs = []
-            for row in batch:
-                lint.rows += 1
-                try:
-                    pairs.append(to_pair(row))
-                except RowError as error:
-                    lint.refuse(row.file, row.number, str(error))
-            out.writelines(pair.line() + "\n" for pair in lint.keep(pairs))
-            if time.monotonic() - reported >= _REPORT_SECONDS:
-                reported = time.monotonic()
-                on_progress(f"examined {lint.rows:,} rows of {source.uri}")
-        _refuse(lint, source.uri)
+def _encode(gathered: Gathered, encoder: Encoder, path: Path, on_progress: Callable[[str], None]) -> Lint:
+    """Look at the pairs of a source in tokens, and write those that training or validation gets to ``path``."""
+    lint = gathered.lint
+    ticker = Ticker(on_progress)
+    pairs = gathered.pairs()
+    with writer(path) as out:
+        done = 0
+        while batch := list(itertools.islice(pairs, _BATCH)):
+            out.writelines(pair.line() + "\n" for pair in lint.keep(batch, encoder))
+            done += len(batch)
+            ticker.tick(f"tokenized {done:,} of {gathered.count:,} pairs of {gathered.source.uri}")
+        refuse_errors(lint)
+        _refuse_useless(lint)
     return lint
 
 
-def _refuse(lint: Lint, uri: str) -> None:
-    """Raise when there are rows that cannot be used, or none that can."""
-    if lint.errors:
-        count = sum(tally.count for tally in lint.errors.values())
-        kinds = [f"{what} ({tally})" for what, tally in list(lint.errors.items())[:5]]
-        more = f"; and {len(lint.errors) - 5} more kinds of errors" if len(lint.errors) > 5 else ""
-        raise RunError(
-            Reason.DATASET_INVALID,
-            f"{uri}: {count} of {lint.rows} rows cannot be used: {'; '.join(kinds)}{more}",
-            hint="Correct these rows or take them out. A row has chosen and rejected, and a prompt of its own or as "
-            "their common beginning; each is text or a list of messages with role and content.",
-        )
-    if not lint.rows:
-        raise RunError(Reason.DATASET_INVALID, f"{uri} has no rows", hint="Check that it is the right file.")
+def _refuse_useless(lint: Lint) -> None:
+    """Raise when training would see nothing of any pair, or nothing to learn from."""
+    uri = lint.source
     if not lint.kept:
         raise RunError(
             Reason.DATASET_INVALID,
@@ -165,29 +131,13 @@ def _refuse(lint: Lint, uri: str) -> None:
         )
 
 
-def _refuse_mixture(train: Lint, validation: Lint) -> None:
-    """Raise when one has text and the other messages: a loss on one means nothing for the other."""
-    if train.conversational != validation.conversational:
-        kinds = {True: "chat messages", False: "text"}
-        raise RunError(
-            Reason.DATASET_INVALID,
-            f"{train.source} has {kinds[bool(train.conversational)]}, {validation.source} has "
-            f"{kinds[bool(validation.conversational)]}",
-            hint="Give both as chat messages, or both as text.",
-        )
-
-
 def _hold_out(prompts: set[bytes], fraction: float, seed: int, train: Path, validation: Path, uri: str) -> None:
     """Move the rows of some prompts from ``train`` to ``validation``."""
     try:
         chosen = held_out(prompts, fraction, seed)
     except ValueError as error:
-        raise RunError(
-            Reason.DATASET_INVALID,
-            f"{uri}: no validation rows can be held out, because all rows have the same prompt",
-            hint="Name a file of validation rows in dataset.validation.",
-        ) from error
-    with _writer(validation) as validation_file, _writer(train) as train_file, train.open(encoding="utf-8") as rows:
+        raise one_prompt(uri) from error
+    with writer(validation) as validation_file, writer(train) as train_file, train.open(encoding="utf-8") as rows:
         for line in rows:
             (validation_file if prompt_digest(_prompt(line)) in chosen else train_file).write(line)
 
@@ -215,16 +165,3 @@ def _fingerprint(*paths: Path) -> str:
                 digest.update(line)
         digest.update(b"\0")
     return digest.hexdigest()
-
-
-@contextmanager
-def _writer(path: Path) -> Iterator[IO[str]]:
-    """Open a file for writing that appears under its name when it is whole, and only if nothing went wrong."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)

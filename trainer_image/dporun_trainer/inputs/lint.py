@@ -25,13 +25,13 @@ _SPILLS = (
 
 @dataclass
 class Lint:
-    """Looks at the pairs of one source, batch by batch, and remembers what to warn of.
+    """Looks at the pairs of one source, first as they are read, then in tokens, and remembers what to warn of.
 
-    ``errors`` holds what no run can go on with, by what is wrong; every other finding is in warnings().
+    ``errors`` holds what no run can go on with, by what is wrong; every other finding is in warnings(). ``prompts``
+    are those of the pairs kept; ``one_prompt`` says that all rows have the same.
     """
 
     source: str
-    encoder: Encoder
     max_length: int
     errors: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     prompts: set[bytes] = field(default_factory=set)
@@ -39,6 +39,8 @@ class Lint:
     rows: int = 0
     kept: int = 0
     conversational: bool | None = None
+    one_prompt: bool = True
+    _first_prompt: bytes = b""
     _implicit: int = 0
     _seen: set[bytes] = field(default_factory=set)
     _tallies: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
@@ -50,24 +52,44 @@ class Lint:
         """Count a row that cannot be used."""
         self.errors[what].add(file, number)
 
-    def keep(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Look at some pairs, and return those that training or validation gets."""
+    def read(self, pair: Pair) -> None:
+        """Look at what a row says.
+
+        Raises:
+            RowError: it is text where other rows are messages, or the other way round.
+
+        """
+        self.conversational = pair.conversational if self.conversational is None else self.conversational
+        if pair.conversational != self.conversational:
+            raise RowError("text where other rows have messages, or the other way round")
+        self._implicit += pair.implicit
+        for remark in pair.remarks:
+            self._tallies[remark].add(pair.file, pair.number)
+        prompt = prompt_digest(pair.prompt)
+        self._first_prompt = self._first_prompt or prompt
+        self.one_prompt = self.one_prompt and prompt == self._first_prompt
+        digest = row_digest(pair)
+        if digest in self._seen:
+            self._tallies["duplicate"].add(pair.file, pair.number)
+        if row_digest(pair, swapped=True) in self._seen:
+            self._tallies["swapped"].add(pair.file, pair.number)
+        self._seen.add(digest)
+
+    def keep(self, pairs: Sequence[Pair], encoder: Encoder) -> list[Pair]:
+        """Look at some pairs in tokens, and return those that training or validation gets."""
         usable, texts = [], []
         for pair in pairs:
-            self.conversational = pair.conversational if self.conversational is None else self.conversational
             try:
-                if pair.conversational != self.conversational:
-                    raise RowError("text where other rows have messages, or the other way round")
-                texts.append(self.encoder.render(pair))
+                texts.append(encoder.render(pair))
                 usable.append(pair)
             except RowError as error:
                 self.refuse(pair.file, pair.number, str(error))
-        encoded = self.encoder.encode(texts, conversational=bool(self.conversational))
-        kept = [
-            pair
-            for pair, text, tokens in zip(usable, texts, encoded, strict=True)
-            if self._look(pair, tokens, spills=text.spills)
-        ]
+        encoded = encoder.encode(texts, conversational=bool(self.conversational))
+        kept = []
+        for pair, text, tokens in zip(usable, texts, encoded, strict=True):
+            self._look_for_doubles(pair, tokens, encoder)
+            if self._measure(pair, tokens, spills=text.spills):
+                kept.append(pair)
         self.kept += len(kept)
         self.prompts.update(prompt_digest(pair.prompt) for pair in kept)
         return kept
@@ -82,8 +104,8 @@ class Lint:
         """Whether no pair is left whose responses differ."""
         return self._tallies["alike"].count == self.kept
 
-    def _look(self, pair: Pair, tokens: Encoded, *, spills: bool) -> bool:
-        self._compare(pair)
+    def _measure(self, pair: Pair, tokens: Encoded, *, spills: bool) -> bool:
+        """Count a pair's lengths; False when its prompt leaves no room for a response."""
         measures = measure(tokens, self.max_length)
         if spills:
             self.errors[_SPILLS].add(
@@ -97,22 +119,13 @@ class Lint:
         for name in ("lost", "too_long", "truncated", "alike"):
             if getattr(measures, name):
                 self._tallies[name].add(pair.file, pair.number)
-        if self.encoder.bos is not None and list(tokens.prompt[:2]) == [self.encoder.bos] * 2:
-            self._tallies["bos"].add(pair.file, pair.number)
-        if self.encoder.eos is not None and list(tokens.chosen[-2:]) == [self.encoder.eos] * 2:
-            self._tallies["eos"].add(pair.file, pair.number)
         return not measures.too_long
 
-    def _compare(self, pair: Pair) -> None:
-        self._implicit += pair.implicit
-        for remark in pair.remarks:
-            self._tallies[remark].add(pair.file, pair.number)
-        digest = row_digest(pair)
-        if digest in self._seen:
-            self._tallies["duplicate"].add(pair.file, pair.number)
-        if row_digest(pair, swapped=True) in self._seen:
-            self._tallies["swapped"].add(pair.file, pair.number)
-        self._seen.add(digest)
+    def _look_for_doubles(self, pair: Pair, tokens: Encoded, encoder: Encoder) -> None:
+        if encoder.bos is not None and list(tokens.prompt[:2]) == [encoder.bos] * 2:
+            self._tallies["bos"].add(pair.file, pair.number)
+        if encoder.eos is not None and list(tokens.chosen[-2:]) == [encoder.eos] * 2:
+            self._tallies["eos"].add(pair.file, pair.number)
 
     def facts(self) -> DataFacts:
         """Everything that was counted."""

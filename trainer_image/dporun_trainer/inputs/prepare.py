@@ -1,4 +1,7 @@
-"""``prepare``: fetch model and data, check both, and hold out the validation rows, before any GPU is held."""
+"""``prepare``: fetch data and model, check both, and hold out the validation rows, before any GPU is held.
+
+The cheapest check comes first: the data is read before the model, whose check imports torch.
+"""
 
 import hashlib
 import json
@@ -16,9 +19,10 @@ from dporun_trainer import disk
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.adapter import fetch_adapter
-from dporun_trainer.inputs.dataset import Dataset, Source, build
+from dporun_trainer.inputs.dataset import Dataset, build
 from dporun_trainer.inputs.encoding import Encoder
 from dporun_trainer.inputs.fetch import Fetcher
+from dporun_trainer.inputs.gather import Gathered, Source, gather, refuse_unfit
 from dporun_trainer.inputs.model import check_model, check_positions, say_dropout, say_modalities
 from dporun_trainer.inputs.router import require_router
 from dporun_trainer.inputs.tokenizer import load_tokenizer
@@ -34,7 +38,7 @@ _MAX_WARNINGS = 20
 
 
 def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
-    """Fetch and check everything that training needs, once.
+    """Fetch and check everything that training needs, once: first the data, then the model, then both together.
 
     What a finished preparation with the same inputs has left is used as it is; one that was interrupted is taken up
     with the files that it had fetched.
@@ -61,6 +65,8 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
         show(line)
 
     fetcher = Fetcher(claims, show)
+    general = _general(config, folder, fetcher)
+    pairs = _pairs(config, folder, fetcher, report)
     report(f"fetching the model from {config.model.uri}")
     model_path, revision = fetcher.model(config.model.uri, config.model.revision, folder.input_model, MODEL)
     model = _checked(config, model_path)
@@ -69,8 +75,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
     _require_room(config, folder, model)
     if config.checkpoints.resume_from:
         fetch_adapter(config, model, folder.input_adapter)
-    general = _general(config, folder, fetcher)
-    dataset = _dataset(config, folder, fetcher, model_path, report)
+    dataset = _dataset(config, folder, pairs, model_path, report)
     warnings = [
         *model.warnings,
         *say_modalities(model),
@@ -169,20 +174,35 @@ def _general(config: RunConfig, folder: RunFolder, fetcher: Fetcher) -> Path | N
     return path
 
 
+def _pairs(
+    config: RunConfig, folder: RunFolder, fetcher: Fetcher, on_progress: Callable[[str], None]
+) -> dict[str, Gathered]:
+    """Fetch the preference pairs, and refuse what needs no model to be seen."""
+    gathered = {}
+    for side, uri in (("train", config.dataset.train), ("validation", config.dataset.validation)):
+        if uri is None:
+            continue
+        on_progress(f"fetching {side} data from {uri}")
+        source = Source(uri, fetcher.data(uri, folder.raw_inputs / side, DATASET))
+        path = folder.raw_inputs / f"{side}-pairs.jsonl"
+        gathered[side] = gather(source, path, max_length=config.dpo.max_length, on_progress=on_progress)
+        on_progress(f"read {gathered[side].count:,} pairs from {uri}")
+    refuse_unfit(gathered["train"], gathered.get("validation"))
+    return gathered
+
+
 def _dataset(
-    config: RunConfig, folder: RunFolder, fetcher: Fetcher, model_path: Path, on_progress: Callable[[str], None]
+    config: RunConfig,
+    folder: RunFolder,
+    pairs: dict[str, Gathered],
+    model_path: Path,
+    on_progress: Callable[[str], None],
 ) -> Dataset:
-    """Fetch the preference pairs, check them, and write what training and validation get."""
-    sources = {
-        side: Source(uri, fetcher.data(uri, folder.raw_inputs / side, DATASET))
-        for side, uri in (("train", config.dataset.train), ("validation", config.dataset.validation))
-        if uri is not None
-    }
+    """Check the pairs in tokens, and write what training and validation get."""
     return build(
-        sources["train"],
-        sources.get("validation"),
+        pairs["train"],
+        pairs.get("validation"),
         Encoder(load_tokenizer(model_path)),
-        max_length=config.dpo.max_length,
         fraction=config.dataset.validation_fraction or DEFAULT_FRACTION,
         seed=config.training.seed,
         train_path=folder.input_train,
