@@ -100,6 +100,8 @@ class DatasetSummary(Document):
     """What looks wrong, with row numbers."""
     fingerprint: str | None = Field(None, max_length=64)
     """SHA-256 over the rows, in order."""
+    format: str | None = Field(None, max_length=256)
+    """What the training rows were read as."""
 
 
 class HealthState(StrEnum):

@@ -205,6 +205,26 @@ class Model(Document):
     """Branch, tag or commit on the Hub; the commit that it resolves to is recorded."""
 
 
+class DatasetFormat(StrEnum):
+    """Formats of preference data."""
+
+    PREFERENCE = "Preference"
+
+
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class Columns(Document):
+    """Names that columns have in the data, where they are others than those of its format."""
+
+    prompt: ColumnName | None = Field(None, examples=["question"])
+    """The prompt: text, or chat messages."""
+    chosen: ColumnName | None = Field(None, examples=["response_j"])
+    """The preferred response."""
+    rejected: ColumnName | None = Field(None, examples=["response_k"])
+    """The other response."""
+
+
 class Dataset(Document):
     """Preference pairs: prompt, chosen and rejected, as text or as chat messages."""
 
@@ -214,6 +234,10 @@ class Dataset(Document):
     """Held-out pairs, from the same kinds of place. Split off from train when absent."""
     validation_fraction: Finite | None = Field(None, gt=0, lt=1, examples=[0.05])
     """Share of the training prompts to hold out when validation is absent. 0.1 when this is absent too."""
+    format: DatasetFormat | None = Field(None, examples=["Preference"])
+    """Format of the rows. Recognised by the first rows when absent."""
+    columns: Columns = Columns()
+    """Names that columns have in the data, where they are others than those of its format."""
 
 
 class ResumePolicy(StrEnum):

@@ -21,7 +21,7 @@ def write(folder: Path, suffix: str) -> Path:
         import pyarrow
         import pyarrow.parquet
 
-        table = pyarrow.Table.from_pylist([row | {"score": 1.0} for row in ROWS])
+        table = pyarrow.Table.from_pylist(ROWS)
         pyarrow.parquet.write_table(table, path, row_group_size=2)
     elif suffix == ".json":
         path.write_text(json.dumps(ROWS))

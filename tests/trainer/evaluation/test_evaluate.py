@@ -23,7 +23,8 @@ from dporun_testing.run_folders import a_training_record
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs, write_rows
 from dporun_testing.training import a_config
 from dporun_trainer.__main__ import main
-from dporun_trainer.data.pairs import Pair, read_pairs
+from dporun_trainer.data.formats import read_pairs
+from dporun_trainer.data.pairs import Pair
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.assess import evaluate_into, recorded_dpo
 from dporun_trainer.evaluation.compare import Better, Comparison

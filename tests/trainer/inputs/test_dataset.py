@@ -10,6 +10,7 @@ import yaml
 from dporun_api.pod import ExitCode
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
+from dporun_trainer.data.formats import Options
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.dataset import Dataset, build
 from dporun_trainer.inputs.encoding import Encoder
@@ -32,7 +33,7 @@ def built(
     def gathered(side: str, rows: list[Any]) -> Gathered:
         path = write_rows(folder / f"{side}.jsonl", rows)
         source = Source(f"file://{side}.jsonl", [(path, path.name)])
-        return gather(source, folder / "pairs" / path.name, max_length=max_length)
+        return gather(source, folder / "pairs" / path.name, Options(), max_length=max_length)
 
     train = gathered("train", rows)
     held_out = None if validation is None else gathered("validation", validation)

@@ -16,7 +16,7 @@ import pytest
 import dporun_trainer
 from dporun_testing import training
 from dporun_testing.training import a_config, attempt
-from dporun_trainer.data.pairs import read_pairs
+from dporun_trainer.data.formats import read_pairs
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.training import trl_internals
 from dporun_trainer.training.trl_internals import UPSTREAM, Upstream

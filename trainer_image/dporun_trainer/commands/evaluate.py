@@ -7,7 +7,7 @@ from typing import get_args
 from dporun_api.pod import ExitCode
 from dporun_api.run_config import Precision
 from dporun_trainer.commands.shared import explained, positive
-from dporun_trainer.data.pairs import read_pairs
+from dporun_trainer.data import formats
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.evaluation import assess
 from dporun_trainer.evaluation.evaluate import Options
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             max_new_tokens=arguments.max_new_tokens,
             batch_size=arguments.batch_size,
         )
-        pairs = read_pairs(arguments.test)
+        pairs = formats.read_pairs(arguments.test, formats.Options())
         questions = [] if arguments.no_general else load_questions(arguments.general)
         policy = load_policy(arguments.model, base=arguments.base, precision=arguments.precision)
         output, on_stage = EvaluationFolder(arguments.output), assess.logged()

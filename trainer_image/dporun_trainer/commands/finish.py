@@ -20,7 +20,7 @@ from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.commands.report import report
 from dporun_trainer.commands.shared import add_process_arguments, quiet_libraries, read_config
-from dporun_trainer.data.pairs import read_pairs
+from dporun_trainer.data.formats import read_pairs
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge

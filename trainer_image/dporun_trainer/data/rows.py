@@ -10,8 +10,6 @@ from typing import IO, Any, cast
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 
-COLUMNS = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
-"""What is read of a Parquet file; other columns mean nothing to DPO."""
 _BATCH = 1024
 
 
@@ -101,9 +99,8 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            columns = [column for column in COLUMNS if column in file.schema_arrow.names]
             number = 0
-            for batch in file.iter_batches(_BATCH, columns=columns or None):
+            for batch in file.iter_batches(_BATCH):
                 for columns_of_row in batch.to_pylist():
                     number += 1
                     yield Row(name, number, columns_of_row)

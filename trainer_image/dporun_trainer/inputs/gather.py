@@ -12,7 +12,8 @@ from typing import IO
 
 from dporun_api.files import sync_folder
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.data.pairs import Pair, RowError, to_pair
+from dporun_trainer.data.formats import Options, recognise_first
+from dporun_trainer.data.pairs import Pair, RowError
 from dporun_trainer.data.rows import read_rows
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.lint import Lint
@@ -68,13 +69,19 @@ class Ticker:
 
 
 def gather(
-    source: Source, path: Path, *, max_length: int, on_progress: Callable[[str], None] = lambda _: None
+    source: Source,
+    path: Path,
+    options: Options,
+    *,
+    max_length: int,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Gathered:
     """Read every row of ``source``, and write the pairs to ``path``.
 
     Args:
         source: files of rows.
         path: file to write.
+        options: what the user says about the rows.
         max_length: dpo.maxLength, in tokens.
         on_progress: called with lines of progress.
 
@@ -87,16 +94,19 @@ def gather(
     ticker = Ticker(on_progress)
     count = 0
     with writer(path) as out:
-        for row in itertools.chain.from_iterable(read_rows(file, name) for file, name in source.files):
+        every = itertools.chain.from_iterable(read_rows(file, name) for file, name in source.files)
+        form, rows = recognise_first(every, options)
+        lint.form = form.title
+        on_progress(f"{source.uri} is read as {form.title}")
+        for row in rows:
             lint.rows += 1
             try:
-                pair = to_pair(row)
-                lint.read(pair)
+                for pair in form.pairs(row):
+                    lint.read(pair)
+                    out.write(json.dumps(asdict(pair), ensure_ascii=False) + "\n")
+                    count += 1
             except RowError as error:
                 lint.refuse(row.file, row.number, str(error))
-            else:
-                out.write(json.dumps(asdict(pair), ensure_ascii=False) + "\n")
-                count += 1
             ticker.tick(f"read {lint.rows:,} rows of {source.uri}")
         refuse_errors(lint)
     if not lint.rows:

@@ -36,6 +36,7 @@ class Lint:
     errors: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     prompts: set[bytes] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
+    form: str = ""
     rows: int = 0
     kept: int = 0
     conversational: bool | None = None
@@ -135,6 +136,7 @@ class Lint:
         return DataFacts(
             source=self.source,
             files=tuple(self.files[:20]),
+            format=self.form,
             rows=self.rows,
             kept=self.kept,
             prompts=len(self.prompts),

@@ -16,6 +16,7 @@ from dporun_api.run_config import RunConfig
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer import disk
+from dporun_trainer.data.formats import Options
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.adapter import fetch_adapter
@@ -100,6 +101,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
             validation_rows=dataset.validation_rows,
             warnings=tuple(shorten(warning, 300) for warning in warnings[:_MAX_WARNINGS]),
             fingerprint=dataset.fingerprint,
+            format=dataset.lint.train.format,
         ),
         lint=dataset.lint,
     )
@@ -185,7 +187,8 @@ def _pairs(
         on_progress(f"fetching {side} data from {uri}")
         source = Source(uri, fetcher.data(uri, folder.raw_inputs / side, DATASET))
         path = folder.raw_inputs / f"{side}-pairs.jsonl"
-        gathered[side] = gather(source, path, max_length=config.dpo.max_length, on_progress=on_progress)
+        options = Options.of(config.dataset)
+        gathered[side] = gather(source, path, options, max_length=config.dpo.max_length, on_progress=on_progress)
         on_progress(f"read {gathered[side].count:,} pairs from {uri}")
     refuse_unfit(gathered["train"], gathered.get("validation"))
     return gathered

@@ -175,6 +175,7 @@ def _dataset_facts(record: RunData) -> Iterator[tuple[str, str, str]]:
 
     yield "Pairs used", f"{summary.train_rows:,}", f"{summary.validation_rows:,}"
     yield both("Source", lambda facts: facts.source)
+    yield both("Read as", lambda facts: facts.format or DASH)
     yield both("Distinct prompts", lambda facts: f"{facts.prompts:,}")
     yield both("Repeated rows", lambda facts: f"{facts.duplicates:,}")
     yield both("Truncated to maxLength", lambda facts: f"{facts.truncated:,}")

@@ -35,6 +35,8 @@ class DataFacts(Document):
     """Its URI."""
     files: tuple[str, ...] = ()
     """Files that were read, at most 20 of them."""
+    format: str = ""
+    """What the rows were read as."""
     rows: int = Field(0, ge=0)
     """Rows read."""
     kept: int = Field(0, ge=0)
