@@ -1,7 +1,9 @@
 """Runs of the training part alone: what prepare would leave, and training inside this process or started by launch."""
 
 import contextlib
+import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from dporun_api.results import DatasetSummary, Health
 from dporun_api.run_config import RunConfig
 from dporun_testing import tiny_model
 from dporun_testing.ports import free_port
+from dporun_testing.processes import start, stop
 from dporun_testing.run_folders import a_prepared
 from dporun_trainer.diagnosis import health
 from dporun_trainer.run_folder import RunFolder
@@ -111,6 +114,36 @@ def single_process() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def by_processes(module: str, config: RunConfig, directory: Path, *arguments: str) -> Any:
+    """Run a program in each of the training processes of a prepared run, and return what it found.
+
+    Args:
+        module: the program. Its arguments are the file of the RunConfig, the run's directory and ``arguments``; its
+            first process leaves ``found.json`` in the directory.
+        config: of the run.
+        directory: of the run.
+        arguments: of the program.
+
+    """
+    count, port = config.topology.world_size, str(free_port())
+    command = [sys.executable, "-m", module, str(config_path(config, directory.parent)), str(directory), *arguments]
+    processes = []
+    for rank in range(count):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+        environment = os.environ | PROCESS | own | {"MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+        with (directory / f"output-{rank}").open("w") as output:
+            processes.append(start(command, env=environment, stdout=output, stderr=output))
+    try:
+        codes = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            stop(process)
+    outputs = [(directory / f"output-{rank}").read_text() for rank in range(count)]
+    assert codes == [0] * count, "\n".join(outputs)
+    return json.loads((directory / "found.json").read_text())
 
 
 def attempt(

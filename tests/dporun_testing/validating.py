@@ -13,8 +13,6 @@ from typing import Any, get_args
 
 from dporun_api.run_config import Dpo, Loss, RunConfig
 from dporun_testing import training
-from dporun_testing.ports import free_port
-from dporun_testing.processes import start, stop
 from dporun_trainer.objective import Objective
 from dporun_trainer.training.plan import decide_losses
 
@@ -83,24 +81,7 @@ def scores(trainer: Any) -> list[dict[str, float]]:
 
 def by_processes(config: RunConfig, directory: Path, layouts: Sequence[Layout]) -> dict[str, Any]:
     """Train a prepared run with its processes, and return the validations of its trainer and the scores of its rows."""
-    count, port = config.topology.world_size, str(free_port())
-    command = [sys.executable, "-m", "dporun_testing.validating"]
-    command += [str(training.config_path(config, directory.parent)), str(directory), json.dumps(layouts)]
-    processes = []
-    for rank in range(count):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-        environment = os.environ | training.PROCESS | own | {"MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-        with (directory / f"output-{rank}").open("w") as output:
-            processes.append(start(command, env=environment, stdout=output, stderr=output))
-    try:
-        codes = [process.wait() for process in processes]
-    finally:
-        for process in processes:
-            stop(process)
-    outputs = [(directory / f"output-{rank}").read_text() for rank in range(count)]
-    assert codes == [0] * count, "\n".join(outputs)
-    found: dict[str, Any] = json.loads((directory / "found.json").read_text())
+    found: dict[str, Any] = training.by_processes("dporun_testing.validating", config, directory, json.dumps(layouts))
     return found
 
 

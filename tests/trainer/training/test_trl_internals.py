@@ -19,7 +19,7 @@ from dporun_testing.training import a_config, attempt
 from dporun_trainer.data.formats import read_pairs
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.training import trl_internals
-from dporun_trainer.training.trl_internals import UPSTREAM, Upstream
+from dporun_trainer.training.upstream import UPSTREAM, Upstream
 
 LIBRARIES = {"accelerate", "datasets", "deepspeed", "peft", "safetensors", "tokenizers", "torch", "transformers", "trl"}
 ROOT = Path(dporun_trainer.__path__[0])
@@ -41,7 +41,7 @@ def test_upstream_is_what_the_fence_was_written_for(upstream: Upstream) -> None:
     text = source(upstream)
     found = hashlib.sha256(text.encode()).hexdigest()[:16]
     advice = (
-        f"{upstream.function} has changed: read it and trl_internals.py again, as that file's head says. "
+        f"{upstream.function} has changed: read it and trl_internals.py again, as the head of upstream.py says. "
         f"At stake: {upstream.breaks} Its hash now: {found}"
     )
     assert upstream.line in text, advice
@@ -144,9 +144,10 @@ def private_names(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name
 
 
-LANGUAGE = {name for kind in (object, type, BaseException, type(ast)) for name in dir(kind)} | {
+LANGUAGE = {name for kind in (object, type, BaseException, type(ast), list) for name in dir(kind)} | {
     "__cause__",
     "__context__",
+    "__torch_function__",  # as public as __add__: torch's documented way to extend it
 }
 
 
@@ -176,7 +177,9 @@ def private_names_of_bases(kind: ast.ClassDef, tree: ast.Module) -> set[str]:
         if isinstance(base, ast.Name) and base.id in here:
             names |= private_names_of_bases(here[base.id], tree)
         for ancestor in getattr(evaluated(base, tree), "__mro__", ()):
-            if ancestor.__module__.split(".")[0] in LIBRARIES:
+            if ancestor.__module__ in {"torch", "torch._C"}:  # a tensor: its class is not where its module says
+                names |= {name for name in vars(ancestor) if private(name)}
+            elif ancestor.__module__.split(".")[0] in LIBRARIES:
                 names |= defined(ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0])
     return names
 

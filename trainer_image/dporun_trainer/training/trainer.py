@@ -273,7 +273,7 @@ class RunTrainer(FencedTrainer):
         self.restore_loop_totals(earlier)
 
     def totals(self) -> RunningTotals:
-        """Collect the totals of this process since the start of the run."""
+        """Collect the totals of this process since the start of the run. Collective."""
         ours = {
             "seconds": self.seconds(),
             "non_finite_steps": self.non_finite_steps,
@@ -282,7 +282,7 @@ class RunTrainer(FencedTrainer):
         return self.loop_totals().model_copy(update=ours)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log losses of preferences alone, as those of validation are; the totals at the end are of all attempts."""
+        """Log losses of preferences alone, as those of validation are; totals are of all attempts. Collective."""
         if "loss" in logs:
             logs["loss"] -= self.router_aux_loss_coef * self.router_loss()
         if "train_runtime" in logs:  # transformers' own count this attempt alone
