@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -18,7 +18,7 @@ from dporun_trainer.reporting.charts import Line, Plot
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "dporun"}
 """Settings of matplotlib for everything that is drawn."""
 INK, MUTED, RULE = "#111827", "#6b7280", "#e5e7eb"
-_COLOURS = {"c1": "#2563eb", "c2": "#d97706", "c3": "#059669", "c4": "#dc2626"}
+COLOURS = {"c1": "#2563eb", "c2": "#d97706", "c3": "#059669", "c4": "#dc2626"}
 
 _WIDTH, _HEIGHT = 480, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 18, 26
@@ -37,17 +37,27 @@ class Mark:
 
 def svg(plot: Plot) -> str:
     """Draw a plot as an SVG element without colours, sizes of text and ids; the same plot gives the same text."""
+    return picture(f"{plot.title}: {', '.join(line.name for line in plot.lines)}", lambda axes: draw(axes, plot))
+
+
+def picture(label: str, draw: Callable[[Axes], Mapping[str, Mark]]) -> str:
+    """Draw into an SVG element that the page's style sheet colours.
+
+    Args:
+        label: what the picture shows, for those who do not see it.
+        draw: draws into axes, and returns how the page shows what was drawn, by the id of its group.
+
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))  # in inches of 72 points, the unit of SVG
         figure.patch.set_visible(False)
         width, height = 1 - (_LEFT + _RIGHT) / _WIDTH, 1 - (_TOP + _BOTTOM) / _HEIGHT
-        marks = draw(figure.add_axes((_LEFT / _WIDTH, _BOTTOM / _HEIGHT, width, height)), plot)
+        marks = draw(figure.add_axes((_LEFT / _WIDTH, _BOTTOM / _HEIGHT, width, height)))
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
-    label = f"{plot.title}: {', '.join(line.name for line in plot.lines)}"
-    picture = Element("svg", {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "role": "img", "aria-label": label})
-    _copy(ElementTree.fromstring(drawn.getvalue()), picture, marks, Mark(""))  # noqa: S314  matplotlib's
-    return ElementTree.tostring(picture, encoding="unicode")
+    element = Element("svg", {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "role": "img", "aria-label": label})
+    _copy(ElementTree.fromstring(drawn.getvalue()), element, marks, Mark(""))  # noqa: S314  matplotlib's
+    return ElementTree.tostring(element, encoding="unicode")
 
 
 def draw(axes: Axes, plot: Plot) -> Mapping[str, Mark]:
@@ -57,8 +67,6 @@ def draw(axes: Axes, plot: Plot) -> Mapping[str, Mark]:
         How the report shows what was drawn, by the id of its group in matplotlib's SVG.
 
     """
-    axes.patch.set_visible(False)
-    axes.spines[:].set_visible(False)
     marks = {"grid": Mark("grid"), "best": Mark("best")}
     for index, line in enumerate(plot.lines):
         marks |= dict(_draw_line(axes, line, f"line-{index}"))
@@ -67,12 +75,12 @@ def draw(axes: Axes, plot: Plot) -> Mapping[str, Mark]:
         first, last = plot.steps
         axes.axvline(plot.best, color=INK, alpha=0.7, linewidth=1, linestyle=":", gid="best")
         align = "right" if plot.best > last - 0.08 * (last - first) else "center"
-        _write(axes, "best", (plot.best, 1), (0, 5), ha=align, color=INK, weight="bold", gid="best")
+        write(axes, "best", (plot.best, 1), (0, 5), ha=align, color=INK, weight="bold", gid="best")
     return marks
 
 
 def _draw_line(axes: Axes, line: Line, gid: str) -> Iterator[tuple[str, Mark]]:
-    css, colour = f"{line.colour} thin" if line.secondary else line.colour, _COLOURS[line.colour]
+    css, colour = f"{line.colour} thin" if line.secondary else line.colour, COLOURS[line.colour]
     tooltips = tuple(
         f"{line.name}: {_short(value)} at step {step}"
         for step, value in zip(line.points.steps, line.points.values, strict=True)
@@ -89,7 +97,7 @@ def _draw_line(axes: Axes, line: Line, gid: str) -> Iterator[tuple[str, Mark]]:
     yield gid, Mark(css, "".join(tooltips[-1:]), tooltips if line.dotted else ())
     for step in line.gaps:
         gap = f"{gid}-gap-{step}"
-        _write(axes, "!", (step, 1), (0, -8), ha="center", color=_COLOURS["c4"], weight="bold", gid=gap)
+        write(axes, "!", (step, 1), (0, -8), ha="center", color=COLOURS["c4"], weight="bold", gid=gap)
         yield gap, Mark("gap", f"{line.name}: not a number at step {step}")
 
 
@@ -108,6 +116,13 @@ def _scale(axes: Axes, plot: Plot) -> None:
     else:
         axes.yaxis.set_major_locator(MaxNLocator(7, steps=(1, 2, 5, 10), min_n_ticks=4))
     axes.autoscale_view(scalex=False)
+    dress(axes, "step")
+
+
+def dress(axes: Axes, unit: str) -> None:
+    """Give axes with limits and ticks the looks of a chart: no frame, lines across, ``unit`` below."""
+    axes.patch.set_visible(False)
+    axes.spines[:].set_visible(False)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     low, high = axes.get_ylim()
     axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
@@ -116,11 +131,11 @@ def _scale(axes: Axes, plot: Plot) -> None:
     axes.grid(axis="y", color=RULE, linewidth=0.7)
     for rule in axes.get_ygridlines():
         rule.set_gid("grid")
-    _write(axes, "step", (first, 0), (-5, -11), ha="right", va="top", color=MUTED)
+    write(axes, unit, (axes.get_xlim()[0], 0), (-5, -11), ha="right", va="top", color=MUTED)
 
 
-def _write(axes: Axes, text: str, place: tuple[float, float], shift: tuple[float, float], **style: Any) -> None:
-    """Write at a step and a share of the height, shifted by points."""
+def write(axes: Axes, text: str, place: tuple[float, float], shift: tuple[float, float], **style: Any) -> None:
+    """Write at a place of the x-axis and a share of the height, shifted by points."""
     axes.annotate(
         text, place, xycoords=axes.get_xaxis_transform(), xytext=shift, textcoords="offset points",
         annotation_clip=False, **style,
