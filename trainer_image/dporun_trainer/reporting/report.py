@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jinja2
 import yaml
 from markupsafe import Markup, escape
 
@@ -16,10 +15,10 @@ from dporun_api.run_config import RunConfig
 from dporun_api.text import apart
 from dporun_trainer import suggestions
 from dporun_trainer.reporting import charts, first_screen
-from dporun_trainer.reporting.drawing import svg
 from dporun_trainer.reporting.first_screen import Headline, Tile
 from dporun_trainer.reporting.model_card import model_card
 from dporun_trainer.reporting.numbers import DASH, number, percent
+from dporun_trainer.reporting.pages import page
 from dporun_trainer.reporting.poster import write_poster
 from dporun_trainer.reporting.run_data import RunData
 from dporun_trainer.run_folder import RunFolder
@@ -54,9 +53,9 @@ def write_report(folder: RunFolder, record: RunData, longer: Suggestion | None =
 
 def render(record: RunData, head: Headline, tiles: Sequence[Tile]) -> str:
     """Render report.html."""
-    template = _environment().get_template("report.html.j2")
     examples = [_example(example) for example in record.regressions_first[:MAX_EXAMPLES]]
-    return template.render(
+    return page(
+        "report.html.j2",
         record=record,
         head=head,
         gates=list(_gates(record)),
@@ -84,20 +83,6 @@ _HEALTH_TITLES = {
     HealthState.CONFUSED: "The model got confused",
     HealthState.UNKNOWN: "The curves do not tell whether training was healthy",
 }
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dporun_trainer.reporting"),
-        autoescape=True,  # answers of models and rows of data are untrusted
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["svg"] = svg
-    environment.filters["number"] = number
-    environment.filters["percent"] = percent
-    return environment
 
 
 def _example(example: ComparedExample) -> dict[str, Any]:
