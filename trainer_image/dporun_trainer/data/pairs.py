@@ -105,6 +105,9 @@ class Tally:
 
 def common_prefix(one: Sequence[object], other: Sequence[object]) -> int:
     """Length of the longest common beginning."""
+    length = min(len(one), len(other))
+    if one[:length] == other[:length]:
+        return length
     length = 0
     for left, right in zip(one, other, strict=False):
         if left != right:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.data.pairs import Pair, RowError, common_prefix
+from dporun_trainer.data.pairs import Pair, RowError, Text, common_prefix
 from dporun_trainer.errors import RunError
 
 
@@ -25,11 +25,11 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a pair: the prompt, and the prompt with each response."""
+    """Token ids (or characters) of a pair: the prompt, and the prompt with each response."""
 
-    prompt: Sequence[int]
-    chosen: Sequence[int]
-    rejected: Sequence[int]
+    prompt: Sequence[object]
+    chosen: Sequence[object]
+    rejected: Sequence[object]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Measures:
 
 
 def measure(encoded: Encoded, max_length: int) -> Measures:
-    """Measure a pair in tokens."""
+    """Measure a pair."""
     prompt = min(common_prefix(encoded.prompt, encoded.chosen), common_prefix(encoded.prompt, encoded.rejected))
     longest = max(len(encoded.chosen), len(encoded.rejected))
     too_long = prompt >= max_length
@@ -66,8 +66,48 @@ def measure(encoded: Encoded, max_length: int) -> Measures:
     )
 
 
+class PairEncoder(Protocol):
+    """Brings pairs into the form in which their lengths are measured.
+
+    Attributes:
+        unit: of the lengths, in the plural.
+        bos: token that texts begin with, where they do.
+        eos: token that responses end with, where they do.
+
+    """
+
+    unit: str
+    bos: int | None
+    eos: int | None
+
+    def render(self, pair: Pair) -> Rendered:
+        """Write a pair as text; a RowError says that it cannot be written."""
+
+    def encode(self, pairs: Sequence[Rendered], *, conversational: bool) -> Iterator[Encoded]:
+        """Cut rendered pairs into what is counted."""
+
+
+class Characters:
+    """Stands in for a tokenizer where no model is known: the texts as they are, in characters."""
+
+    unit = "characters"
+    bos: int | None = None
+    eos: int | None = None
+
+    def render(self, pair: Pair) -> Rendered:
+        """Write a pair as text; roles and their order count for nothing."""
+        prompt = _content(pair.prompt)
+        return Rendered(prompt, prompt + _content(pair.chosen), prompt + _content(pair.rejected))
+
+    def encode(self, pairs: Sequence[Rendered], *, conversational: bool) -> Iterator[Encoded]:  # noqa: ARG002
+        """Take the texts for what they are."""
+        return (Encoded(pair.prompt, pair.chosen, pair.rejected) for pair in pairs)
+
+
 class Encoder:
     """Tokenizes pairs as TRL does: messages by the chat template, and text with EOS after the response."""
+
+    unit = "tokens"
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
@@ -130,3 +170,7 @@ class Encoder:
 
     def _render(self, messages: Sequence[Any], **options: Any) -> str:
         return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
+
+
+def _content(text: Text) -> str:
+    return text if isinstance(text, str) else "".join(message["content"] for message in text)
