@@ -10,7 +10,7 @@ from pathlib import Path
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.pairs import Tally, Text, held_out, prompt_digest
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.encoding import Encoder
+from dporun_trainer.inputs.encoding import PairEncoder
 from dporun_trainer.inputs.gather import Gathered, Ticker, one_prompt, refuse_errors, writer
 from dporun_trainer.inputs.lint import FEW_ROWS, Lint
 from dporun_trainer.run_folder.prepared import LintReport
@@ -44,7 +44,7 @@ class Dataset:
 def build(
     train: Gathered,
     validation: Gathered | None,
-    encoder: Encoder,
+    encoder: PairEncoder,
     *,
     fraction: float,
     seed: int,
@@ -96,7 +96,7 @@ def build(
     )
 
 
-def _encode(gathered: Gathered, encoder: Encoder, path: Path, on_progress: Callable[[str], None]) -> Lint:
+def _encode(gathered: Gathered, encoder: PairEncoder, path: Path, on_progress: Callable[[str], None]) -> Lint:
     """Look at the pairs of a source in tokens, and write those that training or validation gets to ``path``."""
     lint = gathered.lint
     ticker = Ticker(on_progress)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dporun_trainer.data.pairs import Pair, RowError, Tally, prompt_digest, row_digest
-from dporun_trainer.inputs.encoding import Encoded, Encoder, measure
+from dporun_trainer.inputs.encoding import Encoded, PairEncoder, measure
 from dporun_trainer.inputs.lengths import bar_width, lengths
 from dporun_trainer.run_folder.prepared import DataFacts
 
@@ -47,6 +47,7 @@ class Lint:
     _tallies: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     _chosen_longer: float = 0.0
     _lost: int = 0
+    _unit: str = "tokens"
     _lengths: dict[str, "array[int]"] = field(default_factory=lambda: defaultdict(lambda: array("L")))
 
     def refuse(self, file: str, number: int, what: str) -> None:
@@ -76,8 +77,9 @@ class Lint:
             self._tallies["swapped"].add(pair.file, pair.number)
         self._seen.add(digest)
 
-    def keep(self, pairs: Sequence[Pair], encoder: Encoder) -> list[Pair]:
+    def keep(self, pairs: Sequence[Pair], encoder: PairEncoder) -> list[Pair]:
         """Look at some pairs in tokens, and return those that training or validation gets."""
+        self._unit = encoder.unit
         usable, texts = [], []
         for pair in pairs:
             try:
@@ -122,7 +124,7 @@ class Lint:
                 self._tallies[name].add(pair.file, pair.number)
         return not measures.too_long
 
-    def _look_for_doubles(self, pair: Pair, tokens: Encoded, encoder: Encoder) -> None:
+    def _look_for_doubles(self, pair: Pair, tokens: Encoded, encoder: PairEncoder) -> None:
         if encoder.bos is not None and list(tokens.prompt[:2]) == [encoder.bos] * 2:
             self._tallies["bos"].add(pair.file, pair.number)
         if encoder.eos is not None and list(tokens.chosen[-2:]) == [encoder.eos] * 2:
@@ -147,6 +149,7 @@ class Lint:
             alike_when_truncated=counts["alike"],
             boundary_mismatches=counts["lost"],
             boundary_tokens=self._lost,
+            unit=self._unit,
             chosen_longer=self._chosen_longer / looked_at if looked_at else 0,
             prompt=lengths(self._lengths["prompt"]),
             chosen=lengths(self._lengths["chosen"], width=responses),
@@ -189,5 +192,5 @@ class Lint:
             return []
         return [
             f"length bias: chosen responses are {word} than rejected ones in {often:.0%} of rows "
-            f"({chosen:.0f} against {rejected:.0f} tokens on average), so the model may learn length instead"
+            f"({chosen:.0f} against {rejected:.0f} {self._unit} on average), so the model may learn length instead"
         ]

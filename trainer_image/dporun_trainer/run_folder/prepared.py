@@ -18,7 +18,7 @@ class Histogram(Document):
 
 
 class Lengths(Document):
-    """Distribution of a number of tokens over the rows."""
+    """Distribution of a length over the rows."""
 
     mean: Finite = Field(ge=0)
     p50: int = Field(ge=0)
@@ -57,16 +57,18 @@ class DataFacts(Document):
     """Rows whose tokenized prompt is not a prefix of the tokenized prompt plus response."""
     boundary_tokens: int = Field(0, ge=0)
     """Most tokens that such a prompt loses at its end."""
+    unit: str = "tokens"
+    """What lengths are counted in: tokens, or characters where no model is known."""
     chosen_longer: Finite = Field(0, ge=0, le=1)
-    """Share of rows whose chosen response has more tokens than the rejected one; ties count one half."""
+    """Share of rows whose chosen response is longer than the rejected one; ties count one half."""
     prompt: Lengths | None = None
-    """Tokens per prompt."""
+    """Of the prompts."""
     chosen: Lengths | None = None
-    """Tokens per chosen response."""
+    """Of the chosen responses."""
     rejected: Lengths | None = None
-    """Tokens per rejected response."""
+    """Of the rejected responses."""
     total: Lengths | None = None
-    """Tokens per prompt with its longer response, before truncation."""
+    """Of the prompts with the longer response, before truncation."""
 
 
 class LintReport(Document):
