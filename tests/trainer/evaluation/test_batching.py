@@ -60,10 +60,10 @@ def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
         in_batches(lambda batch: [1 // x for x in batch], [0, 0], batch_size=2, length=lambda x: x)
 
 
-def test_stage_counts_items_once_though_both_models_work_on_them() -> None:
+def test_stage_counts_items_of_several_pieces_once() -> None:
     told: list[tuple[str, int, int]] = []
-    advance = stage(lambda *at: told.append(at), "generating", models=2)
+    advance = stage(lambda *at: told.append(at), "scoring", per_item=2)
     assert advance is not None
     advance(3, 20)
     advance(20, 20)
-    assert told == [("generating", 1, 10), ("generating", 10, 10)]
+    assert told == [("scoring", 1, 10), ("scoring", 10, 10)]

@@ -1,7 +1,7 @@
 """Rewards: against TRL, against a direct formula, and the same however they are computed."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,9 +16,11 @@ import yaml
 from dporun_testing.adapters import save_random_adapter
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs
 from dporun_trainer.data.pairs import Pair
+from dporun_trainer.evaluation import scoring
 from dporun_trainer.evaluation.policy import Policy, load_policy
 from dporun_trainer.evaluation.scoring import (
     EncodedPair,
+    LogProb,
     Reward,
     Tokens,
     completion_logps,
@@ -204,6 +206,23 @@ def test_two_processes_give_what_one_does(policy: Policy, models: Models) -> Non
     assert values(together) == pytest.approx(values(alone), abs=1e-5)
     mean = math.fsum(reward.margin for reward in together) / len(together)
     assert mean == pytest.approx(math.fsum(reward.margin for reward in alone) / len(alone), abs=1e-6)
+
+
+def test_a_halved_batch_is_scored_anew_under_both_models(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16 rounding depends on the batch: base and tuned model must have had the same one, whichever ran out."""
+    scored: dict[str, list[list[Tokens]]] = {"base": [], "tuned": []}
+
+    def completion(model: Any, batch: Sequence[Tokens], **arguments: Any) -> list[LogProb]:
+        side = "base" if model.base_model.model.model.layers[0].mlp.up_proj.disable_adapters else "tuned"
+        if side == "tuned" and len(batch) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        scored[side].append(list(batch))
+        return completion_logps(model, batch, **arguments)
+
+    monkeypatch.setattr(scoring, "completion_logps", completion)
+    rewards(policy, encoded(policy, "chat"), beta=BETA, batch_size=3)
+    assert scored["base"][0] not in scored["tuned"], "the batch that was too large under one of the models"
+    assert scored["base"][1:] == scored["tuned"]
 
 
 def test_progress_counts_pairs(policy: Policy) -> None:

@@ -2,17 +2,13 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-import torch
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
+from dporun_trainer.evaluation.memory import Item, Result, attempt
 
 log = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 OnProgress = Callable[[int, int], None]
 """Called with the items done and the items in all."""
 OnStage = Callable[[str, int, int], None]
@@ -50,7 +46,7 @@ def in_batches(
     results: dict[int, Result] = {}
     while order:
         batch = order[:batch_size]
-        answers = _attempt(work, [items[index] for index in batch])
+        answers = attempt(work, [items[index] for index in batch])
         if answers is None:
             if len(batch) == 1:
                 raise RunError(
@@ -68,18 +64,8 @@ def in_batches(
     return [results[index] for index in range(len(items))]
 
 
-def stage(on_stage: OnStage | None, name: str, *, models: int = 1) -> OnProgress | None:
-    """Progress of the stage ``name``, in items, from progress that counts every item once for each of ``models``."""
+def stage(on_stage: OnStage | None, name: str, *, per_item: int = 1) -> OnProgress | None:
+    """Progress of the stage ``name``, in items, of which each is ``per_item`` pieces of work."""
     if on_stage is None:
         return None
-    return lambda done, total: on_stage(name, done // models, total // models)
-
-
-def _attempt(work: Callable[[Sequence[Item]], Sequence[Result]], batch: Sequence[Item]) -> Sequence[Result] | None:
-    """Results of ``work``, or None when the GPU ran out of memory; then nothing of the attempt is kept alive."""
-    try:
-        return work(batch)
-    except torch.OutOfMemoryError:
-        pass
-    torch.cuda.empty_cache()
-    return None
+    return lambda done, total: on_stage(name, done // per_item, total // per_item)

@@ -105,7 +105,7 @@ def measure(
         asked,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
-        on_progress=stage(on_stage, "asking general questions", models=2),
+        on_progress=stage(on_stage, "asking general questions"),
     )
     references = [
         Tokens(tuple(prompt), tuple(_reference_ids(question, policy)))
@@ -116,7 +116,7 @@ def measure(
         policy,
         [*references, *own_answers],
         batch_size=batch_size,
-        on_progress=stage(on_stage, "scoring general answers", models=4),
+        on_progress=stage(on_stage, "scoring general answers", per_item=2),
     )
     return [
         Item(

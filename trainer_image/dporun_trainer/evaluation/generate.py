@@ -43,7 +43,7 @@ def answers_of_both(
         prompts: token ids, each ending where the answer begins.
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts at a time.
-        on_progress: called with the answers of both models.
+        on_progress: called with the prompts answered.
 
     Returns:
         Both answers to each prompt, in order.
@@ -52,16 +52,10 @@ def answers_of_both(
     room = None if policy.max_positions is None else max(1, policy.max_positions - max_new_tokens)
     fitting = [tuple(prompt if room is None else prompt[-room:]) for prompt in prompts]
 
-    def answer(model: PreTrainedModel, advance: OnProgress) -> list[Answer]:
-        return in_batches(
-            lambda batch: generate(model, policy.tokenizer, batch, max_new_tokens=max_new_tokens),
-            fitting,
-            batch_size=batch_size,
-            length=len,
-            on_progress=advance,
-        )
+    def answer(batch: Sequence[Sequence[int]]) -> list[Sides[Answer]]:
+        return policy.on_both(lambda model: generate(model, policy.tokenizer, batch, max_new_tokens=max_new_tokens))
 
-    return policy.on_both(answer, on_progress)
+    return in_batches(answer, fitting, batch_size=batch_size, length=len, on_progress=on_progress)
 
 
 @torch.inference_mode()

@@ -4,12 +4,11 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -18,10 +17,9 @@ from transformers.utils.logging import disable_progress_bar
 from dporun_api.files import read_json
 from dporun_api.run_config import Precision
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer import architectures
+from dporun_trainer import architectures, gpu_errors
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
-from dporun_trainer.evaluation.batching import OnProgress
 from dporun_trainer.precision import DTYPES, choose_arithmetic
 from dporun_trainer.run_folder import RunFolder
 
@@ -60,21 +58,14 @@ class Policy:
     reference: PreTrainedModel | None
     source: Path
 
-    def on_both(
-        self, work: Callable[[PreTrainedModel, OnProgress], list[T]], on_progress: OnProgress | None = None
-    ) -> list[Sides[T]]:
+    def on_both(self, work: Callable[[PreTrainedModel], Sequence[T]]) -> list[Sides[T]]:
         """Apply ``work`` to the base model and then to the tuned one, and pair what it returns for each item.
 
-        ``on_progress`` is told about both: twice as many items as there are.
+        Both in one go: rounding depends on what shares a batch, so base and tuned model get the very same one.
         """
-
-        def half(index: int) -> OnProgress:
-            return lambda done, total: on_progress(index * total + done, 2 * total) if on_progress else None
-
         with self._base() as model:
-            base = work(model, half(0))
-        tuned = work(self.model, half(1))
-        return [Sides(*results) for results in zip(base, tuned, strict=True)]
+            base = work(model)
+        return [Sides(*results) for results in zip(base, work(self.model), strict=True)]
 
     @contextlib.contextmanager
     def _base(self) -> Iterator[PreTrainedModel]:
@@ -243,7 +234,8 @@ def _usable(base: str | Path) -> str | Path:
 
 
 def _unloadable(what: str, source: str | Path, error: Exception) -> RunError:
-    if isinstance(error, torch.OutOfMemoryError):
-        return RunError(Reason.GPU_OUT_OF_MEMORY, f"the GPU has too little memory for the {what} {source}")
+    if (found := gpu_errors.in_error(error)) is not None:
+        hint = found.hint or "Take a GPU with more memory, and look whether another process holds some of it."
+        return RunError(found.reason, f"cannot load the {what} {source}: {found.message}", hint=hint)
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return RunError(Reason.MODEL_INVALID, f"cannot load the {what} {source}: {reason}")

@@ -118,7 +118,7 @@ def rewards(
         pairs: what to score.
         beta: the run's beta.
         batch_size: pairs at a time.
-        on_progress: called with the pairs scored; a pair scored under one of the two models counts as half.
+        on_progress: called with the pairs scored.
 
     Returns:
         One Reward per pair, in order.
@@ -139,16 +139,13 @@ def logps_of_both(
     """Log-probabilities of all responses under the base and the tuned model."""
     padding = policy.tokenizer.pad_token_id or 0
 
-    def score(model: PreTrainedModel, advance: OnProgress) -> list[LogProb]:
-        return in_batches(
-            lambda batch: completion_logps(model, batch, pad_token_id=padding),
-            sequences,
-            batch_size=batch_size,
-            length=len,
-            on_progress=advance,
-        )
-
-    return policy.on_both(score, on_progress)
+    return in_batches(
+        lambda batch: policy.on_both(lambda model: completion_logps(model, batch, pad_token_id=padding)),
+        sequences,
+        batch_size=batch_size,
+        length=len,
+        on_progress=on_progress,
+    )
 
 
 @torch.inference_mode()
@@ -207,7 +204,7 @@ def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any],
 
 
 def _in_pairs(on_progress: OnProgress | None) -> OnProgress | None:
-    """Progress in pairs, of progress in sequences under two models."""
+    """Progress in pairs, of progress in their sequences."""
     if on_progress is None:
         return None
-    return lambda done, total: on_progress(done // 4, total // 4)
+    return lambda done, total: on_progress(done // 2, total // 2)
