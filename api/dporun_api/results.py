@@ -96,6 +96,8 @@ class DatasetSummary(Document):
     """Preference pairs used for training."""
     validation_rows: int = Field(ge=0)
     """Preference pairs held out."""
+    dropped_rows: int = Field(0, ge=0)
+    """Rows left out, by the policies of spec.dataset; dataset_report.json lists them."""
     warnings: tuple[str, ...] = Field((), max_length=20)
     """What looks wrong, with row numbers."""
     fingerprint: str | None = Field(None, max_length=64)

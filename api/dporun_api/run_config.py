@@ -225,6 +225,38 @@ class Columns(Document):
     """The other response."""
 
 
+class RowPolicy(StrEnum):
+    """What becomes of rows that have something in common with others."""
+
+    KEEP = "Keep"
+    DROP = "Drop"
+    FAIL = "Fail"
+
+
+class InvalidPolicy(StrEnum):
+    """What becomes of rows that cannot be used."""
+
+    DROP = "Drop"
+    FAIL = "Fail"
+
+
+class OverlongPolicy(StrEnum):
+    """What becomes of pairs whose prompt leaves no room for a response."""
+
+    DROP = "Drop"
+    FAIL = "Fail"
+    TRUNCATE_PROMPT = "TruncatePrompt"
+
+
+class InvalidRows(Document):
+    """What becomes of rows that cannot be used: a response is empty, a column is missing, and so on."""
+
+    policy: InvalidPolicy = InvalidPolicy.DROP
+    """Drop: leave them out, up to maxFraction; Fail: refuse the run for the first one."""
+    max_fraction: Finite = Field(0.01, ge=0, le=1, examples=[0.05])
+    """Largest share of rows that may be left out; with more, the run is refused."""
+
+
 class Dataset(Document):
     """Preference pairs: prompt, chosen and rejected, as text or as chat messages."""
 
@@ -238,6 +270,24 @@ class Dataset(Document):
     """Format of the rows. Recognised by the first rows when absent."""
     columns: Columns = Columns()
     """Names that columns have in the data, where they are others than those of its format."""
+    group_by: ColumnName | None = Field(None, examples=["topic"])
+    """Column of the rows, such as a topic or a conversation: what has the same value is held out together."""
+    invalid_rows: InvalidRows = InvalidRows()
+    """What becomes of rows that cannot be used."""
+    overlong: OverlongPolicy = OverlongPolicy.DROP
+    """Pairs whose prompt fills dpo.maxLength. TruncatePrompt: the beginning of the prompt is cut, so that the responses
+    have room."""
+    identical_responses: RowPolicy = RowPolicy.DROP
+    """Pairs whose responses are the same tokens once cut to dpo.maxLength: training learns nothing from them."""
+    contradictions: RowPolicy = RowPolicy.KEEP
+    """Pairs that are there in both orders. Drop: neither is used."""
+    duplicates: RowPolicy = RowPolicy.KEEP
+    """Pairs that repeat an earlier one, or nearly do. Drop: the first one is used."""
+    leaks: RowPolicy = RowPolicy.KEEP
+    """Training pairs whose prompt is in the data of validation, too, or nearly is. Drop: validation keeps it."""
+    similarity: Finite = Field(0.8, ge=0.5, le=1, examples=[0.9])
+    """Share of three-word sequences that near copies have in common (Jaccard, estimated by MinHash); 1: only exact
+    copies count."""
 
 
 class ResumePolicy(StrEnum):

@@ -37,6 +37,8 @@ EVALUATION_METRICS = EVALUATION / "evaluation_metrics.json"
 FORGETTING = EVALUATION / "forgetting.json"
 HEALTH = PurePosixPath("health.json")
 VERDICT = PurePosixPath("verdict.json")
+DATASET_REPORT = PurePosixPath("dataset_report.json")
+"""What the data turned out to be, and every row that was left out."""
 REPORT_HTML = PurePosixPath("report.html")
 REPORT_PNG = PurePosixPath("report.png")
 MODEL_CARD = PurePosixPath("README.md")

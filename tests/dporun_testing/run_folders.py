@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from dporun_api.dataset_report import DataFacts, Histogram, Lengths
 from dporun_api.results import DatasetSummary, Outcome, OutcomeState, Stage
 from dporun_api.run_config import RunConfig
 from dporun_testing.paths import UNHEALTHY
@@ -13,7 +14,7 @@ from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.checkpoints import Marker, mark_complete
-from dporun_trainer.run_folder.prepared import DataFacts, Histogram, Lengths, LintReport, ModelFacts, Prepared
+from dporun_trainer.run_folder.prepared import LintReport, ModelFacts, Prepared
 from dporun_trainer.run_folder.records import (
     AskedQuestion,
     ComparedExample,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dporun_api.dataset_report import DataFacts, Histogram, Lengths
 from dporun_api.results import DatasetSummary, Health
 from dporun_api.run_config import RunConfig
 from dporun_testing import tiny_model
@@ -17,7 +18,7 @@ from dporun_testing.processes import start, stop
 from dporun_testing.run_folders import a_prepared
 from dporun_trainer.diagnosis import health
 from dporun_trainer.run_folder import RunFolder
-from dporun_trainer.run_folder.prepared import DataFacts, Histogram, Lengths, LintReport, ModelFacts
+from dporun_trainer.run_folder.prepared import LintReport, ModelFacts
 
 PROCESS = {
     "RANK": "0",

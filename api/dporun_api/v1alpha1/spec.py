@@ -68,6 +68,11 @@ class Dataset(run_config.Dataset, Ruled):
             lambda dataset: dataset.validation != dataset.train,
             "validation must not be the training data; leave it out to have a part of train held out",
         ),
+        Rule(
+            "!has(self.validation) || !has(self.groupBy)",
+            lambda dataset: dataset.validation is None or dataset.group_by is None,
+            "groupBy says what is held out of train; leave it out where validation is given",
+        ),
     )
 
     train: run_config.Uri = inherited(run_config.Dataset, "train", pattern=DATA_URI)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dporun_api.dataset_report import DataFacts
 from dporun_api.files import sha256
 from dporun_api.pod import ExitCode
 from dporun_api.results import DatasetSummary
@@ -20,7 +21,7 @@ from dporun_trainer.archiving.archive import archive
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.adapter import fetch_adapter
 from dporun_trainer.run_folder import RunFolder
-from dporun_trainer.run_folder.prepared import DataFacts, LintReport, ModelFacts, Prepared
+from dporun_trainer.run_folder.prepared import LintReport, ModelFacts, Prepared
 from dporun_trainer.stores.restore import restore
 
 MODEL = ModelFacts(

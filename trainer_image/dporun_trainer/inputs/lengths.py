@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from dporun_trainer.run_folder.prepared import Histogram, Lengths
+from dporun_api.dataset_report import Histogram, Lengths
 
 MOST_BARS = 40
 """Bars of a histogram, apart from the last one, which counts all that is longer."""

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dporun_api.dataset_report import DataFacts
 from dporun_trainer.data.pairs import Pair, RowError, Tally, prompt_digest, row_digest
 from dporun_trainer.inputs.encoding import Encoded, PairEncoder, measure
 from dporun_trainer.inputs.lengths import bar_width, lengths
-from dporun_trainer.run_folder.prepared import DataFacts
 
 FEW_ROWS = 20
 """With fewer, a rate means little."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dporun_api import run_folder as names
+from dporun_api.dataset_report import DatasetReport
 from dporun_api.results import CheckpointUpload, Health, Outcome, Verdict
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
@@ -75,6 +76,7 @@ class RunFolder:
         self.merged = path / names.MERGED
         self.health = JsonFile(path / names.HEALTH, Health)
         self.verdict = JsonFile(path / names.VERDICT, Verdict)
+        self.dataset_report = JsonFile(path / names.DATASET_REPORT, DatasetReport, exclude_none=True)
         self.report_html = path / names.REPORT_HTML
         self.report_png = path / names.REPORT_PNG
         self.model_card = path / names.MODEL_CARD

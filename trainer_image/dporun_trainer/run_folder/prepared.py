@@ -4,71 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from dporun_api.document import Document, Finite
+from dporun_api.dataset_report import DataFacts
+from dporun_api.document import Document
 from dporun_api.results import DatasetSummary
-
-
-class Histogram(Document):
-    """How many rows are how long."""
-
-    width: int = Field(ge=1)
-    """Width of a bar: bar i counts lengths from i times width on, up to those of the next bar."""
-    counts: tuple[int, ...] = Field(min_length=1)
-    """Rows of each bar; the last one counts all that are longer, too."""
-
-
-class Lengths(Document):
-    """Distribution of a length over the rows."""
-
-    mean: Finite = Field(ge=0)
-    p50: int = Field(ge=0)
-    p90: int = Field(ge=0)
-    p99: int = Field(ge=0)
-    maximum: int = Field(ge=0)
-    histogram: Histogram
-
-
-class DataFacts(Document):
-    """What one source of preference pairs turned out to hold."""
-
-    source: str
-    """Its URI."""
-    files: tuple[str, ...] = ()
-    """Files that were read, at most 20 of them."""
-    format: str = ""
-    """What the rows were read as."""
-    rows: int = Field(0, ge=0)
-    """Rows read."""
-    kept: int = Field(0, ge=0)
-    """Rows that training or validation gets: those whose prompt fits into dpo.maxLength."""
-    prompts: int = Field(0, ge=0)
-    """Distinct prompts of the rows kept."""
-    conversational: bool = False
-    """Whether the rows are chat messages rather than text."""
-    implicit_prompts: int = Field(0, ge=0)
-    """Rows whose prompt was taken from what chosen and rejected have in common."""
-    duplicates: int = Field(0, ge=0)
-    """Rows that repeat an earlier row."""
-    truncated: int = Field(0, ge=0)
-    """Rows of which dpo.maxLength cuts at least one response."""
-    alike_when_truncated: int = Field(0, ge=0)
-    """Rows whose responses are the same once cut, so that nothing can be learned from them."""
-    boundary_mismatches: int = Field(0, ge=0)
-    """Rows whose tokenized prompt is not a prefix of the tokenized prompt plus response."""
-    boundary_tokens: int = Field(0, ge=0)
-    """Most tokens that such a prompt loses at its end."""
-    unit: str = "tokens"
-    """What lengths are counted in: tokens, or characters where no model is known."""
-    chosen_longer: Finite = Field(0, ge=0, le=1)
-    """Share of rows whose chosen response is longer than the rejected one; ties count one half."""
-    prompt: Lengths | None = None
-    """Of the prompts."""
-    chosen: Lengths | None = None
-    """Of the chosen responses."""
-    rejected: Lengths | None = None
-    """Of the rejected responses."""
-    total: Lengths | None = None
-    """Of the prompts with the longer response, before truncation."""
 
 
 class LintReport(Document):
