@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from dporun_api.dataset_report import Lengths
 from dporun_trainer.reporting.drawing import COLOURS, INK, MUTED, Mark, dress, picture, write
-from dporun_trainer.run_folder.prepared import Lengths
 
 
 @dataclass(frozen=True)
