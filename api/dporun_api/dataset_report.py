@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from dporun_api.document import Document, Finite
+from dporun_api.results import Failure
 
 
 class DropReason(StrEnum):
@@ -140,3 +141,7 @@ class DatasetReport(Document):
     """Distinct validation prompts that are nearly in the training data."""
     warnings: tuple[str, ...] = ()
     """What looks wrong, the most harmful first."""
+    max_length: int | None = Field(None, ge=1)
+    """dpo.maxLength, in tokens; absent where no model is known, so that nothing is cut."""
+    refused: Failure | None = None
+    """Why a run with this data ends here; absent where one may go on."""
