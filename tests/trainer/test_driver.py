@@ -1,13 +1,14 @@
 """The driver is asked through a library of its name, compiled here: what it answers is what a real one does."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dporun_trainer.driver import Driver, has_kernels, why_no_gpu
+from dporun_trainer.driver import OLDEST, Driver, has_kernels, why_no_gpu
 
 SOURCE = """
 int cuDriverGetVersion(int *version) { *version = 12040; return 0; }
@@ -46,7 +47,7 @@ def test_something_that_is_no_library_is_no_driver(tmp_path: Path) -> None:
     [
         (None, False, "the driver's library libcuda.so.1 is not in the container", "runtimeClassName"),
         (None, True, "they are AMD's", "nodes with NVIDIA GPUs"),
-        (Driver((12, 4), 0, 8), False, "supports CUDA up to 12.4, and this image needs 13.2", "for CUDA 13"),
+        (Driver((12, 4), 0, 8), False, "supports CUDA up to 12.4, and this image needs 13.2", "driver 580 or newer"),
         (Driver((13, 0), 802, 0), False, "error 802: the GPUs are not ready", "nvidia-smi"),
         (Driver((13, 0), 4242, 0), False, "error 4242", "nvidia-smi"),
         (Driver((13, 0), 0, 0), False, "offers none to this container", "device plugin"),
@@ -61,6 +62,26 @@ def test_why_there_is_no_gpu(driver: Driver | None, amd: bool, why: str, hint: s
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 """That of torch 2.15 on PyPI."""
+
+
+def test_the_requirements_are_those_of_the_torch_that_is_installed() -> None:
+    """README.md and docs/gpus.md say what a node needs; torch decides it."""
+    import torch
+
+    root = Path(__file__).parents[2]
+    readme, docs = ((root / name).read_text() for name in ("README.md", "docs/gpus.md"))
+    major = int(str(torch.version.cuda).partition(".")[0])
+    release = ".".join(torch.__version__.split(".")[:2])
+    assert torch.cuda.get_arch_list() in (WHEEL, [])  # empty where torch is built without CUDA
+    assert f"a driver for CUDA {major} ({OLDEST[major]} or newer)" in readme
+    assert f"for CUDA {major}, that is {OLDEST[major]} or newer" in docs
+    assert f"the image's torch ({release}) has no kernels for it" in docs
+    (listed,) = re.findall(r"compute capability ([^:]+):", docs)
+    named = re.findall(r"(\d+)\.(\d|x)", listed)
+    known = [(major, minor) for major in range(5, 14) for minor in range(10)]
+    said = {(a, b) for a, b in known if (str(a), str(b)) in named or (str(a), "x") in named}
+    assert said <= {capability for capability in known if has_kernels(capability, WHEEL)}
+    assert {major for major, _ in said} == {built // 10 for built in (int(name[3:]) for name in WHEEL)}
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import pytest
 
+from dporun_api.results import Outcome, OutcomeState
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.gpu_errors import GpuFailure, recognise, tells
+from dporun_trainer.errors import RunError
+from dporun_trainer.gpu_errors import GpuFailure, located, recognise, tells
 
 NCCL_OUT_OF_MEMORY = """NCCL error in: NCCLUtils.cpp:94, unhandled cuda error, NCCL version 2.30.7
 ncclUnhandledCudaError: Call to CUDA function failed.
@@ -82,3 +84,29 @@ def test_a_timeout_names_the_collective_and_who_waited() -> None:
     found = recognise("\n".join(WATCHDOG.format(rank=rank) for rank in (3, 0, 1)))
     assert found is not None
     assert found.message == "training processes 0, 1, 3 waited 600 s in ALLREDUCE for the others"
+
+
+@pytest.mark.parametrize(
+    ("reason", "node", "evidence", "said"),
+    [
+        (Reason.GPU_FAULT, "gpu-7", "GPU 1: Xid 48", "a GPU is broken (node gpu-7; GPU 1: Xid 48)"),
+        (Reason.GPU_FAULT, "gpu-7", "", "a GPU is broken (node gpu-7)"),
+        (Reason.GPU_FAULT, None, "GPU 1: Xid 48", "a GPU is broken (GPU 1: Xid 48)"),
+        (Reason.GPU_FAULT, None, "", "a GPU is broken"),
+        (Reason.RENDEZVOUS, "gpu-7", "GPU 1: Xid 48", "a GPU is broken"),
+    ],
+)
+def test_a_fault_is_located(reason: Reason, node: str | None, evidence: str, said: str) -> None:
+    failure = RunError(reason, "a GPU is broken").failure()
+    outcome = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+    found = located(outcome, node=node, evidence=evidence)
+    assert found.failure
+    assert (found.message, found.failure.message) == (said, said)
+
+
+def test_where_a_fault_is_fits_into_a_failure() -> None:
+    failure = RunError(Reason.GPU_FAULT, "x" * 1024).failure()
+    outcome = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+    found = located(outcome, node="gpu-7", evidence="GPU 1: Xid 48; " * 100)
+    assert Outcome.model_validate_json(found.to_json()) == found
+    assert "node gpu-7; GPU 1: Xid 48" in found.message

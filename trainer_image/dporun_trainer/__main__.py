@@ -18,6 +18,7 @@ _COMMANDS = {
     "evaluate": "compare an adapter or merged model with its base on preference pairs and general questions",
     "merge": "merge an adapter into its base model, and verify the result",
     "diagnose": "print how healthy a training run is, of DPORun or of TRL, and what to change",
+    "gpus": "say which GPUs this pod sees, and whether a run can train on them",
     "report": "write report.html, report.png and the model card (README.md) of a run",
 }
 """Name of each module of ``commands``, and its help."""

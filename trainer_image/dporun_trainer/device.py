@@ -23,10 +23,10 @@ def this_machine(processes: int = 1, *, gpus: int = 0) -> Machine:
             runs on them.
 
     """
+    index = int(os.environ.get("LOCAL_RANK", "0"))
     if not torch.cuda.is_available():
         if gpus and os.environ.get(PRETENDED_GPUS_VARIABLE) != "true":
-            major, _, minor = str(torch.version.cuda or "0.0").partition(".")
-            why, hint = why_no_gpu(ask_driver(), (int(major), int(minor)))
+            why, hint = why_unusable(index)
             raise RunError(
                 Reason.INVALID_SPEC, f"the pod was given {gpus} GPUs, but torch finds none: {why}", hint=hint
             )
@@ -38,20 +38,28 @@ def this_machine(processes: int = 1, *, gpus: int = 0) -> Machine:
             f"distributed.processesPerNode is {processes}, but this node has {torch.cuda.device_count()} GPUs",
             hint="Request as many GPUs as processes: resources.gpusPerNode.",
         )
-    index = int(os.environ.get("LOCAL_RANK", "0"))
-    properties = torch.cuda.get_device_properties(index)
-    built_for = torch.cuda.get_arch_list()
-    if not has_kernels((properties.major, properties.minor), built_for):
-        raise RunError(
-            Reason.INVALID_SPEC,
-            f"{properties.name} has compute capability {properties.major}.{properties.minor}, and torch in this image "
-            f"is built for {', '.join(built_for)}",
-            hint="Choose nodes with another GPU (resources.nodeSelector).",
-        )
+    why, hint = why_unusable(index)
+    if why:
+        raise RunError(Reason.INVALID_SPEC, why, hint=hint)
     return Machine(
         cuda=True,
         bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         memory=torch.cuda.mem_get_info(index)[0],
-        name=properties.name,
+        name=torch.cuda.get_device_name(index),
         index=index,
+    )
+
+
+def why_unusable(index: int) -> tuple[str, str]:
+    """Say why torch cannot compute on a GPU of this pod, and what to do about it; both are empty where it can."""
+    if not torch.cuda.is_available():
+        major, _, minor = str(torch.version.cuda or "0.0").partition(".")
+        return why_no_gpu(ask_driver(), (int(major), int(minor)))
+    properties, built_for = torch.cuda.get_device_properties(index), torch.cuda.get_arch_list()
+    if has_kernels((properties.major, properties.minor), built_for):
+        return "", ""
+    return (
+        f"{properties.name} has compute capability {properties.major}.{properties.minor}, and torch in this image is "
+        f"built for {', '.join(built_for)}",
+        "Choose nodes with another GPU (resources.nodeSelector).",
     )

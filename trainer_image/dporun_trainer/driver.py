@@ -9,6 +9,10 @@ _LIBRARY = "libcuda.so.1"
 _AMD = Path("/dev/kfd")
 """The device of AMD's compute driver."""
 
+OLDEST = {12: 525, 13: 580}
+"""Oldest driver that runs programs of a major version of CUDA (CUDA Toolkit Release Notes, minor version
+compatibility)."""
+
 _FAILURES = {
     3: "it is not initialized",
     34: "it is a stub, for building alone",
@@ -78,8 +82,9 @@ def why_no_gpu(driver: Driver | None, needed: tuple[int, int], *, amd: bool | No
         )
     if driver.cuda[0] < needed[0]:
         return (
-            f"the node's driver supports CUDA up to {_dotted(driver.cuda)}, and this image needs {_dotted(needed)}",
-            f"Install a driver for CUDA {needed[0]} on the node, or choose other nodes (resources.nodeSelector).",
+            f"the node's driver supports CUDA up to {dotted(driver.cuda)}, and this image needs {dotted(needed)}",
+            f"Install driver {OLDEST.get(needed[0], f'for CUDA {needed[0]}')} or newer on the node, or choose other "
+            "nodes (resources.nodeSelector).",
         )
     if driver.status:
         meaning = _FAILURES.get(driver.status, "see cuda.h")
@@ -114,5 +119,6 @@ def has_kernels(capability: tuple[int, int], architectures: Iterable[str]) -> bo
     return False
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def dotted(version: tuple[int, int]) -> str:
+    """A version of CUDA as people write it."""
     return ".".join(map(str, version))

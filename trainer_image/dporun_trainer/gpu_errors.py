@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dporun_api.results import Outcome
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
 
@@ -155,6 +156,23 @@ def recognise(text: str) -> GpuFailure | None:
                 return GpuFailure(meaning.reason, f"{what}: {shorten(line.strip(), 300)}", meaning.hint, _rank(line))
     timeouts = [found for line in lines if (found := _TIMEOUT.search(line))]
     return _timeout(timeouts) if timeouts else None
+
+
+def located(outcome: Outcome, *, node: str | None, evidence: str) -> Outcome:
+    """Say of a failed GPU where it is, for whoever has to take it out of service.
+
+    Args:
+        outcome: of a pod.
+        node: on which the pod ran; None where nobody said.
+        evidence: what the driver knows of its GPUs' failures, in words.
+
+    """
+    failure = outcome.failure
+    where = "; ".join(filter(None, [node and f"node {node}", evidence]))
+    if failure is None or failure.reason is not Reason.GPU_FAULT or not where:
+        return outcome
+    message = f"{shorten(failure.message, 600)} ({shorten(where, 400)})"
+    return outcome.model_copy(update={"message": message, "failure": failure.model_copy(update={"message": message})})
 
 
 def _timeout(timeouts: Iterable[re.Match[str]]) -> GpuFailure:

@@ -40,6 +40,7 @@ def container(
     fragment: Manifest,
     *,
     environment: Mapping[str, str] = MappingProxyType({}),
+    fields: Mapping[str, str] = MappingProxyType({}),
     secrets: Mapping[SecretPrefix, SecretReference | None] = MappingProxyType({}),
     optional_secrets: Mapping[SecretPrefix, SecretReference | None] = MappingProxyType({}),
     mounts: Sequence[Manifest] = (),
@@ -52,6 +53,7 @@ def container(
         settings: names the image where the run does not.
         fragment: the rest of the container: name, command, resources, ports, probes.
         environment: variables.
+        fields: variables whose values are fields of the pod (downward API).
         secrets: each becomes variables whose names begin with its prefix, so that the same key of two Secrets does
             not clash.
         optional_secrets: likewise, but the container starts without those that do not exist.
@@ -70,7 +72,10 @@ def container(
     return {
         "image": run.spec.image or settings.trainer_image,
         "imagePullPolicy": settings.image_pull_policy,
-        "env": [{"name": key, "value": value} for key, value in variables.items()],
+        "env": [
+            *({"name": key, "value": value} for key, value in variables.items()),
+            *({"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in fields.items()),
+        ],
         **({"envFrom": sources} if sources else {}),
         "securityContext": _CONTAINER_SECURITY,
         "volumeMounts": [

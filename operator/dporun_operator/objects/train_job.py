@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from dporun_api.pod import (
     MAIN_ADDRESS_VARIABLE,
+    NODE_NAME_VARIABLE,
     PROGRAM,
     STATUS_PORT,
     UPLOADED_STEP_VARIABLE,
@@ -55,6 +56,7 @@ def train_job(run: Run, settings: Settings, attempt: int, *, uploaded: int | Non
             **({MAIN_ADDRESS_VARIABLE: main_address(run, attempt)} if nodes > 1 else {}),
             **({UPLOADED_STEP_VARIABLE: str(uploaded)} if uploaded is not None else {}),
         },
+        fields={NODE_NAME_VARIABLE: "spec.nodeName"},
         # For the process that uploads checkpoints; that there is no such Secret must not keep training from starting.
         optional_secrets={SecretPrefix.ARCHIVE: spec.archive.secret_ref} if spec.archive and uploads else {},
         mounts=[pod.config_mount(), {"name": _SHARED_MEMORY_VOLUME, "mountPath": "/dev/shm"}],  # noqa: S108

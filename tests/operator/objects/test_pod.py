@@ -143,6 +143,13 @@ def test_the_administrator_sets_variables_of_training_alone() -> None:
     assert [name for name, spec in pods.items() if wanted in spec["containers"][0]["env"]] == ["train"]
 
 
+def test_training_knows_its_node() -> None:
+    """To name it when a GPU fails."""
+    wanted = {"name": "DPORUN_NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+    pods = {name: pod(workload) for name, workload in workloads(a_run(PLACED)).items()}
+    assert [name for name, spec in pods.items() if wanted in spec["containers"][0]["env"]] == ["train"]
+
+
 def test_one_process_per_gpu() -> None:
     assert a_run(PLACED).spec.processes_per_node == 8
 

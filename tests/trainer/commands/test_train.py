@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from dporun_api.pod import ExitCode
+from dporun_api.pod import NODE_NAME_VARIABLE, ExitCode
+from dporun_api.results import Outcome, OutcomeState
 from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import s3_server, training
 from dporun_testing.processes import running
+from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
 
 
@@ -77,3 +80,18 @@ def test_an_outage_and_a_lost_volume(tiny_model: Path, tmp_path: Path) -> None:
 def step_uploaded(folder: RunFolder) -> int:
     upload = folder.checkpoint_upload.read()
     return (upload.step if upload else None) or 0
+
+
+def test_a_failed_gpu_is_named_with_its_node(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For kubectl cordon; the training process itself knows nothing of the cluster."""
+    from dporun_trainer.commands import train
+
+    failure = RunError(Reason.GPU_FAULT, "a GPU is broken: CUDA error: uncorrectable ECC error encountered").failure()
+    failed = Outcome(state=OutcomeState.FAILED, message=failure.message, failure=failure)
+    monkeypatch.setattr(train, "train", lambda *_, **_named: failed)
+    monkeypatch.setenv(NODE_NAME_VARIABLE, "gpu-7")
+    config = training.a_config("fault")
+    folder = RunFolder(training.prepare(config, tmp_path, tiny_model))
+    ended = train.launch(config, training.config_path(config, tmp_path), folder, port=0)
+    assert ended.failure
+    assert ended.failure.message == f"{failure.message} (node gpu-7)"

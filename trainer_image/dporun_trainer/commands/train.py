@@ -8,11 +8,11 @@ import threading
 import time
 from pathlib import Path
 
-from dporun_api.pod import NODE_INDEX_VARIABLE, STATUS_PORT
+from dporun_api.pod import NODE_INDEX_VARIABLE, NODE_NAME_VARIABLE, STATUS_PORT
 from dporun_api.results import Outcome, OutcomeState, Stage
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer import disk
+from dporun_trainer import disk, gpu_errors, nvml
 from dporun_trainer.cgroup import oom_kills
 from dporun_trainer.commands.shared import add_run_arguments, run_command
 from dporun_trainer.commands.uploads import fetch, uploading
@@ -67,16 +67,20 @@ def launch(config: RunConfig, config_path: Path, folder: RunFolder, *, port: int
         if (too_early := fetch(config, folder)) is not None:
             return too_early
     stop = Stop(config.grace_period_seconds)
-    with on_stop(stop.set), serve(folder.path, port if node == 0 else 0):
+    with on_stop(stop.set), serve(folder.path, port if node == 0 else 0), nvml.watching() as evidence:
         if node > 0:
             message = "Training finished; node 0 evaluates and reports."
             done = Outcome(state=OutcomeState.SUCCEEDED, message=message)
-            return _train(config, config_path, folder, node, stop) or done
+            return _located(_train(config, config_path, folder, node, stop) or done, evidence())
         with uploading(config, config_path, folder) as uploads:
             ended = _train(config, config_path, folder, node, stop) or _finish(config, config_path, folder, stop)
             if ended.state is not OutcomeState.SUCCEEDED:  # else the archive follows at once
                 uploads.finish(stop.seconds_left)
-    return _with_progress(ended, folder, prepared)
+        return _with_progress(_located(ended, evidence()), folder, prepared)
+
+
+def _located(outcome: Outcome, evidence: str) -> Outcome:
+    return gpu_errors.located(outcome, node=os.environ.get(NODE_NAME_VARIABLE), evidence=evidence)
 
 
 class Stop(threading.Event):
