@@ -63,6 +63,19 @@ class Lengths(Document):
     histogram: Histogram
 
 
+class ScoreFacts(Document):
+    """Scores that somebody gave the responses."""
+
+    pairs: int = Field(ge=1)
+    """Pairs with scores of both responses."""
+    mean_margin: Finite
+    """Score of the chosen response minus that of the rejected one, on average."""
+    ties: int = Field(ge=0)
+    """Pairs whose responses have the same score."""
+    reversed: int = Field(ge=0)
+    """Pairs whose rejected response has the higher score."""
+
+
 class DataFacts(Document):
     """What one source of preference pairs turned out to hold."""
 
@@ -100,6 +113,8 @@ class DataFacts(Document):
     """Rows whose tokenized prompt is not a prefix of the tokenized prompt plus response."""
     boundary_tokens: int = Field(0, ge=0)
     """Most tokens that such a prompt loses at its end."""
+    scores: ScoreFacts | None = None
+    """Absent where the rows have no scores."""
     unit: str = "tokens"
     """What lengths are counted in: tokens, or characters where no model is known."""
     chosen_longer: Finite = Field(0, ge=0, le=1)

@@ -209,6 +209,12 @@ class DatasetFormat(StrEnum):
     """Formats of preference data."""
 
     PREFERENCE = "Preference"
+    TRANSCRIPT = "Transcript"
+    SHAREGPT = "ShareGPT"
+    ALPACA = "Alpaca"
+    QUESTION = "Question"
+    CHOSEN_MESSAGES = "ChosenMessages"
+    CANDIDATES = "Candidates"
 
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -223,6 +229,35 @@ class Columns(Document):
     """The preferred response."""
     rejected: ColumnName | None = Field(None, examples=["response_k"])
     """The other response."""
+    system: ColumnName | None = Field(None, examples=["system_prompt"])
+    """A system text, put before the messages of the prompt."""
+    messages: ColumnName | None = Field(None, examples=["dialogue"])
+    """The conversation up to the two responses."""
+    tools: ColumnName | None = Field(None, examples=["functions"])
+    """Definitions of tools, or JSON of them, for the chat template."""
+
+
+class Transcripts(StrEnum):
+    """What becomes of conversations written as text."""
+
+    TURNS = "Turns"
+    KEEP = "Keep"
+
+
+class CandidatePairs(StrEnum):
+    """Which of several scored or ranked responses to a prompt are paired."""
+
+    BEST_WORST = "BestWorst"
+    ALL = "All"
+
+
+class Candidates(Document):
+    """What becomes of several scored or ranked responses to a prompt."""
+
+    pairs: CandidatePairs = CandidatePairs.BEST_WORST
+    """Pair the best with the worst, or every two of which one is better."""
+    min_margin: Finite = Field(0, ge=0, le=1000000, examples=[1.0])
+    """Least difference of score or rank between the two. Those of the same score or rank are never paired."""
 
 
 class RowPolicy(StrEnum):
@@ -268,6 +303,11 @@ class Dataset(Document):
     """Share of the training prompts to hold out when validation is absent. 0.1 when this is absent too."""
     format: DatasetFormat | None = Field(None, examples=["Preference"])
     """Format of the rows. Recognised by the first rows when absent."""
+    transcripts: Transcripts = Transcripts.TURNS
+    """Read "Human:" and "Assistant:" in texts as turns of a chat, where the model has a chat template; Keep leaves
+    them text."""
+    candidates: Candidates = Candidates()
+    """What becomes of several scored or ranked responses to a prompt."""
     columns: Columns = Columns()
     """Names that columns have in the data, where they are others than those of its format."""
     group_by: ColumnName | None = Field(None, examples=["topic"])

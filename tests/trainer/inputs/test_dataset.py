@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dporun_api.dataset_report import ScoreFacts
 from dporun_api.pod import ExitCode
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
@@ -131,6 +132,16 @@ def test_tokens_are_those_of_trl(encoder: Encoder, tiny_model: Path) -> None:
             assert list(tokens.prompt) == _tokenize(tokenizer, pair.prompt, **generation)["input_ids"]
             response = pair.chosen + end if isinstance(pair.chosen, str) else pair.chosen
             assert list(tokens.chosen) == _tokenize(tokenizer, pair.prompt + response)["input_ids"]
+
+
+def test_scores_are_summed_up(encoder: Encoder, tmp_path: Path) -> None:
+    scores = [(5, 3), (4, 4), (1, 2), (8, 1)]
+    rows = [row | {"score_chosen": chosen, "score_rejected": rejected}
+            for row, (chosen, rejected) in zip(text_pairs(4), scores, strict=True)]  # fmt: skip
+    dataset = built(tmp_path, encoder, rows, text_pairs(25, seed=1))
+    assert dataset.lint.train.scores == ScoreFacts(pairs=4, mean_margin=2, ties=1, reversed=1)
+    warning = "a rejected response with a higher score than the chosen one: 1 of 4 rows (row 3 of train.jsonl)"
+    assert warning in dataset.warnings
 
 
 def test_training_on_messages_and_validating_on_text_is_refused(encoder: Encoder, tmp_path: Path) -> None:

@@ -4,14 +4,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-Message = dict[str, str]
+Message = dict[str, Any]
 Text = str | list[Message]
-"""A text, or chat messages with ``role`` and ``content``."""
+"""A text, or chat messages with ``role`` and ``content`` as text, and perhaps ``tool_calls``."""
 
 
 class RowError(ValueError):
     """A row cannot be a preference pair; the message names what is wrong with it."""
+
+
+class RowSkipped(Exception):  # noqa: N818  no error: there is nothing wrong with the row
+    """A row has no preference in it; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,10 @@ class Pair:
         rejected: the other one.
         implicit: whether the prompt was found in the responses.
         remarks: what is odd about the row, in words that many rows share.
+        tools: definitions that the chat template shows the model.
+        score_chosen: how good somebody found the preferred response.
+        score_rejected: the same of the other one.
+        transcript: whether the messages were turns of a text, which a model without chat template gets again.
 
     """
 
@@ -34,6 +43,10 @@ class Pair:
     number: int = 0
     implicit: bool = False
     remarks: tuple[str, ...] = ()
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    score_chosen: float | None = None
+    score_rejected: float | None = None
+    transcript: bool = False
 
     @property
     def conversational(self) -> bool:
@@ -42,7 +55,9 @@ class Pair:
 
     def line(self) -> str:
         """The pair as canonical JSON: what is written to disk, and what the fingerprint is computed from."""
-        columns = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        columns: dict[str, object] = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        if self.tools:  # As JSON, like TRL: the definitions of two rows need not have the same keys.
+            columns["tools"] = json.dumps(self.tools, ensure_ascii=False)
         return json.dumps(columns, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -1,5 +1,6 @@
 """Evaluate a tuned model on preference pairs: rewards of every pair, and answers of base and tuned side by side."""
 
+import json
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.data.pairs import Pair, Text
+from dporun_trainer.data.pairs import Message, Pair, Text
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import OnStage, stage
 from dporun_trainer.evaluation.compare import Better, Comparison, compare, tally
@@ -110,7 +111,10 @@ def _with_answers(policy: Policy, examples: list[Example], options: Options, on_
     positions = spread(len(examples), options.max_examples)
     answers = answers_of_both(
         policy,
-        [encode_prompt(examples[position].pair.prompt, policy.tokenizer) for position in positions],
+        [
+            encode_prompt(examples[position].pair.prompt, policy.tokenizer, examples[position].pair.tools)
+            for position in positions
+        ],
         max_new_tokens=options.max_new_tokens,
         batch_size=options.batch_size,
         on_progress=stage(on_stage, "generating"),
@@ -216,8 +220,14 @@ def as_text(content: Text) -> str:
     if isinstance(content, str):
         return content
     if len(content) == 1:
-        return content[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in content)
+        return _said(content[0])
+    return "\n".join(f"{message['role']}: {_said(message)}" for message in content)
+
+
+def _said(message: Message) -> str:
+    calls = [f"{call['function']['name']}({json.dumps(call['function']['arguments'], ensure_ascii=False)})"
+             for call in message.get("tool_calls", ())]  # fmt: skip
+    return "\n".join(filter(None, (message["content"], *calls)))
 
 
 def _logps_accuracy(examples: Sequence[Example], side: Callable[[Sides[LogProb]], LogProb]) -> float:

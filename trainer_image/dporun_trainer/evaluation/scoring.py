@@ -83,8 +83,8 @@ def encode_pair(pair: Pair, tokenizer: PreTrainedTokenizerBase, *, max_length: i
         The token ids, or None when the prompt alone fills ``max_length``: training drops such a pair.
 
     """
-    prompt = encode_prompt(pair.prompt, tokenizer)
-    whole = [_encode_with_response(pair.prompt, response, tokenizer) for response in (pair.chosen, pair.rejected)]
+    prompt = encode_prompt(pair.prompt, tokenizer, pair.tools)
+    whole = [_encode_with_response(pair, response, tokenizer) for response in (pair.chosen, pair.rejected)]
     start = min(common_prefix(prompt, ids) for ids in whole)
     if max_length is not None and start >= max_length:
         return None
@@ -92,11 +92,11 @@ def encode_pair(pair: Pair, tokenizer: PreTrainedTokenizerBase, *, max_length: i
     return EncodedPair(chosen, rejected)
 
 
-def encode_prompt(prompt: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a prompt as the model sees it before it answers."""
+def encode_prompt(prompt: Text, tokenizer: PreTrainedTokenizerBase, tools: Sequence[dict[str, Any]] = ()) -> list[int]:
+    """Token ids of a prompt, with the tools that it may use, as the model sees it before it answers."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
-    return _apply_template(tokenizer, prompt, add_generation_prompt=True)
+    return _apply_template(tokenizer, prompt, tools, add_generation_prompt=True)
 
 
 def rewards(
@@ -191,15 +191,19 @@ def _token_logps(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return torch.cat([-cross_entropy(part.float(), target, reduction="none") for part, target in parts])
 
 
-def _encode_with_response(prompt: Text, response: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _encode_with_response(pair: Pair, response: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    prompt = pair.prompt
     if isinstance(prompt, str) and isinstance(response, str):
         end = tokenizer.eos_token or ""
         return list(tokenizer(prompt + response + ("" if response.endswith(end) else end))["input_ids"])
-    return _apply_template(tokenizer, [*prompt, *response])
+    return _apply_template(tokenizer, [*prompt, *response], pair.tools)
 
 
-def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any], **arguments: Any) -> list[int]:
-    encoded = tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=True, **arguments)
+def _apply_template(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any], tools: Sequence[dict[str, Any]], **arguments: Any
+) -> list[int]:
+    shown = list(tools) or None
+    encoded = tokenizer.apply_chat_template(list(messages), tools=shown, tokenize=True, return_dict=True, **arguments)
     return list(encoded["input_ids"])
 
 

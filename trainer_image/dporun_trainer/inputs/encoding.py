@@ -73,12 +73,14 @@ class PairEncoder(Protocol):
         unit: of the lengths, in the plural.
         bos: token that texts begin with, where they do.
         eos: token that responses end with, where they do.
+        template: the chat template; empty where the model has none, None where no model is known.
 
     """
 
     unit: str
     bos: int | None
     eos: int | None
+    template: str | None
 
     def render(self, pair: Pair) -> Rendered:
         """Write a pair as text; a RowError says that it cannot be written."""
@@ -91,6 +93,7 @@ class Characters:
     """Stands in for a tokenizer where no model is known: the texts as they are, in characters."""
 
     unit = "characters"
+    template: str | None = None
     bos: int | None = None
     eos: int | None = None
 
@@ -113,6 +116,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self.bos: int | None = tokenizer.bos_token_id
         self.eos: int | None = tokenizer.eos_token_id
+        self.template: str | None = str(tokenizer.chat_template or "")
 
     def render(self, pair: Pair) -> Rendered:
         """Write a pair as text.
@@ -126,17 +130,17 @@ class Encoder:
             responses = (str(text) for text in (pair.chosen, pair.rejected))
             chosen, rejected = (text if text.endswith(eos) else text + eos for text in responses)
             return Rendered(pair.prompt, pair.prompt + chosen, pair.prompt + rejected)
-        if not self._tokenizer.chat_template:
+        if not self.template:
             raise RunError(
                 Reason.MODEL_INVALID,
                 f"the rows are chat messages ({pair.file}), and the model's tokenizer has no chat template",
                 hint="Use the instruction-tuned version of the model, add chat_template.jinja to it, or give text.",
             )
         try:
-            return self._render_messages(pair.prompt, pair.chosen, pair.rejected)
+            return self._render_messages(pair.prompt, pair.chosen, pair.rejected, pair.tools)
         except Exception as error:  # a template may raise anything
             rest = [message for message in pair.prompt if message["role"] != "system"]
-            if rest != pair.prompt and self._renders(rest):
+            if rest != pair.prompt and self._renders(rest, pair.tools):
                 raise RowError(
                     f"a system message, which the model's chat template refuses ({error}): move its text to the "
                     "beginning of the first user message"
@@ -150,26 +154,29 @@ class Encoder:
         for index in range(0, len(ids), 3):
             yield Encoded(*ids[index : index + 3])
 
-    def _render_messages(self, prompt: Sequence[Any], chosen: Sequence[Any], rejected: Sequence[Any]) -> Rendered:
-        before = self._render(prompt, add_generation_prompt=True)
-        good, bad = (self._render([*prompt, *response]) for response in (chosen, rejected))
+    def _render_messages(
+        self, prompt: Sequence[Any], chosen: Sequence[Any], rejected: Sequence[Any], tools: Sequence[Any]
+    ) -> Rendered:
+        before = self._render(prompt, tools, add_generation_prompt=True)
+        good, bad = (self._render([*prompt, *response], tools) for response in (chosen, rejected))
         kept = min(common_prefix(before, text) for text in (good, bad))
         if kept == len(before):
             return Rendered(before, good, bad)
         # What the template adds for a response to come, such as <think>, is no part of what was asked.
-        messages = self._render(prompt)
+        messages = self._render(prompt, tools)
         asked = messages[: common_prefix(messages, before)].rstrip()
         return Rendered(before, good, bad, spills=kept < len(asked))
 
-    def _renders(self, messages: Sequence[Any]) -> bool:
+    def _renders(self, messages: Sequence[Any], tools: Sequence[Any]) -> bool:
         try:
-            self._render(messages, add_generation_prompt=True)
+            self._render(messages, tools, add_generation_prompt=True)
         except Exception:  # noqa: BLE001  a template may raise anything
             return False
         return True
 
-    def _render(self, messages: Sequence[Any], **options: Any) -> str:
-        return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
+    def _render(self, messages: Sequence[Any], tools: Sequence[Any], **options: Any) -> str:
+        shown = list(tools) or None
+        return str(self._tokenizer.apply_chat_template(list(messages), tools=shown, tokenize=False, **options))
 
 
 def _content(text: Text) -> str:

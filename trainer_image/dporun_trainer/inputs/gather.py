@@ -13,7 +13,7 @@ from typing import IO
 from dporun_api.files import sync_folder
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.formats import Options, recognise_first
-from dporun_trainer.data.pairs import Pair, RowError
+from dporun_trainer.data.pairs import Pair, RowError, RowSkipped
 from dporun_trainer.data.rows import read_rows
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.lint import Lint
@@ -105,6 +105,8 @@ def gather(
                     lint.read(pair)
                     out.write(json.dumps(asdict(pair), ensure_ascii=False) + "\n")
                     count += 1
+            except RowSkipped as skipped:
+                lint.skip(row.file, row.number, str(skipped))
             except RowError as error:
                 lint.refuse(row.file, row.number, str(error))
             ticker.tick(f"read {lint.rows:,} rows of {source.uri}")

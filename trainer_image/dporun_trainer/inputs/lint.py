@@ -1,11 +1,13 @@
 """What preference pairs look like to the model: lengths in tokens, truncation, boundaries, duplicates."""
 
+import itertools
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dporun_api.dataset_report import DataFacts
+from dporun_api.dataset_report import DataFacts, ScoreFacts
+from dporun_trainer.data.formats.transcript import as_text
 from dporun_trainer.data.pairs import Pair, RowError, Tally, prompt_digest, row_digest
 from dporun_trainer.inputs.encoding import Encoded, PairEncoder, measure
 from dporun_trainer.inputs.lengths import bar_width, lengths
@@ -41,6 +43,7 @@ class Lint:
     kept: int = 0
     conversational: bool | None = None
     one_prompt: bool = True
+    _margins: "array[float]" = field(default_factory=lambda: array("d"))
     _first_prompt: bytes = b""
     _implicit: int = 0
     _seen: set[bytes] = field(default_factory=set)
@@ -54,6 +57,10 @@ class Lint:
         """Count a row that cannot be used."""
         self.errors[what].add(file, number)
 
+    def skip(self, file: str, number: int, what: str) -> None:
+        """Count a row that holds no preference."""
+        self._tallies[f"rows skipped for {what}"].add(file, number)
+
     def read(self, pair: Pair) -> None:
         """Look at what a row says.
 
@@ -65,6 +72,8 @@ class Lint:
         if pair.conversational != self.conversational:
             raise RowError("text where other rows have messages, or the other way round")
         self._implicit += pair.implicit
+        if pair.score_chosen is not None and pair.score_rejected is not None:
+            self._margins.append(pair.score_chosen - pair.score_rejected)
         for remark in pair.remarks:
             self._tallies[remark].add(pair.file, pair.number)
         prompt = prompt_digest(pair.prompt)
@@ -81,7 +90,10 @@ class Lint:
         """Look at some pairs in tokens, and return those that training or validation gets."""
         self._unit = encoder.unit
         usable, texts = [], []
-        for pair in pairs:
+        for given in pairs:
+            pair = as_text(given) if given.transcript and encoder.template == "" else given
+            self.conversational = pair.conversational
+            self._look_for_unseen_tools(pair, encoder.template)
             try:
                 texts.append(encoder.render(pair))
                 usable.append(pair)
@@ -130,6 +142,17 @@ class Lint:
         if encoder.eos is not None and list(tokens.chosen[-2:]) == [encoder.eos] * 2:
             self._tallies["eos"].add(pair.file, pair.number)
 
+    def _look_for_unseen_tools(self, pair: Pair, template: str | None) -> None:
+        if template is None or isinstance(pair.prompt, str):
+            return
+        messages = itertools.chain.from_iterable(
+            text for text in (pair.prompt, pair.chosen, pair.rejected) if not isinstance(text, str)
+        )
+        calls = any(message.get("tool_calls") for message in messages)
+        for there, word, what in ((pair.tools, "tools", "tool definitions"), (calls, "tool_calls", "tool calls")):
+            if there and word not in template:
+                self._tallies[f"{what}, which the model's chat template leaves out"].add(pair.file, pair.number)
+
     def facts(self) -> DataFacts:
         """Everything that was counted."""
         counts = {name: self._tallies[name].count for name in ("duplicate", "truncated", "alike", "lost")}
@@ -150,6 +173,7 @@ class Lint:
             boundary_mismatches=counts["lost"],
             boundary_tokens=self._lost,
             unit=self._unit,
+            scores=_scores(self._margins),
             chosen_longer=self._chosen_longer / looked_at if looked_at else 0,
             prompt=lengths(self._lengths["prompt"]),
             chosen=lengths(self._lengths["chosen"], width=responses),
@@ -194,3 +218,14 @@ class Lint:
             f"length bias: chosen responses are {word} than rejected ones in {often:.0%} of rows "
             f"({chosen:.0f} against {rejected:.0f} {self._unit} on average), so the model may learn length instead"
         ]
+
+
+def _scores(margins: "array[float]") -> ScoreFacts | None:
+    if not margins:
+        return None
+    return ScoreFacts(
+        pairs=len(margins),
+        mean_margin=sum(margins) / len(margins),
+        ties=sum(margin == 0 for margin in margins),
+        reversed=sum(margin < 0 for margin in margins),
+    )

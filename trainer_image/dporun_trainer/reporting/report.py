@@ -164,12 +164,20 @@ def _dataset_facts(record: RunData) -> Iterator[tuple[str, str, str]]:
     yield both("Distinct prompts", lambda facts: f"{facts.prompts:,}")
     yield both("Repeated rows", lambda facts: f"{facts.duplicates:,}")
     yield both("Truncated to maxLength", lambda facts: f"{facts.truncated:,}")
+    if train.scores or (held_out and held_out.scores):
+        yield both("Score margin (mean), ties, reversed", lambda facts: _scores(facts.scores))
     yield both("Chosen is longer", lambda facts: percent(facts.chosen_longer))
     for name in ("prompt", "chosen", "rejected"):
         yield both(
             f"Tokens per {name} (median, 90 %, longest)", lambda facts, name=name: _lengths(getattr(facts, name))
         )
     yield "Prompts in both splits", f"{lint.leaked_prompts:,}", ""
+
+
+def _scores(scores: Any) -> str:
+    if scores is None:
+        return DASH
+    return f"{scores.mean_margin:.2f}, {percent(scores.ties / scores.pairs)}, {percent(scores.reversed / scores.pairs)}"
 
 
 def _lengths(lengths: Any) -> str:

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dporun_trainer.data.formats.preference import to_pair
+from dporun_trainer.data.formats.preference import from_preference
 from dporun_trainer.data.pairs import RowError
 from dporun_trainer.data.rows import Row
 
@@ -19,19 +19,19 @@ values = st.none() | texts | messages | st.integers() | st.lists(st.integers())
 @given(st.fixed_dictionaries({}, optional={"prompt": values, "chosen": values, "rejected": values, "x": values}))
 def test_any_row_is_a_pair_or_an_error(columns: dict[str, object]) -> None:
     try:
-        pair = to_pair(Row("f", 1, columns))
+        pair = from_preference(Row("f", 1, columns))
     except RowError:
         return
     assert pair.conversational == all(isinstance(text, list) for text in (pair.prompt, pair.chosen, pair.rejected))
     assert pair.chosen != pair.rejected
-    again = to_pair(Row("f", 1, json.loads(pair.line())))
+    again = from_preference(Row("f", 1, json.loads(pair.line())))
     assert again.line() == pair.line(), "what was written is read as the same"
 
 
 @given(prompt=st.text(min_size=1), chosen=texts, rejected=texts)
 def test_implicit_prompt_loses_no_text(prompt: str, chosen: str, rejected: str) -> None:
     try:
-        pair = to_pair(Row("f", 1, {"chosen": prompt + chosen, "rejected": prompt + rejected}))
+        pair = from_preference(Row("f", 1, {"chosen": prompt + chosen, "rejected": prompt + rejected}))
     except RowError:
         return
     assert pair.implicit

@@ -1,83 +1,129 @@
-"""TRL's preference format: prompt, chosen and rejected as text or messages, the prompt explicit or implicit."""
+"""Rows that say chosen and rejected: TRL's format, and those that differ from it in how the prompt is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
-from dporun_trainer.data.formats.messages import answer, is_empty, odd_roles, text_or_messages
-from dporun_trainer.data.pairs import Message, Pair, RowError, Text, common_prefix
+from dporun_trainer.data.formats.assemble import assemble
+from dporun_trainer.data.formats.messages import (
+    answer,
+    messages,
+    required,
+    text,
+    text_or_messages,
+    user,
+    valid,
+)
+from dporun_trainer.data.pairs import Message, Pair, RowError, Text
 from dporun_trainer.data.rows import Row
 
-_RESPONSES = ("chosen", "rejected")
+_CONVERSATIONS = ("conversations", "messages")
+_WHOLE = ("messages", "conversations")
+"""Second words of the columns chosen_… and rejected_… that hold whole conversations."""
 
 
-def to_pair(row: Row) -> Pair:
-    """Understand a row.
+def is_preference(columns: Mapping[str, Any]) -> bool:
+    """Whether there are chosen and rejected."""
+    return "chosen" in columns and "rejected" in columns
 
-    The prompt may be explicit (column ``prompt``) or implicit (what ``chosen`` and ``rejected`` have in common at
-    their start). A prompt given as text beside responses that are whole conversations counts as implicit, as in TRL.
 
-    Raises:
-        RowError: a column is missing, empty or of the wrong kind, or the responses are the same.
-
-    """
+def from_preference(row: Row) -> Pair:
+    """TRL's format: prompt, chosen and rejected as text or messages, the prompt explicit or implicit."""
     prompt = None if row.columns.get("prompt") is None else text_or_messages(row.columns, "prompt")
-    chosen, rejected = (text_or_messages(row.columns, column) for column in _RESPONSES)
-    if isinstance(chosen, str) != isinstance(rejected, str):
-        raise RowError("text in one of chosen and rejected, and messages in the other")
-    if chosen == rejected:
-        raise RowError("the same in chosen and rejected")
-    if pictures := [column for column in ("images", "image") if row.columns.get(column)]:
-        raise RowError(
-            f"a column {pictures[0]}, but training sees text alone: take such rows out, or the column where the text "
-            "can be answered without it"
-        )
-    unused = [column for column in ("tools", "chat_template_kwargs") if row.columns.get(column)]
-    remarks = [f"{column}, which are not used" for column in unused]
-    prompt, chosen, rejected, implicit, repeated = _split(prompt, chosen, rejected)
-    if repeated:
-        remarks.append("the prompt once more at the start of chosen and rejected, where it was taken off")
-    if is_empty(prompt):
-        raise RowError(
-            "no prompt, and no beginning that chosen and rejected have in common" if implicit else "an empty prompt"
-        )
-    for column, response in zip(_RESPONSES, (chosen, rejected), strict=True):
-        if is_empty(response):
-            raise RowError(f"an empty {column}")
-        if not isinstance(response, str) and response[0]["role"] != "assistant":
-            raise RowError(f"a {column} that begins with a message of role {response[0]['role']!r}, not assistant")
-    if not isinstance(prompt, str):
-        remarks += odd_roles(prompt, [*chosen, *rejected])
-    return Pair(prompt, chosen, rejected, row.file, row.number, implicit, tuple(remarks))
+    return assemble(row, prompt, text_or_messages(row.columns, "chosen"), text_or_messages(row.columns, "rejected"))
 
 
-def _split(prompt: Text | None, chosen: Text, rejected: Text) -> tuple[Text, Text, Text, bool, bool]:
-    """Bring the three to one kind, and find the prompt: (prompt, chosen, rejected, implicit, repeated)."""
-    if isinstance(chosen, str) or isinstance(rejected, str):
-        if prompt is None:
-            length = _shared_text(str(chosen), str(rejected))
-            return chosen[:length], chosen[length:], rejected[length:], True, False
-        if isinstance(prompt, str):
-            return prompt, chosen, rejected, False, False
-        return prompt, answer(str(chosen)), answer(str(rejected)), False, False
-    if isinstance(prompt, list):
-        repeated = _starts_with(chosen, prompt) and _starts_with(rejected, prompt) and prompt != []
-        length = len(prompt) if repeated else 0
-        return prompt, chosen[length:], rejected[length:], False, repeated
-    length = common_prefix(chosen, rejected)
-    if prompt and not length:
-        return [{"role": "user", "content": prompt}], chosen, rejected, False, False
-    return chosen[:length], chosen[length:], rejected[length:], True, False
+def is_sharegpt(columns: Mapping[str, Any]) -> bool:
+    """Whether there is a conversation, with a chosen and a rejected message that go on with it.
 
-
-def _starts_with(messages: Sequence[Message], prompt: Sequence[Message]) -> bool:
-    return list(messages[: len(prompt)]) == list(prompt)
-
-
-def _shared_text(one: str, other: str) -> int:
-    """Length of the longest common beginning that ends between words.
-
-    A space before the responses belongs to them, as tokenizers see it.
+    Some sets have the whole conversation in chosen and rejected, and once more in ``messages``: those are TRL's.
     """
-    length = common_prefix(one, other)
-    while length and any(text[length - 1 : length + 1].isalnum() and length < len(text) for text in (one, other)):
-        length -= 1
-    return length - 1 if length and one[length - 1] == " " else length
+    if not is_preference(columns):
+        return False
+    if isinstance(columns.get("conversations"), list):
+        return True
+    chosen = columns["chosen"]
+    first = chosen[0] if isinstance(chosen, list) and chosen else chosen
+    begins = first.get("role", first.get("from")) if isinstance(first, dict) else "assistant"
+    return isinstance(columns.get("messages"), list) and begins in ("assistant", "gpt") and "prompt" not in columns
+
+
+def from_sharegpt(row: Row) -> Pair:
+    """ShareGPT, as LLaMA-Factory has it: ``conversations``, and chosen and rejected as a message, messages or text."""
+    column = next((name for name in _CONVERSATIONS if row.columns.get(name) is not None), _CONVERSATIONS[0])
+    prompt = messages(required(row.columns, column), column)
+    return assemble(row, prompt, _response(row, "chosen"), _response(row, "rejected"))
+
+
+def is_alpaca(columns: Mapping[str, Any]) -> bool:
+    """Whether there is an instruction with two answers as text."""
+    pair = columns.get("output")
+    two = isinstance(pair, list) and len(pair) == 2 and all(isinstance(output, str) for output in pair)
+    return "instruction" in columns and (two or (is_preference(columns) and isinstance(columns["chosen"], str)))
+
+
+def from_alpaca(row: Row) -> Pair:
+    """Alpaca: ``instruction`` and ``input``, ``history``; chosen and rejected, or ``output`` as [better, worse]."""
+    columns = row.columns
+    if not is_preference(columns):
+        output = required(columns, "output")
+        if not isinstance(output, list) or len(output) != 2:
+            raise RowError("an output that is not a list of a better and a worse one")
+        columns = columns | dict(zip(("chosen", "rejected"), output, strict=True))
+    asked = "\n".join(part for part in (text(columns, "instruction"), text(columns, "input")) if part.strip())
+    return _asked(row, _history(columns.get("history")), asked, columns)
+
+
+def is_question(columns: Mapping[str, Any]) -> bool:
+    """Whether there is a question, or a prompt with a system text, with two answers as text."""
+    if not is_preference(columns) or not isinstance(columns["chosen"], str):
+        return False
+    asked = isinstance(columns.get("prompt"), str) and isinstance(columns.get("system"), str)
+    return asked or (isinstance(columns.get("question"), str) and "prompt" not in columns)
+
+
+def from_question(row: Row) -> Pair:
+    """``system``, ``question`` (or ``prompt``), ``chosen`` and ``rejected``, all of them text."""
+    column = "prompt" if "prompt" in row.columns else "question"
+    required(row.columns, column)
+    return _asked(row, [], text(row.columns, column), row.columns)
+
+
+def is_whole(columns: Mapping[str, Any]) -> bool:
+    """Whether there are chosen_messages and rejected_messages."""
+    return any({f"chosen_{word}", f"rejected_{word}"} <= set(columns) for word in _WHOLE)
+
+
+def from_whole(row: Row) -> Pair:
+    """``chosen_messages`` and ``rejected_messages``: responses, or whole conversations."""
+    word = next((word for word in _WHOLE if f"chosen_{word}" in row.columns), _WHOLE[0])
+    prompt: Text | None = None
+    for column in ("prompt_messages", "prompt"):
+        if row.columns.get(column) is not None:
+            prompt = text_or_messages(row.columns, column)
+            break
+    chosen, rejected = (messages(required(row.columns, name), name) for name in (f"chosen_{word}", f"rejected_{word}"))
+    return assemble(row, prompt, chosen, rejected)
+
+
+def _response(row: Row, column: str) -> Text:
+    value = required(row.columns, column)
+    if isinstance(value, str):
+        return answer(valid(value, column))
+    return messages([value] if isinstance(value, dict) else value, column)
+
+
+def _asked(row: Row, before: list[Message], asked: str, columns: Mapping[str, Any]) -> Pair:
+    required(columns, "chosen")
+    required(columns, "rejected")
+    chosen, rejected = text(columns, "chosen"), text(columns, "rejected")
+    return assemble(row, [*before, user(asked)], chosen, rejected)
+
+
+def _history(value: object) -> list[Message]:
+    """Earlier turns, as [question, answer] each."""
+    found: list[Message] = []
+    for turn in value if isinstance(value, list) else []:
+        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(part, str) for part in turn):
+            raise RowError("a history that is not a list of a question and an answer each")
+        found += [user(valid(turn[0], "history")), *answer(valid(turn[1], "history"))]
+    return found

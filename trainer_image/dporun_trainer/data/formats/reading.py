@@ -1,11 +1,12 @@
 """Read a whole file of preference pairs: those that prepare wrote, or a user's own for a test."""
 
+import contextlib
 from pathlib import Path
 
 from dporun_api.run_config import DatasetFormat
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.formats.recognise import Options, recognise_first
-from dporun_trainer.data.pairs import Pair, RowError, Tally
+from dporun_trainer.data.pairs import Pair, RowError, RowSkipped, Tally
 from dporun_trainer.data.rows import read_rows
 from dporun_trainer.errors import RunError
 
@@ -27,7 +28,8 @@ def read_pairs(path: Path, options: Options = WRITTEN) -> list[Pair]:
     wrong: dict[str, Tally] = {}
     for row in rows:
         try:
-            pairs += form.pairs(row)
+            with contextlib.suppress(RowSkipped):
+                pairs += form.pairs(row)
         except RowError as error:
             wrong.setdefault(str(error), Tally()).add(row.file, row.number)
     if wrong:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from dporun_api.run_config import Columns, Dataset, DatasetFormat
+from dporun_api.run_config import Candidates, Columns, Dataset, DatasetFormat, Transcripts
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.data.formats import preference
+from dporun_trainer.data.formats import candidates, preference, transcript, unfit
+from dporun_trainer.data.formats.assemble import NO_PROMPT
 from dporun_trainer.data.pairs import Pair, RowError
 from dporun_trainer.data.rows import Row
 from dporun_trainer.errors import RunError
@@ -24,16 +25,20 @@ class Options:
     Attributes:
         format: of the rows; recognised when None.
         columns: other names of columns.
+        transcripts: what becomes of conversations written as text.
+        candidates: what becomes of several responses to a prompt.
 
     """
 
     format: DatasetFormat | None = None
     columns: Columns = field(default_factory=Columns)
+    transcripts: Transcripts = Transcripts.TURNS
+    candidates: Candidates = field(default_factory=Candidates)
 
     @classmethod
     def of(cls, dataset: Dataset) -> Self:
         """Those of a run."""
-        return cls(dataset.format, dataset.columns)
+        return cls(dataset.format, dataset.columns, dataset.transcripts, dataset.candidates)
 
 
 @dataclass(frozen=True)
@@ -50,18 +55,19 @@ class Format:
     name: DatasetFormat
     title: str
     options: Options
-    _convert: Callable[[Row], list[Pair]]
+    _convert: Callable[[Row, Options], list[Pair]]
 
     def pairs(self, row: Row) -> list[Pair]:
         """Understand a row.
 
         Raises:
             RowError: it cannot be used; the message says why, in words that many rows share.
+            RowSkipped: there is nothing wrong with it, but no preference in it.
 
         """
         if row.error:
             raise RowError(row.error)
-        return self._convert(_renamed(row, self.options.columns))
+        return self._convert(_renamed(row, self.options.columns), self.options)
 
 
 @dataclass(frozen=True)
@@ -71,19 +77,41 @@ class _Known:
     name: DatasetFormat
     title: str
     fits: Callable[[Mapping[str, Any]], bool]
-    convert: Callable[[Row], list[Pair]]
+    convert: Callable[[Row, Options], list[Pair]]
 
 
-def _is_preference(columns: Mapping[str, Any]) -> bool:
-    return "chosen" in columns and "rejected" in columns
+def _one(convert: Callable[[Row], Pair]) -> Callable[[Row, Options], list[Pair]]:
+    return lambda row, _: [convert(row)]
+
+
+def _transcript(row: Row, options: Options) -> list[Pair]:
+    pair = transcript.from_transcript(row)
+    return [transcript.as_text(pair) if options.transcripts is Transcripts.KEEP else pair]
+
+
+def _candidates(row: Row, options: Options) -> list[Pair]:
+    return candidates.from_candidates(row, options.candidates)
 
 
 _KNOWN = (
+    _Known(DatasetFormat.CANDIDATES, "scored or ranked candidates", candidates.is_candidates, _candidates),
     _Known(
-        DatasetFormat.PREFERENCE,
-        "preference pairs (chosen and rejected)",
-        _is_preference,
-        lambda row: [preference.to_pair(row)],
+        DatasetFormat.CHOSEN_MESSAGES,
+        "pairs of chosen_messages and rejected_messages",
+        preference.is_whole,
+        _one(preference.from_whole),
+    ),
+    _Known(DatasetFormat.SHAREGPT, "ShareGPT pairs", preference.is_sharegpt, _one(preference.from_sharegpt)),
+    _Known(DatasetFormat.TRANSCRIPT, "pairs of Human/Assistant transcripts", transcript.is_transcript, _transcript),
+    _Known(DatasetFormat.ALPACA, "Alpaca pairs", preference.is_alpaca, _one(preference.from_alpaca)),
+    _Known(
+        DatasetFormat.QUESTION,
+        "questions with a chosen and a rejected answer",
+        preference.is_question,
+        _one(preference.from_question),
+    ),
+    _Known(
+        DatasetFormat.PREFERENCE, "TRL preference pairs", preference.is_preference, _one(preference.from_preference)
     ),
 )
 """From the most special to the most general: the first one that fits a row is its format."""
@@ -100,7 +128,7 @@ def recognise(rows: Sequence[Row], options: Options = Options()) -> Format:
         options: what the user says about them.
 
     Raises:
-        RunError: a column that the user names is in none of the rows, or no format fits any of them.
+        RunError: a column that the user names is in none of the rows, or the rows are for another method than DPO.
 
     """
     readable = [row for row in rows if row.error is None]
@@ -108,10 +136,15 @@ def recognise(rows: Sequence[Row], options: Options = Options()) -> Format:
     fixed = options.format
     if fixed is None:
         fits = Counter(known.name for row in readable if (known := _fitting(row, options.columns)))
+        if not fits:
+            unfit.refuse([_renamed(row, options.columns) for row in readable])
         # Nothing fits: as the most general format, each row says what it lacks.
         fixed = max(fits, key=lambda name: fits[name]) if fits else DatasetFormat.PREFERENCE
     known = next(known for known in _KNOWN if known.name is fixed)
-    return Format(known.name, known.title, options, known.convert)
+    form = Format(known.name, known.title, options, known.convert)
+    if fixed is DatasetFormat.PREFERENCE:
+        unfit.refuse_promptless(readable, sum(_lacks_prompt(form, row) for row in readable))
+    return form
 
 
 def recognise_first(rows: Iterable[Row], options: Options) -> tuple[Format, Iterator[Row]]:
@@ -126,9 +159,24 @@ def _fitting(row: Row, columns: Columns) -> _Known | None:
     return next((known for known in _KNOWN if known.fits(values)), None)
 
 
+def _lacks_prompt(form: Format, row: Row) -> bool:
+    try:
+        form.pairs(row)
+    except RowError as error:
+        return str(error) == NO_PROMPT
+    return False
+
+
 def _names(columns: Columns) -> dict[str, str]:
     """Names in the data by the names that formats know."""
-    names = {"prompt": columns.prompt, "chosen": columns.chosen, "rejected": columns.rejected}
+    names = {
+        "prompt": columns.prompt,
+        "chosen": columns.chosen,
+        "rejected": columns.rejected,
+        "system": columns.system,
+        "messages": columns.messages,
+        "tools": columns.tools,
+    }
     return {ours: theirs for ours, theirs in names.items() if theirs is not None}
 
 

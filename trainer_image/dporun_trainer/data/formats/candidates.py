@@ -1,0 +1,125 @@
+"""Several responses to one prompt with a score or a rank each: pairs of a better and a worse one."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dporun_api.run_config import CandidatePairs, Candidates
+from dporun_trainer.data.formats import transcript
+from dporun_trainer.data.formats.assemble import assemble, number
+from dporun_trainer.data.formats.messages import answer, messages, text, text_or_messages, user
+from dporun_trainer.data.pairs import Message, Pair, RowError, RowSkipped
+from dporun_trainer.data.rows import Row
+
+_LISTS = ("responses", "completions", "answers", "generations", "candidates")
+_TEXTS = ("response", "completion", "answer", "text", "content", "output")
+_SCORES = ("score", "overall_score", "rating", "reward")
+_PARALLEL_SCORES = ("scores", "ratings", "rewards", "rating", "score")
+_PARALLEL_RANKS = ("ranks", "rank", "ranking")
+_PROMPTS = ("prompt", "instruction", "question", "messages", "conversations")
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A response, and how good it is; more is better, and a rank counts downwards."""
+
+    response: str
+    worth: float
+    score: float | None
+
+
+def is_candidates(columns: Mapping[str, Any]) -> bool:
+    """Whether there are several responses, and something that orders them."""
+    name = _first(columns, _LISTS)
+    if name is None or "chosen" in columns:
+        return False
+    items = columns[name]
+    if not isinstance(items, list) or not items:
+        return False
+    if all(isinstance(item, dict) for item in items):
+        return any(key in item for item in items for key in ("rank", *_SCORES))
+    return (
+        all(isinstance(item, str) for item in items) and _first(columns, _PARALLEL_SCORES + _PARALLEL_RANKS) is not None
+    )
+
+
+def from_candidates(row: Row, wanted: Candidates) -> list[Pair]:
+    """Pair candidates: the best with the worst, or every two that are far enough apart.
+
+    Raises:
+        RowSkipped: none is better than another, or none by enough.
+        RowError: there are no candidates that can be compared.
+
+    """
+    found = sorted(_candidates(row.columns), key=lambda candidate: -candidate.worth)
+    if len(found) < 2:
+        raise RowError("fewer than two candidates with a score or a rank")
+    every = [(found[0], found[-1])] if wanted.pairs is CandidatePairs.BEST_WORST else itertools.combinations(found, 2)
+    chosen = [(better, worse) for better, worse in every if _apart(better, worse, wanted.min_margin)]
+    if not chosen:
+        raise RowSkipped("candidates of which none is better than another, or not by dataset.candidates.minMargin")
+    prompt = _prompt(row.columns)
+    pairs = []
+    for better, worse in chosen:
+        pair = assemble(row, prompt, answer(better.response), answer(worse.response))
+        pairs.append(replace(pair, score_chosen=better.score, score_rejected=worse.score))
+    return pairs
+
+
+def _apart(better: _Candidate, worse: _Candidate, margin: float) -> bool:
+    return better.worth > worse.worth and better.worth - worse.worth >= margin and better.response != worse.response
+
+
+def _candidates(columns: Mapping[str, Any]) -> list[_Candidate]:
+    name = _first(columns, _LISTS)
+    items = columns[name] if name else None
+    if not isinstance(items, list):
+        raise RowError(f"no list of candidates among the columns ({', '.join(sorted(columns)) or 'none'})")
+    if all(isinstance(item, dict) for item in items):
+        read = [(_first_of(item, _TEXTS), _first_of(item, _SCORES), item.get("rank")) for item in items]
+    else:
+        read = list(zip(items, _column(columns, _PARALLEL_SCORES, items), _column(columns, _PARALLEL_RANKS, items),
+                        strict=True))  # fmt: skip
+    found = []
+    for response, score, rank in read:
+        if not isinstance(response, str):
+            raise RowError(f"a candidate in {name} without a text")
+        worth, value = number(score), number(rank)
+        if worth is None and value is None:
+            continue
+        found.append(_Candidate(response, worth if worth is not None else -float(value or 0), worth))
+    return found
+
+
+def _column(columns: Mapping[str, Any], names: Sequence[str], items: Sequence[object]) -> Sequence[object]:
+    name = _first(columns, names)
+    if name is None:
+        return [None] * len(items)
+    if not isinstance(columns[name], list) or len(columns[name]) != len(items):
+        raise RowError(f"as many {name} as there are candidates are needed")
+    return list(columns[name])
+
+
+def _prompt(columns: Mapping[str, Any]) -> list[Message]:
+    name = _first(columns, _PROMPTS)
+    if name is None:
+        raise RowError(f"no prompt among the columns ({', '.join(sorted(columns))})")
+    if name in ("messages", "conversations"):
+        return messages(columns[name], name)
+    asked = text_or_messages(columns, name)
+    if not isinstance(asked, str):
+        return asked
+    if turns := transcript.prompt_turns(asked):
+        return turns
+    extra = text(columns, "input") if name == "instruction" else ""
+    return [user("\n".join(part for part in (asked, extra) if part.strip()))]
+
+
+def _first(columns: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    return next((name for name in names if columns.get(name) is not None), None)
+
+
+def _first_of(item: Mapping[str, Any], names: Sequence[str]) -> object:
+    name = _first(item, names)
+    return item[name] if name else None

@@ -1,0 +1,73 @@
+"""Data for other methods than DPO: named as what it is, with what to do."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.data.rows import Row
+from dporun_trainer.errors import RunError
+
+_LABELS = ("label", "kto_tag", "desirable")
+_SINGLE = ("completion", "response", "output", "answer", "messages", "conversations", "text")
+
+_LABELLED = (
+    "unpaired data with labels, as for KTO: each row has one response and whether it is good",
+    "DPO compares two responses to one prompt. Write a good and a bad response to the same prompt into one row, as "
+    "chosen and rejected, or train on a set of pairs.",
+)
+_SUPERVISED = (
+    "data for supervised fine-tuning: each row has one response",
+    "DPO learns from two responses to one prompt. Add a worse response to each row, as rejected beside chosen, or "
+    "train on a set of pairs.",
+)
+
+
+def refuse(rows: Sequence[Row]) -> None:
+    """Raise when most rows, none of which is in a format of pairs, are of a kind that has a name.
+
+    Raises:
+        RunError: names the kind, and says what to do.
+
+    """
+    kinds = Counter(kind for row in rows if (kind := _kind(row.columns)))
+    if kinds and 2 * kinds.total() > len(rows):
+        what, hint = max(kinds, key=lambda kind: kinds[kind])
+        _refuse(rows, f"{rows[0].file} holds {what}", hint)
+
+
+def refuse_promptless(rows: Sequence[Row], lacking: int) -> None:
+    """Raise when most rows have responses without a prompt: data of a reward model.
+
+    Args:
+        rows: the first rows.
+        lacking: how many of them have no prompt.
+
+    Raises:
+        RunError: says which column may have it.
+
+    """
+    if 2 * lacking > len(rows) >= _FEWEST:
+        _refuse(
+            rows,
+            f"{rows[0].file} holds responses without prompts, as for a reward model: {lacking} of its first "
+            f"{len(rows)} rows have no prompt, and no beginning that chosen and rejected have in common",
+            "Name the column of the prompt in dataset.columns.prompt, or add one.",
+        )
+
+
+_FEWEST = 2
+"""With one row, what it lacks is told as that row's error."""
+
+
+def _kind(columns: Mapping[str, Any]) -> tuple[str, str] | None:
+    if not any(columns.get(name) is not None for name in _SINGLE):
+        return None
+    if any(isinstance(columns.get(name), bool | int) for name in _LABELS):
+        return _LABELLED
+    return _SUPERVISED
+
+
+def _refuse(rows: Sequence[Row], message: str, hint: str) -> NoReturn:
+    columns = sorted({name for row in rows for name in row.columns})
+    raise RunError(Reason.DATASET_INVALID, f"{message} (columns {', '.join(columns)})", hint=hint)
