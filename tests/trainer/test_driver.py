@@ -64,7 +64,7 @@ WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 """That of torch 2.15 on PyPI."""
 
 
-def test_the_requirements_are_those_of_the_torch_that_is_installed() -> None:
+def test_the_requirements_are_those_of_the_installed_torch() -> None:
     """README.md and docs/gpus.md say what a node needs; torch decides it."""
     import torch
 
@@ -76,7 +76,7 @@ def test_the_requirements_are_those_of_the_torch_that_is_installed() -> None:
     assert f"a driver for CUDA {major} ({OLDEST[major]} or newer)" in readme
     assert f"for CUDA {major}, that is {OLDEST[major]} or newer" in docs
     assert f"the image's torch ({release}) has no kernels for it" in docs
-    (listed,) = re.findall(r"compute capability ([^:]+):", docs)
+    (listed,) = re.findall(r"GPU \| NVIDIA, compute capability ([^:]+):", docs)
     named = re.findall(r"(\d+)\.(\d|x)", listed)
     known = [(major, minor) for major in range(5, 14) for minor in range(10)]
     said = {(a, b) for a, b in known if (str(a), str(b)) in named or (str(a), "x") in named}
