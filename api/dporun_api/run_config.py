@@ -296,11 +296,14 @@ class Dataset(Document):
     """Preference pairs: prompt, chosen and rejected, as text or as chat messages."""
 
     train: Uri = Field(examples=["s3://bucket/dpo_train.jsonl"])
-    """hf://OWNER/NAME?split=train, s3://BUCKET/FILE or pvc://CLAIM/FILE; JSONL or Parquet."""
+    """Files of rows (JSONL, JSON, Parquet, CSV): hf://OWNER/NAME, or a file, folder or glob in s3:// or pvc://. Add
+    ?config=NAME&split=train[:10%] for a part."""
     validation: Uri | None = Field(None, examples=["s3://bucket/dpo_val.jsonl"])
     """Held-out pairs, from the same kinds of place. Split off from train when absent."""
     validation_fraction: Finite | None = Field(None, gt=0, lt=1, examples=[0.05])
     """Share of the training prompts to hold out when validation is absent. 0.1 when this is absent too."""
+    max_rows: int | None = Field(None, ge=2, le=2**31 - 1, examples=[20000])
+    """Use this many rows of train, drawn with training.seed whatever their order; all when absent."""
     format: DatasetFormat | None = Field(None, examples=["Preference"])
     """Format of the rows. Recognised by the first rows when absent."""
     transcripts: Transcripts = Transcripts.TURNS

@@ -12,7 +12,7 @@ S3 = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 CLAIM = r"pvc://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
 
 MODEL_URI = rf"^({HUB}|{S3}/\S+|{CLAIM}/\S+)$"
-DATA_URI = rf"^({HUB}(\?[\w=&.,:/-]+)?|{S3}/\S+|{CLAIM}/\S+)$"
+DATA_URI = rf"^({HUB}(@[\w.%-]+)?(/[^\s?]+)?(\?[\w=&.,:/%+()\[\]-]+)?|{S3}/\S+|{CLAIM}/\S+)$"
 FILE_URI = rf"^({S3}/\S+|{CLAIM}/\S+)$"
 FOLDER_URI = rf"^{S3}(/\S*)?$"
 OBJECT_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
@@ -22,7 +22,7 @@ QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 
 PATTERN_HELP = {
     MODEL_URI: "write hf://OWNER/NAME, s3://BUCKET/PREFIX or pvc://CLAIM/PATH",
-    DATA_URI: "write hf://OWNER/NAME?split=train, s3://BUCKET/FILE or pvc://CLAIM/FILE",
+    DATA_URI: "write hf://OWNER/NAME?split=train[:10%], s3://BUCKET/FILE or pvc://CLAIM/FILE (or a folder or glob)",
     FILE_URI: "write s3://BUCKET/FILE or pvc://CLAIM/FILE",
     FOLDER_URI: "write s3://BUCKET or s3://BUCKET/PREFIX",
     OBJECT_NAME: "write the name of a Kubernetes object: lower-case letters, digits, '-' and '.'",

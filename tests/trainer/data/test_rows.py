@@ -1,43 +1,63 @@
 """Files of rows: every format gives the same rows, and damage is told by its place."""
 
+import csv
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from dporun_trainer.data.rows import read_rows
+from dporun_trainer.data import rows as rows_module
+from dporun_trainer.data.rows import RowFile, count_rows, read_rows
 from dporun_trainer.errors import RunError
 
 ROWS = [
-    {"prompt": f"p{n}", "chosen": f"ünï {n}", "rejected": [{"role": "assistant", "content": "r"}]} for n in range(3)
+    {"prompt": f'p{n}, "so"\nto say', "chosen": f"ünï {n}", "rejected": [{"role": "assistant", "content": "r"}]}
+    for n in range(3)
 ]
+ALL = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", *(".jsonl.gz", ".json.gz", ".csv.gz", ".jsonl.zst", ".tsv.zst")]
 
 
 def write(folder: Path, suffix: str) -> Path:
-    path = folder / f"train{suffix}"
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
-    if suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
+    import pyarrow
+    import pyarrow.parquet
 
-        table = pyarrow.Table.from_pylist(ROWS)
-        pyarrow.parquet.write_table(table, path, row_group_size=2)
-    elif suffix == ".json":
-        path.write_text(json.dumps(ROWS))
-    elif suffix.endswith(".gz"):
-        path.write_bytes(gzip.compress(lines))
+    path, kind = folder / f"train{suffix}", suffix.removesuffix(".gz").removesuffix(".zst")
+    if kind == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path, row_group_size=2)
+        return path
+    if kind in {".csv", ".tsv"}:
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            table = csv.writer(file, delimiter="," if kind == ".csv" else "\t")
+            table.writerow(ROWS[0])
+            table.writerows([row["prompt"], row["chosen"], json.dumps(row["rejected"])] for row in ROWS)
+        data = path.read_bytes()
+    elif kind == ".json":
+        data = json.dumps(ROWS, indent=1).encode()
     else:
-        path.write_bytes(lines)
+        data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+    if suffix.endswith(".zst"):
+        data = pyarrow.Codec("zstd").compress(data).to_pybytes()
+    path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
     return path
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".ndjson", ".parquet"])
+@pytest.mark.parametrize("suffix", [*ALL, ".parquet"])
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     rows = list(read_rows(write(tmp_path, suffix)))
     assert [row.columns for row in rows] == ROWS
-    assert [row.number for row in rows] == [1, 2, 3]
+    first = 2 if suffix[1:4] in {"csv", "tsv"} else 1
+    assert [row.number for row in rows] == [first, first + 1, first + 2]
     assert rows[0].file == f"train{suffix}"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "named"), [(".parquet", "a.jsonl"), (".jsonl.gz", "a.jsonl"), (".csv", "a.json"), (".json", "a.csv")]
+)
+def test_content_counts_and_not_the_name(tmp_path: Path, suffix: str, named: str) -> None:
+    path = write(tmp_path, suffix).rename(tmp_path / named)
+    assert [row.columns for row in read_rows(path)] == ROWS
 
 
 def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
@@ -52,7 +72,7 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl.gz", ".json"])
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl.gz", ".json", ".jsonl.zst"])
 def test_torn_files_are_errors(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path, suffix)
     path.write_bytes(path.read_bytes()[:-10])
@@ -60,6 +80,83 @@ def test_torn_files_are_errors(tmp_path: Path, suffix: str) -> None:
         list(read_rows(path))
 
 
-def test_unknown_format(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"train\.csv is of an unknown format"):
-        list(read_rows(write(tmp_path, ".csv")))
+@pytest.mark.parametrize(
+    ("text", "rows", "error"),
+    [
+        (" [ ] ", 0, None),
+        ('[1, {"a": 2}\n]\n', 2, None),
+        ('[{"a": 1}, {"a": ]', 1, "not JSON in UTF-8: row 2: Expecting value"),
+        ('[{"a": 1}, {"a": "2', 1, "ends within row 2"),
+        ('[{"a": 1}, ', 1, "ends after row 1"),
+        ('[{"a": 1} {"a": 2}]', 1, "'{' after row 1, not ',' or ']'"),
+        ('[{"a": 1},]', 1, "row 2: Expecting value"),
+        ('[{"a": 1}] {"a": 2}', 1, "more after the end of its array of 1 rows"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_arrays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, rows: int, error: str | None, chunk: int
+) -> None:
+    """However little is read at a time."""
+    monkeypatch.setattr(rows_module, "_CHUNK", chunk)
+    (tmp_path / "a.json").write_text(text)
+    read = read_rows(tmp_path / "a.json")
+    for _ in range(rows):
+        next(read)
+    if error is None:
+        assert not list(read)
+    else:
+        with pytest.raises(RunError) as raised:
+            list(read)
+        assert error in raised.value.message
+
+
+def test_array_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    row = json.dumps({"chosen": "x" * 5000})
+    (tmp_path / "a.json").write_text(f"[{','.join([row] * 8000)}]")
+    tracemalloc.start()
+    assert sum(1 for _ in read_rows(tmp_path / "a.json")) == 8000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20 < (tmp_path / "a.json").stat().st_size / 4
+
+
+def test_tables(tmp_path: Path) -> None:
+    """Bad rows are told by the row of a spreadsheet, and a list that Python printed is not taken for text."""
+    (tmp_path / "a.csv").write_bytes(
+        b'prompt;chosen\np;c\n\np\n\xff;c\n"a\nb";[{\'role\': \'user\'}]\np;"[{""role"": 1}]"\n'
+    )
+    rows = list(read_rows(tmp_path / "a.csv"))
+    assert [(row.number, row.columns) for row in rows if row.error is None] == [
+        (2, {"prompt": "p", "chosen": "c"}),
+        (7, {"prompt": "p", "chosen": [{"role": 1}]}),
+    ]
+    assert [(row.number, row.error) for row in rows if row.error] == [
+        (4, "1 cells where the first row has 2 names"),
+        (5, "text that is not UTF-8"),
+        (6, "a list as Python prints it: write it with json.dumps"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('a,b\n1,2\n3,"4\n5,6\n', "row 3: unexpected end of data"),
+        ("a,,b\n1,2,3\n", "columns without a name"),
+        ("a,b,a\n1,2,3\n", "twice the same"),
+    ],
+)
+def test_broken_tables(tmp_path: Path, text: str, error: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(RunError) as raised:
+        list(read_rows(tmp_path / "a.csv"))
+    assert error in raised.value.message
+
+
+def test_rows_of_a_slice_and_bytes_seen(tmp_path: Path) -> None:
+    path = write(tmp_path, ".jsonl")
+    assert count_rows(RowFile(path, "a")) == 3
+    assert [row.number for row in RowFile(path, "a", 1, 2).rows()] == [2]
+    seen: list[int] = []
+    list(RowFile(write(tmp_path, ".parquet"), "b").rows(seen.append))
+    assert seen[-1] == (tmp_path / "train.parquet").stat().st_size

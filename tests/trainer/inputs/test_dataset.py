@@ -12,10 +12,12 @@ from dporun_api.pod import ExitCode
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
 from dporun_trainer.data.formats import Options
+from dporun_trainer.data.rows import RowFile
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.dataset import Dataset, build
 from dporun_trainer.inputs.encoding import Encoder
-from dporun_trainer.inputs.gather import Gathered, Source, gather, refuse_unfit
+from dporun_trainer.inputs.gather import Gathered, gather, refuse_unfit
+from dporun_trainer.inputs.source import Source
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 
 CASES = sorted((Path(__file__).parent / "cases" / "data").glob("*.yaml"))
@@ -33,7 +35,7 @@ def built(
 
     def gathered(side: str, rows: list[Any]) -> Gathered:
         path = write_rows(folder / f"{side}.jsonl", rows)
-        source = Source(f"file://{side}.jsonl", [(path, path.name)])
+        source = Source(f"file://{side}.jsonl", [RowFile(path, path.name)])
         return gather(source, folder / "pairs" / path.name, Options(), max_length=max_length)
 
     train = gathered("train", rows)

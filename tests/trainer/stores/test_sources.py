@@ -6,7 +6,17 @@ import pytest
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
-from dporun_trainer.stores.sources import Credentials, HubSource, LocalSource, S3Source, Source, files_of, parse
+from dporun_trainer.stores.sources import (
+    Credentials,
+    HubSource,
+    LocalSource,
+    S3Source,
+    Source,
+    files_below,
+    parse,
+    require_inside,
+    require_there,
+)
 
 REASON = Reason.DATASET_INVALID
 
@@ -24,8 +34,12 @@ def claims(tmp_path: Path) -> Path:
     ("uri", "expected"),
     [
         ("hf://owner/name", HubSource("owner/name")),
-        ("hf://name?split=test", HubSource("name", split="test")),
-        ("hf://owner/name?split=test&config=a-b", HubSource("owner/name", split="test", config="a-b")),
+        ("hf://name", HubSource("name")),
+        ("hf://datasets/name", HubSource("datasets/name")),
+        ("hf://datasets/owner/name", HubSource("owner/name")),
+        ("hf://datasets/owner/name/data/", HubSource("owner/name", "data")),
+        ("hf://datasets/owner/name@v1.0/data/*.parquet", HubSource("owner/name", "data/*.parquet", "v1.0")),
+        ("hf://owner/name@refs%2Fconvert%2Fparquet", HubSource("owner/name", "", "refs/convert/parquet")),
         ("s3://bucket/some/key#1?.jsonl", S3Source("bucket", "some/key#1?.jsonl")),
         ("s3://bucket", S3Source("bucket", "")),
         ("file:///some/a%20path", LocalSource(Path("/some/a path"))),
@@ -45,8 +59,8 @@ def test_claims_are_used_where_they_are_mounted(claims: Path) -> None:
     ("uri", "words"),
     [
         ("hf://", "cannot understand"),
-        ("hf://a/b/c", "cannot understand"),
-        ("hf://a/b?spilt=x", "unknown parameter spilt"),
+        ("hf:///a", "cannot understand"),
+        ("hf://a/b?split=x", "cannot understand"),
         ("s3:///key", "no bucket"),
         ("gs://bucket/key", "cannot understand"),
         ("pvc://missing/file", "no claim named 'missing' is mounted"),
@@ -66,17 +80,20 @@ def test_refused(uri: str, words: str, claims: Path) -> None:
 def test_links_inside_a_claim_are_followed_and_others_refused(claims: Path) -> None:
     folder = claims / "data" / "sub"
     (folder / "again.jsonl").symlink_to(folder / "train.jsonl")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "x.jsonl").write_text("{}")
     source = parse("pvc://data/sub", claims=claims, reason=REASON)
     assert isinstance(source, LocalSource)
-    assert [path.name for path in files_of(source, "pvc://data/sub", REASON)] == ["again.jsonl", "train.jsonl"]
+    assert list(files_below(claims / "data")) == ["sub/again.jsonl", "sub/train.jsonl"]
+    require_inside(folder / "again.jsonl", source, "pvc://data/sub", REASON)
     (folder / "out.jsonl").symlink_to(claims / "other" / "secret.jsonl")
     with pytest.raises(RunError, match=r"out\.jsonl is a symbolic link that leads out of its claim"):
-        files_of(source, "pvc://data/sub", REASON)
+        require_inside(folder / "out.jsonl", source, "pvc://data/sub", REASON)
 
 
 def test_missing_path(claims: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
-        files_of(LocalSource(claims / "nothing"), "pvc://data/nothing", REASON)
+        require_there(LocalSource(claims / "nothing"), "pvc://data/nothing", REASON)
 
 
 def test_prefixed_variables_come_first_and_stay_together() -> None:

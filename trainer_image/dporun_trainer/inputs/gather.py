@@ -1,6 +1,5 @@
 """From files of rows to pairs: what can be seen of the data before there is a tokenizer. No heavy imports."""
 
-import itertools
 import json
 import os
 import time
@@ -14,19 +13,11 @@ from dporun_api.files import sync_folder
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.formats import Options, recognise_first
 from dporun_trainer.data.pairs import Pair, RowError, RowSkipped
-from dporun_trainer.data.rows import read_rows
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.lint import Lint
+from dporun_trainer.inputs.source import Source
 
 _REPORT_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Source:
-    """Files of preference pairs: (path, name for messages), and the URI that they came from."""
-
-    uri: str
-    files: list[tuple[Path, str]]
 
 
 @dataclass(frozen=True)
@@ -90,12 +81,11 @@ def gather(
 
     """
     lint = Lint(source.uri, max_length)
-    lint.files.extend(name for _, name in source.files)
+    lint.files.extend(file.name for file in source.files)
     ticker = Ticker(on_progress)
     count = 0
     with writer(path) as out:
-        every = itertools.chain.from_iterable(read_rows(file, name) for file, name in source.files)
-        form, rows = recognise_first(every, options)
+        form, rows = recognise_first(source.rows(ticker.tick), options)
         lint.form = form.title
         on_progress(f"{source.uri} is read as {form.title}")
         for row in rows:
@@ -109,7 +99,6 @@ def gather(
                 lint.skip(row.file, row.number, str(skipped))
             except RowError as error:
                 lint.refuse(row.file, row.number, str(error))
-            ticker.tick(f"read {lint.rows:,} rows of {source.uri}")
         refuse_errors(lint)
     if not lint.rows:
         raise RunError(Reason.DATASET_INVALID, f"{source.uri} has no rows", hint="Check that it is the right file.")

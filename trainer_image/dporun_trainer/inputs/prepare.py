@@ -23,9 +23,10 @@ from dporun_trainer.inputs.adapter import fetch_adapter
 from dporun_trainer.inputs.dataset import Dataset, build
 from dporun_trainer.inputs.encoding import Encoder
 from dporun_trainer.inputs.fetch import Fetcher
-from dporun_trainer.inputs.gather import Gathered, Source, gather, refuse_unfit
+from dporun_trainer.inputs.gather import Gathered, gather, refuse_unfit
 from dporun_trainer.inputs.model import check_model, check_positions, say_dropout, say_modalities
 from dporun_trainer.inputs.router import require_router
+from dporun_trainer.inputs.source import Source
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 from dporun_trainer.run_folder import RunFolder, room
 from dporun_trainer.run_folder.prepared import ModelFacts, Prepared
@@ -171,7 +172,7 @@ def _general(config: RunConfig, folder: RunFolder, fetcher: Fetcher) -> Path | N
         return None
     files = fetcher.data(general.uri, folder.raw_inputs / "general", DATASET)
     path = folder.input_general
-    write_text(path, "".join(file.read_text(encoding="utf-8") for file, _ in files))
+    write_text(path, "".join(file.path.read_text(encoding="utf-8") for file in files))
     log.info("%d general questions", len(load_questions(path)))
     return path
 
@@ -185,7 +186,9 @@ def _pairs(
         if uri is None:
             continue
         on_progress(f"fetching {side} data from {uri}")
-        source = Source(uri, fetcher.data(uri, folder.raw_inputs / side, DATASET))
+        files = fetcher.data(uri, folder.raw_inputs / side, DATASET)
+        drawn = config.dataset.max_rows if side == "train" else None
+        source = Source(uri, files, drawn, config.training.seed)
         path = folder.raw_inputs / f"{side}-pairs.jsonl"
         options = Options.of(config.dataset)
         gathered[side] = gather(source, path, options, max_length=config.dpo.max_length, on_progress=on_progress)

@@ -9,19 +9,65 @@ from typing import Any
 import yaml
 
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.data.kinds import SUFFIXES, is_rows
 from dporun_trainer.errors import RunError
+from dporun_trainer.inputs.slices import Part, Slice
 
-DATA_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".ndjson")
+
+def choose(
+    uri: str, names: Sequence[str], path: str, part: Part, card: dict[str, Any], *, split: str | None
+) -> list[tuple[Slice, list[str]]]:
+    """Choose the files that an address means: each slice with its files, in their order.
+
+    Args:
+        uri: the address, without its query.
+        names: of the files there.
+        path: one of them, a folder or a glob of them; all when empty.
+        part: what the query asks for.
+        card: YAML header of the README.
+        split: the split that is meant when the query names none; None means all files.
+
+    Raises:
+        RunError: there are no such files, or no such split.
+
+    """
+    if path in names:
+        found = [path]
+    else:
+        below = [name for name in names if not path or name.startswith(path + "/") or matches(path, name)]
+        found = sorted(name for name in below if is_rows(name) and not _hidden(name))
+    if not found:
+        raise RunError(
+            Reason.DATASET_INVALID,
+            f"{uri}: nothing there that holds rows",
+            hint=f"Name a file, or a folder or glob of files of these kinds: {', '.join(SUFFIXES)}.",
+        )
+    slices = part.slices or ((Slice(split or "train"),) if split or part.config else ())
+    if not slices:
+        return [(Slice("train"), found)]
+    return [
+        (one, found)
+        if found == [path] and one.split == "train"  # as datasets takes a single file
+        else (one, data_files(uri, found, card, split=one.split, config=part.config))
+        for one in slices
+    ]
 
 
-def data_files(repo: str, files: Sequence[str], card: dict[str, Any], *, split: str, config: str | None) -> list[str]:
+def split_glob(path: str) -> tuple[str, str] | None:
+    """Take a path with wildcards apart: the folder before them, and the pattern; None when it has none."""
+    parts = path.split("/")
+    first = next((index for index, part in enumerate(parts) if set(part) & set("*[")), None)
+    return None if first is None else ("/".join(parts[:first]), "/".join(parts[first:]))
+
+
+def data_files(uri: str, files: Sequence[str], card: dict[str, Any], *, split: str, config: str | None) -> list[str]:
     """Find the files of one split, by the rules of the ``datasets`` library.
 
     A README that declares ``configs`` decides. Without one, the file or folder names do: ``train-00000-of-00002``,
     ``train.jsonl``, ``data/train/...``; files that name no split at all are the ``train`` split.
 
     Args:
-        repo: the repository.
+        uri: of the data set, without a query.
         files: its files.
         card: YAML header of its README.
         split: name of the split.
@@ -31,17 +77,16 @@ def data_files(repo: str, files: Sequence[str], card: dict[str, Any], *, split: 
         RunError: no such config or split; the message lists those that there are.
 
     """
-    names = [name for name in files if name.endswith(DATA_SUFFIXES) and not _hidden(name)]
-    splits = _declared(card, names, config, repo) or _by_name(names, config)
+    names = [name for name in files if is_rows(name) and not _hidden(name)]
+    splits = _declared(card, names, config, uri) or _by_name(names, config)
     chosen = splits.get(split, [])
     if not chosen:
         raise RunError(
             Reason.DATASET_INVALID,
-            f"hf://{repo} has no JSONL or Parquet files for split {split!r}"
-            + (f" of config {config!r}" if config else ""),
-            hint=f"It has the splits {', '.join(sorted(splits))}: write hf://{repo}?split=NAME."
+            f"{uri} has no files of rows for split {split!r}" + (f" of config {config!r}" if config else ""),
+            hint=f"It has the splits {', '.join(sorted(splits))}: write {uri}?split=NAME."
             if splits
-            else f"Files of these kinds can be read: {', '.join(DATA_SUFFIXES)}.",
+            else f"Files of these kinds can be read: {', '.join(SUFFIXES)}.",
         )
     return sorted(chosen)
 
@@ -56,7 +101,7 @@ def read_card(readme: str) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def _declared(card: dict[str, Any], names: list[str], config: str | None, repo: str) -> dict[str, list[str]]:
+def _declared(card: dict[str, Any], names: list[str], config: str | None, uri: str) -> dict[str, list[str]]:
     """Splits of the ``configs`` section of a README; empty when it has none."""
     configs = {str(entry.get("config_name", "default")): entry for entry in card.get("configs") or []}
     if not configs:
@@ -66,7 +111,7 @@ def _declared(card: dict[str, Any], names: list[str], config: str | None, repo: 
     if name not in configs or (config is None and len(configs) > 1 and not defaults and "default" not in configs):
         raise RunError(
             Reason.DATASET_INVALID,
-            f"hf://{repo} has " + (f"no config {config!r}" if config else "several configs and no default one"),
+            f"{uri} has " + (f"no config {config!r}" if config else "several configs and no default one"),
             hint=f"Write ?config=NAME with one of {', '.join(sorted(configs))}.",
         )
     entry = configs[name]
@@ -82,7 +127,7 @@ def _declared(card: dict[str, Any], names: list[str], config: str | None, repo: 
         patterns = part["path"] if isinstance(part["path"], list) else [part["path"]]
         for pattern in patterns:
             full = str(PurePosixPath(base) / pattern)
-            splits.setdefault(str(part["split"]), []).extend(path for path in names if _glob(full, path))
+            splits.setdefault(str(part["split"]), []).extend(path for path in names if matches(full, path))
     return splits
 
 
@@ -106,7 +151,7 @@ def _by_name(names: list[str], config: str | None) -> dict[str, list[str]]:
     return splits or ({"train": names} if names else {})
 
 
-def _glob(pattern: str, path: str) -> bool:
+def matches(pattern: str, path: str) -> bool:
     """Match as the shell does, where ``*`` stays in its folder and ``**`` does not."""
     expression = re.escape(pattern).replace(r"\*\*/", "(.*/)?").replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
     return re.fullmatch(expression.replace(r"\?", "[^/]"), path) is not None or (

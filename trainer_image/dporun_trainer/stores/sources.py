@@ -1,23 +1,28 @@
 """Where model and data come from: URIs, and the credentials that open them."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dporun_api.pod import SecretPrefix
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 
+_HUB = re.compile(
+    r"hf://(datasets/(?=[^/]+/[^/]))?(?P<repo>[^/@?]+(/[^/@?]+)?)(@(?P<revision>[^/?]+))?(/(?P<path>[^?]*[^?/]))?/?"
+)
+"""Addresses of the Hub, as huggingface_hub's HfFileSystem writes them as well."""
+
 
 @dataclass(frozen=True)
 class HubSource:
-    """A repository of the Hugging Face Hub, with the part of a data set that ``?split=`` and ``?config=`` name."""
+    """A repository of the Hugging Face Hub, or what ``path`` names in it: a file, a folder, a glob."""
 
     repo: str
-    split: str = "train"
-    config: str | None = None
+    path: str = ""
     revision: str | None = None
 
 
@@ -75,7 +80,7 @@ def parse(uri: str, *, claims: Path, reason: Reason) -> Source:
     """Understand a URI of the RunConfig.
 
     Args:
-        uri: hf://, s3://, pvc://, file:// or a path.
+        uri: hf://, s3://, pvc://, file:// or a path; without a query.
         claims: folder below which claims are mounted; pvc://CLAIM/PATH is ``claims/CLAIM/PATH``.
         reason: of the error, where the URI means nothing.
 
@@ -88,16 +93,16 @@ def parse(uri: str, *, claims: Path, reason: Reason) -> Source:
     parts = urlsplit(uri)
     match parts.scheme:
         case "hf":
-            query = dict(parse_qsl(parts.query))
-            unknown = sorted(set(query) - {"split", "config", "revision"})
-            repo = (parts.netloc + parts.path).strip("/")
-            if unknown or not 1 <= len(repo.split("/")) <= 2 or not all(repo.split("/")):
+            match = _HUB.fullmatch(uri)
+            if match is None:
                 raise RunError(
                     reason,
-                    f"cannot understand {uri}" + (f": unknown parameter {unknown[0]}" if unknown else ""),
-                    hint="Write hf://OWNER/NAME, for data also hf://OWNER/NAME?split=train&config=NAME.",
+                    f"cannot understand {uri}",
+                    hint="Write hf://OWNER/NAME, for data also hf://OWNER/NAME?split=train&config=NAME or "
+                    "hf://datasets/OWNER/NAME/FILES.",
                 )
-            return HubSource(repo, query.get("split", "train"), query.get("config"), query.get("revision"))
+            revision = unquote(match["revision"]) if match["revision"] else None
+            return HubSource(match["repo"], match["path"] or "", revision)
         case "s3":
             if not parts.netloc:
                 raise RunError(reason, f"cannot understand {uri}: no bucket", hint="Write s3://BUCKET/PATH.")
@@ -129,19 +134,31 @@ def inside(root: Path, relative: str, uri: str, reason: Reason) -> Path:
     return path
 
 
-def files_of(source: LocalSource, uri: str, reason: Reason) -> list[Path]:
-    """List the files right below a local folder, or the file itself, by name.
+def require_there(source: LocalSource, uri: str, reason: Reason) -> None:
+    """Make sure that a local file or folder exists.
 
     Raises:
-        RunError: there is nothing, or a symbolic link leads out of the claim.
+        RunError: it does not.
 
     """
     if not source.path.exists():
         raise RunError(reason, f"{uri}: {source.path} does not exist", hint="Check the path, and the claim it is in.")
-    if source.path.is_file():
-        return [source.path]
-    files = sorted(path for path in source.path.iterdir() if path.is_file())
-    for path in files:
-        if source.claim is not None and not path.resolve().is_relative_to(source.claim.resolve()):
-            raise RunError(reason, f"{uri}: {path.name} is a symbolic link that leads out of its claim")
-    return files
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """List the files below a folder by their paths in it; hidden ones and linked folders are left out."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(place).relative_to(folder)
+        yield from ((below / name).as_posix() for name in sorted(files) if not name.startswith("."))
+
+
+def require_inside(path: Path, source: LocalSource, uri: str, reason: Reason) -> None:
+    """Refuse a symbolic link that leads out of the claim of ``source``.
+
+    Raises:
+        RunError: ``path`` is one.
+
+    """
+    if source.claim is not None and not path.resolve().is_relative_to(source.claim.resolve()):
+        raise RunError(reason, f"{uri}: {path.name} is a symbolic link that leads out of its claim")
