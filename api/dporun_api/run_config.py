@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from dporun_api.document import Document, Finite
+from dporun_api.row_formats import Candidates, ColumnName, Columns, DatasetFormat, Transcripts
 
 Uri = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 """hf://, s3:// or pvc://; outside a cluster also a path or file:// (the API narrows it)."""
@@ -203,61 +204,6 @@ class Model(Document):
     """hf://OWNER/NAME, s3://BUCKET/PREFIX or pvc://CLAIM/PATH of a transformers model in safetensors."""
     revision: str | None = Field(None, pattern=REVISION, max_length=128, examples=["main"])
     """Branch, tag or commit on the Hub; the commit that it resolves to is recorded."""
-
-
-class DatasetFormat(StrEnum):
-    """Formats of preference data."""
-
-    PREFERENCE = "Preference"
-    TRANSCRIPT = "Transcript"
-    SHAREGPT = "ShareGPT"
-    ALPACA = "Alpaca"
-    QUESTION = "Question"
-    CHOSEN_MESSAGES = "ChosenMessages"
-    CANDIDATES = "Candidates"
-
-
-ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-
-
-class Columns(Document):
-    """Names that columns have in the data, where they are others than those of its format."""
-
-    prompt: ColumnName | None = Field(None, examples=["question"])
-    """The prompt: text, or chat messages."""
-    chosen: ColumnName | None = Field(None, examples=["response_j"])
-    """The preferred response."""
-    rejected: ColumnName | None = Field(None, examples=["response_k"])
-    """The other response."""
-    system: ColumnName | None = Field(None, examples=["system_prompt"])
-    """A system text, put before the messages of the prompt."""
-    messages: ColumnName | None = Field(None, examples=["dialogue"])
-    """The conversation up to the two responses."""
-    tools: ColumnName | None = Field(None, examples=["functions"])
-    """Definitions of tools, or JSON of them, for the chat template."""
-
-
-class Transcripts(StrEnum):
-    """What becomes of conversations written as text."""
-
-    TURNS = "Turns"
-    KEEP = "Keep"
-
-
-class CandidatePairs(StrEnum):
-    """Which of several scored or ranked responses to a prompt are paired."""
-
-    BEST_WORST = "BestWorst"
-    ALL = "All"
-
-
-class Candidates(Document):
-    """What becomes of several scored or ranked responses to a prompt."""
-
-    pairs: CandidatePairs = CandidatePairs.BEST_WORST
-    """Pair the best with the worst, or every two of which one is better."""
-    min_margin: Finite = Field(0, ge=0, le=1000000, examples=[1.0])
-    """Least difference of score or rank between the two. Those of the same score or rank are never paired."""
 
 
 class RowPolicy(StrEnum):

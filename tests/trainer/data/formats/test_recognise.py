@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dporun_api.run_config import Dataset, DatasetFormat
+from dporun_api.row_formats import DatasetFormat
+from dporun_api.run_config import Dataset
 from dporun_trainer.data.formats import Format, Options, recognise
 from dporun_trainer.data.pairs import Pair, RowError, RowSkipped
 from dporun_trainer.data.rows import Row

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dporun_api.run_config import CandidatePairs, Candidates
+from dporun_api.row_formats import CandidatePairs, Candidates
 from dporun_trainer.data.formats import transcript
 from dporun_trainer.data.formats.assemble import assemble, number
 from dporun_trainer.data.formats.messages import answer, messages, text, text_or_messages, user

@@ -3,7 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from dporun_api.run_config import DatasetFormat
+from dporun_api.row_formats import DatasetFormat
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.formats.recognise import Options, recognise_first
 from dporun_trainer.data.pairs import Pair, RowError, RowSkipped, Tally

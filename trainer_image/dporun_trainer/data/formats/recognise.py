@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from dporun_api.run_config import Candidates, Columns, Dataset, DatasetFormat, Transcripts
+from dporun_api.row_formats import Candidates, Columns, DatasetFormat, Transcripts
+from dporun_api.run_config import Dataset
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.formats import candidates, preference, transcript, unfit
 from dporun_trainer.data.formats.assemble import NO_PROMPT
