@@ -25,6 +25,7 @@ from dporun_trainer.training import callbacks
 from dporun_trainer.training.agreement import LOADING_SECONDS, agree_on_start, allow
 from dporun_trainer.training.arguments import trainer_arguments
 from dporun_trainer.training.memory import Shape
+from dporun_trainer.training.pairs import load_pairs
 from dporun_trainer.training.plan import decide_plan
 from dporun_trainer.training.resume import checkpoint_to_resume, run_identity
 from dporun_trainer.training.trainer import Diagnose, RunTrainer, TrainingRun
@@ -78,10 +79,10 @@ def build(
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(prepared.model_path)
-    data = datasets.load_dataset(
-        "json",
-        data_files={"train": prepared.train_path, "validation": prepared.validation_path},
-        cache_dir=str(folder.input_cache),
+    data = load_pairs(
+        {"train": prepared.train_path, "validation": prepared.validation_path},
+        folder.input_cache,
+        conversational=prepared.lint.train.conversational,
     )
 
     # Make the trainer. TRL tokenizes the data here, and precomputes the base model's log-probabilities.
