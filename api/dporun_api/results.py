@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from dporun_api.document import Document, Finite
+from dporun_api.memory import MemoryEstimate
 from dporun_api.text import apart, decimals, percent
 from dporun_api.v1alpha1.reasons import FailureReason
 
@@ -346,6 +347,7 @@ class Outcome(Document):
     resumed_from: str | None = Field(None, max_length=512)
     step: int | None = Field(None, ge=0)
     dataset: DatasetSummary | None = None
+    memory: MemoryEstimate | None = None
     metrics: Metrics | None = None
     best_checkpoint: BestCheckpoint | None = None
     checkpoint_upload: CheckpointUpload | None = None

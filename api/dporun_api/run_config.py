@@ -318,6 +318,8 @@ class Topology(Document):
     """Training processes per pod; one per GPU."""
     gpus_per_node: int = Field(0, ge=0, le=64)
     """GPUs that each pod is given; 0 where none were asked for, or nobody knows."""
+    gpu_memory: int | None = Field(None, ge=0)
+    """Bytes of one GPU, where the user says so."""
     environment: Variables = Field({})
     """Variables of the training processes, besides those of the pod."""
     deepspeed: DeepSpeed = DeepSpeed()

@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 from dporun_api import run_config
 from dporun_api.document import Document
+from dporun_api.v1alpha1.formats import amount
 from dporun_api.v1alpha1.spec import DPORunSpec
 
 D = TypeVar("D", bound=Document)
@@ -42,6 +43,7 @@ def translate(
             nodes=spec.distributed.nodes,
             processes_per_node=spec.processes_per_node,
             gpus_per_node=spec.resources.gpus_per_node,
+            gpu_memory=None if spec.resources.gpu_memory is None else int(amount(spec.resources.gpu_memory)),
             environment=spec.distributed.environment or {},
             deepspeed=spec.distributed.deepspeed,
         ),

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from dporun_api.v1alpha1.formats import amount
 from dporun_operator.errors import InvalidSettingsError
 
 ENV_PREFIX = "DPORUN_"
+
+Requirements = Mapping[Literal["requests", "limits"], Mapping[str, str]]
+"""Kubernetes resource requirements: quantities by resource name."""
 
 
 def _split(value: object) -> object:
@@ -25,11 +29,16 @@ def _parse_json(value: object) -> object:
         raise ValueError('expected JSON such as {"requests": {"cpu": "1"}, "limits": {"memory": "4Gi"}}') from error
 
 
+def _quantities(value: Requirements) -> Requirements:
+    for amounts in value.values():
+        for quantity in amounts.values():
+            amount(quantity)
+    return value
+
+
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """In the environment, with commas between."""
-Requirements = Mapping[Literal["requests", "limits"], Mapping[str, str]]
-"""Kubernetes resource requirements: quantities by resource name."""
-Resources = Annotated[Requirements, NoDecode, BeforeValidator(_parse_json)]
+Resources = Annotated[Requirements, NoDecode, BeforeValidator(_parse_json), AfterValidator(_quantities)]
 """In the environment, as JSON."""
 Variables = Annotated[Mapping[str, str], NoDecode, BeforeValidator(_parse_json)]
 """In the environment, as JSON."""

@@ -8,7 +8,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from dporun_api.document import Document
-from dporun_api.v1alpha1.formats import PATTERN_HELP
+from dporun_api.v1alpha1.formats import PATTERN_HELP, amount
 from dporun_api.v1alpha1.immutable import Immutable
 from dporun_api.v1alpha1.rules import NOT_FROM_ITSELF, Ruled
 from dporun_api.v1alpha1.spec import Archive, Dataset, DPORunSpec, RunPolicy
@@ -47,6 +47,20 @@ def test_a_quantity_may_be_a_whole_number() -> None:
     assert spec(resources={"requests": {"cpu": 8}}).resources.requests == {"cpu": "8"}
     with pytest.raises(ValidationError):
         spec(resources={"requests": {"cpu": True}})
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value"),
+    [("64Gi", 64 * 2**30), ("1.5G", 1.5e9), ("500m", 0.5), ("8", 8), ("1e9", 1e9), ("2Ei", 2**61)],
+)
+def test_a_quantity_is_a_number(quantity: str, value: float) -> None:
+    assert amount(quantity) == value
+
+
+@pytest.mark.parametrize("quantity", ["", "Gi", "4 GB", "4gi", "four"])
+def test_what_is_no_quantity_is_an_error(quantity: str) -> None:
+    with pytest.raises(ValueError, match="is no quantity such as 500m"):
+        amount(quantity)
 
 
 def documents(kind: object) -> Iterator[type[Document]]:

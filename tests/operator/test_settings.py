@@ -66,6 +66,7 @@ def test_lists_and_resources(read: Read) -> None:
         ("DPORUN_PORT", "99999"),
         ("DPORUN_TRAIN_RESOURCES", "4 cores"),
         ("DPORUN_TRAIN_RESOURCES", '{"cpu": "4"}'),
+        ("DPORUN_TRAIN_RESOURCES", '{"requests": {"memory": "4 GB"}}'),
     ],
 )
 def test_a_wrong_value_names_its_variable(name: str, value: str, read: Read) -> None:

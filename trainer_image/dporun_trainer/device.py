@@ -41,10 +41,12 @@ def this_machine(processes: int = 1, *, gpus: int = 0) -> Machine:
     why, hint = why_unusable(index)
     if why:
         raise RunError(Reason.INVALID_SPEC, why, hint=hint)
+    free, total = torch.cuda.mem_get_info(index)
     return Machine(
         cuda=True,
         bf16=torch.cuda.is_bf16_supported(including_emulation=False),
-        memory=torch.cuda.mem_get_info(index)[0],
+        memory=free,
+        total=total,
         name=torch.cuda.get_device_name(index),
         index=index,
     )

@@ -13,6 +13,7 @@ class Machine:
         memory: bytes that one process can use: of a GPU those that nobody else holds.
         name: of the device, for people.
         index: of this process's GPU among those of its pod.
+        total: bytes of it in all, whoever holds them; as ``memory`` when 0.
 
     """
 
@@ -21,6 +22,12 @@ class Machine:
     memory: int
     name: str
     index: int = 0
+    total: int = 0
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that one process can use when nobody else holds any."""
+        return self.total or self.memory
 
     @property
     def device(self) -> str:

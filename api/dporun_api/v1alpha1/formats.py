@@ -53,6 +53,25 @@ Quantity = Annotated[
 ]
 """Kubernetes quantity, such as 500m, 64Gi or 8."""
 
+_UNITS = {
+    "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60,
+}  # fmt: skip
+
+
+def amount(quantity: str) -> float:
+    """Read a quantity of Kubernetes; one of memory is in bytes.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    number = quantity.rstrip("mkKMGTPEi")
+    try:
+        return float(number) * _UNITS[quantity[len(number) :]]
+    except (KeyError, ValueError):
+        raise ValueError(f"{quantity!r} is no quantity such as 500m, 64Gi or 8") from None
+
 
 def no_parent_folder(field: str) -> Rule:
     """A rule that refuses ``..`` as a step of a path."""

@@ -80,6 +80,9 @@ class Reason(StrEnum):
     PREPARING = "Preparing", Traits(event=None, phase=Phase.PREPARING)
     VOLUME_REPLACED = "VolumeReplaced", Traits(event="Warning", phase=Phase.PREPARING)
     PREPARED = "Prepared"
+    SUFFICIENT_MEMORY = "SufficientMemory", _NO_EVENT
+    INSUFFICIENT_MEMORY = "InsufficientMemory", _WARNING
+    GPU_MEMORY_UNKNOWN = "GPUMemoryUnknown", _NO_EVENT
     QUEUED = "Queued", Traits(phase=Phase.QUEUED)
     SCHEDULED = "Scheduled", _NO_EVENT
     TRAINING = "Training", Traits(phase=Phase.TRAINING)

@@ -130,8 +130,10 @@ class Resources(Document):
     """Extended resource that stands for one GPU."""
     gpus_per_node: int = Field(1, ge=0, le=64, examples=[8])
     """GPUs per pod; 0 trains on CPU."""
+    gpu_memory: Quantity | None = Field(None, examples=["80Gi"])
+    """Memory of one GPU. With it, the condition Fits tells, and what can never fit is refused before a GPU is held."""
     requests: dict[LabelText, Quantity] | None = Field(None, max_length=16, examples=[{"cpu": "8", "memory": "64Gi"}])
-    """Requests of the training container, GPUs apart. The operator's defaults when absent."""
+    """Requests of the training container, GPUs apart. The operator's defaults when absent; memory follows the model."""
     limits: dict[LabelText, Quantity] | None = Field(None, max_length=16, examples=[{"memory": "64Gi"}])
     """Limits of the training container, GPUs apart. The operator's defaults when absent."""
     node_selector: dict[LabelText, Annotated[str, StringConstraints(max_length=63)]] | None = Field(

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from dporun_api import results
 from dporun_api.document import Document, inherited
+from dporun_api.memory import MemoryEstimate
 from dporun_api.v1alpha1.reasons import Phase
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -20,6 +21,7 @@ class ConditionType(StrEnum):
 
     ACCEPTED = "Accepted"
     PREPARED = "Prepared"
+    FITS = "Fits"
     SCHEDULED = "Scheduled"
     RUNNING = "Running"
     TENSORBOARD_READY = "TensorBoardReady"
@@ -179,6 +181,8 @@ class DPORunStatus(Document):
     """Checkpoint from which the current attempt went on."""
     dataset: results.DatasetSummary | None = None
     """Size of the data, and what looks wrong with it."""
+    memory: MemoryEstimate | None = None
+    """Memory that training needs, as preparation estimates it."""
     health: results.Health | None = None
     """Diagnosis of the run's curves."""
     evaluation: results.EvaluationSummary | None = None

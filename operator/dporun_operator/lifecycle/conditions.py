@@ -15,6 +15,7 @@ HELD = f"A deleted run stays, by its finalizer {names.FINALIZER}, until the oper
 INITIAL: Mapping[ConditionType, tuple[bool | None, Reason, str]] = {
     ConditionType.ACCEPTED: (False, Reason.PENDING, "The run has not been checked yet."),
     ConditionType.PREPARED: (False, Reason.PENDING, "Model and data have not been prepared yet."),
+    ConditionType.FITS: (None, Reason.UNKNOWN, "How much memory training needs is known once the model is prepared."),
     ConditionType.SCHEDULED: (False, Reason.PENDING, "The training pods have no nodes yet."),
     ConditionType.RUNNING: (False, Reason.PENDING, "No training pod runs."),
     ConditionType.TENSORBOARD_READY: (False, Reason.PENDING, "No pod serves TensorBoard at the moment."),

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from dporun_api.text import capitalise, duration, sentence, timestamp
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_api.v1alpha1.status import ConditionType
-from dporun_operator.lifecycle import messages, retries, volume, waiting
+from dporun_operator.lifecycle import fits, messages, retries, volume, waiting
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.ending import Ending, judge_ending
 from dporun_operator.lifecycle.step import Step
@@ -74,6 +74,7 @@ def _conclude(draft: Draft, job: Job, pods: tuple[Pod, ...]) -> Step:
     if end.succeeded:
         words = (end.outcome.message if end.outcome else "") or "Model and data are ready"
         draft.status.failure = None
+        fits.record(draft, end.outcome.memory if end.outcome else None)
         draft.set_condition(ConditionType.PREPARED, True, Reason.PREPARED, sentence(words))
         return Step.DONE
     return _try_again(draft, job, end)
@@ -86,6 +87,8 @@ def _try_again(draft: Draft, job: Job, end: Ending) -> Step:
     if retry is None:
         if end.failure:
             draft.fail(end.failure)
+            if end.failure.reason is Reason.GPU_OUT_OF_MEMORY:  # it has no GPU: the model would not fit on one
+                draft.set_condition(ConditionType.FITS, False, end.failure.reason, end.failure.message)
         return _give_up(draft)
     status.failure = end.failure
     draft.set_condition(ConditionType.PREPARED, False, retry.reason, sentence(retry.words))

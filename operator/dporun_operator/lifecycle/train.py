@@ -59,7 +59,8 @@ def _stop_earlier_attempts(draft: Draft, attempt: int) -> bool:
 
 def _start(draft: Draft, attempt: int) -> None:
     uploaded = draft.status.checkpoint_upload
-    draft.create(train_job(draft.run, draft.settings, attempt, uploaded=uploaded.step if uploaded else None))
+    step = uploaded.step if uploaded else None
+    draft.create(train_job(draft.run, draft.settings, attempt, uploaded=step, memory=draft.status.memory))
     for old in draft.observed.jobs_of(Component.TRAIN):
         if old.attempt < attempt - 1:
             draft.delete("Job", old.name)

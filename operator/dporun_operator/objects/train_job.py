@@ -5,8 +5,10 @@ attempt resumes from the newest complete checkpoint. So the Job itself never ret
 podFailurePolicy only make its condition say why it failed, which outlives the pods.
 """
 
+import math
 from collections.abc import Mapping
 
+from dporun_api.memory import GIB, MemoryEstimate
 from dporun_api.pod import (
     MAIN_ADDRESS_VARIABLE,
     NODE_NAME_VARIABLE,
@@ -18,6 +20,7 @@ from dporun_api.pod import (
     SecretPrefix,
     arguments,
 )
+from dporun_api.v1alpha1.formats import amount
 from dporun_operator import names
 from dporun_operator.names import Component
 from dporun_operator.objects import pod, tensorboard
@@ -29,7 +32,14 @@ _SHARED_MEMORY_VOLUME = "shm"
 _EXPLAINED = tuple(code for code in ExitCode if code not in {ExitCode.OK, ExitCode.ERROR})
 
 
-def train_job(run: Run, settings: Settings, attempt: int, *, uploaded: int | None = None) -> Manifest:
+def train_job(
+    run: Run,
+    settings: Settings,
+    attempt: int,
+    *,
+    uploaded: int | None = None,
+    memory: MemoryEstimate | None = None,
+) -> Manifest:
     """Build the Job of ``attempt``, counted from 1.
 
     Args:
@@ -37,6 +47,7 @@ def train_job(run: Run, settings: Settings, attempt: int, *, uploaded: int | Non
         settings: the operator's.
         attempt: which one.
         uploaded: step of the newest checkpoint that is known to be in the archive.
+        memory: that training needs, where prepare has said so.
 
     """
     spec = run.spec
@@ -48,7 +59,7 @@ def train_job(run: Run, settings: Settings, attempt: int, *, uploaded: int | Non
         {
             "name": names.MAIN_CONTAINER,
             "command": [PROGRAM, *arguments(Command.TRAIN)],
-            "resources": _resources(run, settings),
+            "resources": _with_gpus(run, training_resources(run, settings, memory)),
             "ports": [{"name": "status", "containerPort": STATUS_PORT}],
         },
         environment={
@@ -94,14 +105,26 @@ def main_address(run: Run, attempt: int) -> str:
     return f"{names.train_job(run.name, attempt)}-0.{names.train_service(run.name)}.{run.namespace}.svc"
 
 
-def _resources(run: Run, settings: Settings) -> Requirements:
-    """What the run asks for, its GPUs, and the operator's defaults for the rest."""
+def training_resources(run: Run, settings: Settings, memory: MemoryEstimate | None) -> Requirements:
+    """What a training container gets besides its GPUs: what the run asks for, and the operator's defaults for the rest.
+
+    Where the run says nothing of memory, the request follows ``memory``. It is never below the default, nor above a
+    default limit.
+    """
     asked, default = run.spec.resources, settings.train_resources
     requests = dict(asked.requests if asked.requests is not None else _without(default.get("requests"), asked.limits))
     limits = dict(asked.limits if asked.limits is not None else _without(default.get("limits"), asked.requests))
+    if memory is not None and "memory" not in {**(asked.requests or {}), **(asked.limits or {})}:
+        wanted = [default.get("requests", {}).get("memory"), f"{math.ceil(memory.host / GIB)}Gi"]
+        request = max(filter(None, wanted), key=amount)
+        requests["memory"] = min(request, limits.get("memory", request), key=amount)
+    return {"requests": requests, "limits": limits}
+
+
+def _with_gpus(run: Run, resources: Requirements) -> Requirements:
+    asked = run.spec.resources
     gpus = {asked.gpu_resource_name: str(asked.gpus_per_node)} if asked.gpus_per_node else {}
-    requirements: Requirements = {"requests": {**requests, **gpus}, "limits": {**limits, **gpus}}
-    return {kind: amounts for kind, amounts in requirements.items() if amounts}
+    return {kind: both for kind, amounts in resources.items() if (both := {**amounts, **gpus})}
 
 
 def _without(default: Mapping[str, str] | None, asked: Mapping[str, str] | None) -> dict[str, str]:

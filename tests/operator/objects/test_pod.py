@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dporun_api.memory import GIB, MemoryEstimate
 from dporun_api.run_config import RunConfig
 from dporun_operator.lifecycle.draft import Draft
 from dporun_operator.lifecycle.provide import provide
@@ -134,6 +135,29 @@ def test_a_default_never_contradicts_what_the_run_asks_for() -> None:
     asked = {"gpusPerNode": 0, "requests": {"cpu": "8"}}
     job = train_job(a_run({"resources": asked}), settings, 1)
     assert pod(job)["containers"][0]["resources"] == {"requests": {"cpu": "8"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "requests"),
+    [
+        ({}, {"requests": {"cpu": "1", "memory": "4Gi"}}, {"cpu": "1", "memory": "20Gi"}),
+        ({}, {"requests": {"memory": "32Gi"}}, {"memory": "32Gi"}),
+        ({}, {}, {"memory": "20Gi"}),
+        ({}, {"requests": {"memory": "4Gi"}, "limits": {"memory": "16Gi"}}, {"memory": "16Gi"}),
+        ({"requests": {"cpu": "8"}}, {"requests": {"memory": "4Gi"}}, {"cpu": "8", "memory": "20Gi"}),
+        ({"requests": {"memory": "2Gi"}}, {"requests": {"memory": "4Gi"}}, {"memory": "2Gi"}),
+        ({"limits": {"memory": "16Gi"}}, {"requests": {"cpu": "1", "memory": "4Gi"}}, {"cpu": "1"}),
+    ],
+)
+def test_the_memory_request_follows_the_estimate(
+    asked: dict[str, Any], default: dict[str, Any], requests: dict[str, str]
+) -> None:
+    """Where the run says nothing of memory; never below the default, nor above a limit."""
+    need = {"weights": 0, "adapter": 0, "activations": 0, "checkpointed_activations": 0, "overhead": 0}
+    memory = MemoryEstimate(**need, host=19 * GIB + 1)
+    settings = SETTINGS.model_copy(update={"train_resources": default})
+    job = train_job(a_run({"resources": {"gpusPerNode": 0, **asked}}), settings, 1, memory=memory)
+    assert pod(job)["containers"][0]["resources"]["requests"] == requests
 
 
 def test_the_administrator_sets_variables_of_training_alone() -> None:

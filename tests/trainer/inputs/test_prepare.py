@@ -65,6 +65,8 @@ def test_local_files(tiny_model: Path, train: Path, validation: Path, tmp_path: 
     assert outcome.state is OutcomeState.SUCCEEDED
     assert outcome.message == "Model and data are ready: 60 training and 25 validation rows"
     assert outcome.dataset == prepared.dataset
+    assert outcome.memory is not None
+    assert outcome.memory.weights == 4 * prepared.model.parameters
     assert prepared.model_path == str(tiny_model), "used where it is"
     assert rows_of(prepared.train_path) == chat_pairs(60)
     assert rows_of(prepared.validation_path) == chat_pairs(25, seed=1)

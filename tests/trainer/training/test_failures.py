@@ -3,11 +3,15 @@ from pathlib import Path
 
 import pytest
 
+from dporun_api.memory import GIB
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.training import a_config
 from dporun_trainer import disk
 from dporun_trainer.errors import RunError
+from dporun_trainer.machine import Machine
+from dporun_trainer.memory import Shape
+from dporun_trainer.training.plan import decide_plan
 
 EIGHT = a_config(training={"per_device_batch_size": 8, "gradient_accumulation_steps": 1})
 
@@ -31,7 +35,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_nothing_torn(small_disk: Path) -
 def explained(error: Exception, config: RunConfig = EIGHT) -> tuple[Reason, int | None, str]:
     from dporun_trainer.training.failures import explain_training
 
-    failure = explain_training(error, config, Path(), checkpointing=False)
+    failure = explain_training(error, config, Path())
     return failure.reason, failure.exit_code, failure.hint or ""
 
 
@@ -48,6 +52,21 @@ def test_gpu_out_of_memory_proposes_a_smaller_batch() -> None:
         assert (reason, code) == (Reason.GPU_OUT_OF_MEMORY, 66)
         assert "perDeviceBatchSize: 4" in hint
         assert "gradientAccumulationSteps: 2" in hint
+
+
+def test_gpu_out_of_memory_while_loading_says_what_the_weights_need() -> None:
+    """Others hold most of the GPU: neither a smaller batch nor checkpointing would help."""
+    import torch
+
+    from dporun_trainer.training.failures import explain_training
+
+    machine = Machine(cuda=True, bf16=True, memory=2 * GIB, name="H100", total=80 * GIB)
+    shape = Shape(1_500_000_000, 8_000_000, 1536, 8960, 28, 151_936, 4, 64, lora_dropout=False)
+    plan = decide_plan(EIGHT, machine, shape, train_rows=8, validation_rows=4)
+    error = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+    hint = explain_training(error, EIGHT, Path(), plan=plan, machine=machine).hint or ""
+    assert hint.startswith("Take a GPU with more memory: the weights alone take 2.8 GiB")
+    assert "where 2.0 GiB are there" in hint
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,16 @@ from typing import Any
 
 import pytest
 
+from dporun_api.memory import GIB
 from dporun_api.run_config import Dpo, RunConfig
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.run_folders import a_prepared
 from dporun_testing.training import a_config
 from dporun_trainer.errors import RunError
 from dporun_trainer.machine import Machine
+from dporun_trainer.memory import Shape
 from dporun_trainer.progress import TotalWork
 from dporun_trainer.training.arguments import deepspeed_config, trainer_arguments
-from dporun_trainer.training.memory import GIB, Shape
 from dporun_trainer.training.plan import (
     Schedule,
     TrainingPlan,
@@ -30,11 +32,10 @@ SMALL = Shape(
     hidden=896,
     intermediate=4864,
     layers=24,
+    vocabulary=151_936,
     sequences=4,
     length=1024,
-    value_bytes=2,
     lora_dropout=True,
-    shards=1,
 )
 
 
@@ -160,6 +161,22 @@ def test_activations_are_recomputed_only_where_memory_is_short() -> None:
     assert not plan(a_config(), H100).gradient_checkpointing
     tight = Machine(cuda=True, bf16=True, memory=6 * GIB, name="small")
     assert plan(a_config(), tight).gradient_checkpointing
+
+
+def test_a_model_that_can_never_fit_is_refused_with_the_numbers() -> None:
+    """Even where nobody else holds any of the GPU; before anything is loaded."""
+    held = Machine(cuda=True, bf16=True, memory=GIB // 2, name="held by others", total=80 * GIB)
+    assert plan(a_config(), held).gradient_checkpointing
+    small = Machine(cuda=True, bf16=True, memory=GIB // 2, name="small", total=GIB // 2)
+    with pytest.raises(
+        RunError, match=r"does not fit on small: the weights alone take 0.9 GiB .* 0.5 GiB are"
+    ) as raised:
+        plan(a_config(), small)
+    assert raised.value.reason is Reason.GPU_OUT_OF_MEMORY
+    assert "Checkpointing" not in str(raised.value.hint)
+    with pytest.raises(RunError, match="does not fit on the CPU") as raised:
+        plan(a_config(), Machine(cuda=False, bf16=True, memory=GIB, name="the CPU"))
+    assert raised.value.reason is Reason.HOST_OUT_OF_MEMORY
 
 
 def test_about_a_hundred_log_entries_by_default() -> None:

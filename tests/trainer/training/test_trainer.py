@@ -17,8 +17,8 @@ from dporun_testing import tiny_model
 from dporun_testing.training import a_config
 from dporun_testing.validating import OBJECTIVES
 from dporun_trainer.machine import Machine
+from dporun_trainer.memory import Shape
 from dporun_trainer.run_folder import RunFolder
-from dporun_trainer.training.memory import Shape
 from dporun_trainer.training.plan import decide_losses, decide_plan
 
 pytestmark = [pytest.mark.slow(60), pytest.mark.usefixtures("_not_launched")]
@@ -58,7 +58,7 @@ def make(model: Path, tmp_path: Path) -> Callable[..., Any]:
 
         config = a_config()
         machine = Machine(cuda=False, bf16=True, memory=2**34, name="the CPU")
-        shape = Shape(50_000, 5_000, 32, 64, 2, 4, 64, 4, lora_dropout=False, shards=1)
+        shape = Shape(50_000, 5_000, 32, 64, 2, 384, 4, 64, lora_dropout=False)
         run = TrainingRun(
             config=config,
             plan=decide_plan(config, machine, shape, train_rows=len(ROWS), validation_rows=len(HELD_OUT)),

@@ -87,8 +87,7 @@ def _run(config: RunConfig, folder: RunFolder, rank: int) -> RankEnd:
         leave()
         return RankEnd(rank=rank, state=OutcomeState.PREEMPTED, at=time.time(), step=attempt.step)
     except Exception as error:  # noqa: BLE001  the end file is where every error goes
-        checkpointing = attempt.trainer is not None and attempt.trainer.run.plan.gradient_checkpointing
-        failure = explain_training(error, config, folder.path, checkpointing=checkpointing)
+        failure = explain_training(error, config, folder.path, plan=attempt.plan, machine=attempt.machine)
         return RankEnd(rank=rank, state=OutcomeState.FAILED, at=time.time(), step=attempt.step, failure=failure)
     return RankEnd(rank=rank, state=OutcomeState.SUCCEEDED, at=time.time(), step=attempt.step)
 

@@ -23,6 +23,7 @@ from dporun_trainer.inputs.adapter import fetch_adapter
 from dporun_trainer.inputs.dataset import Dataset, build
 from dporun_trainer.inputs.encoding import Encoder
 from dporun_trainer.inputs.fetch import Fetcher
+from dporun_trainer.inputs.fit import expected_memory, require_gpu_memory
 from dporun_trainer.inputs.gather import Gathered, gather, refuse_unfit
 from dporun_trainer.inputs.model import check_model, check_positions, say_dropout, say_modalities
 from dporun_trainer.inputs.router import require_router
@@ -56,7 +57,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
     """
     key = inputs_key(config)
     if (done := _finished(folder, key)) is not None:
-        return _outcome(done, "Model and data were prepared before")
+        return _outcome(config, done, "Model and data were prepared before")
     _begin(folder, key)
 
     def show(line: str) -> None:
@@ -74,6 +75,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
     model = _checked(config, model_path)
     require_router(model_path, config.dpo)
     report(f"{model.architecture} with {model.parameters:,} parameters ({model.dtype}) is fit for training")
+    require_gpu_memory(config, model)
     _require_room(config, folder, model)
     if config.checkpoints.resume_from:
         fetch_adapter(config, model, folder.input_adapter)
@@ -107,7 +109,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
         lint=dataset.lint,
     )
     folder.prepared.write(prepared)
-    return _outcome(prepared, "Model and data are ready")
+    return _outcome(config, prepared, "Model and data are ready")
 
 
 def inputs_key(config: RunConfig) -> str:
@@ -217,7 +219,8 @@ def _dataset(
     )
 
 
-def _outcome(prepared: Prepared, what: str) -> Outcome:
+def _outcome(config: RunConfig, prepared: Prepared, what: str) -> Outcome:
+    lengths = prepared.lint.train.total
     data = prepared.dataset
     count = len(data.warnings)
     warnings = f", {count} warning{'s' if count > 1 else ''}" if count else ""
@@ -225,4 +228,5 @@ def _outcome(prepared: Prepared, what: str) -> Outcome:
         state=OutcomeState.SUCCEEDED,
         message=f"{what}: {data.train_rows} training and {data.validation_rows} validation rows{warnings}",
         dataset=data,
+        memory=expected_memory(config, prepared.model, lengths.maximum if lengths else None),
     )

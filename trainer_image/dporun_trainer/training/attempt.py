@@ -9,12 +9,14 @@ from transformers import set_seed
 
 from dporun_api.results import Health, Stage
 from dporun_api.run_config import RunConfig
+from dporun_trainer.machine import Machine
 from dporun_trainer.progress import heartbeat
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import ModelFacts
 from dporun_trainer.training import bookkeeping
 from dporun_trainer.training.agreement import TRAINING_SECONDS, allow
-from dporun_trainer.training.build import build
+from dporun_trainer.training.build import build, decide
+from dporun_trainer.training.plan import TrainingPlan
 from dporun_trainer.training.reporter import Reporter
 from dporun_trainer.training.tensorboard import Charts
 from dporun_trainer.training.trainer import RunTrainer
@@ -37,6 +39,8 @@ class Attempt:
         self._stop = stop
         self._main = rank == 0
         self._diagnose = diagnose
+        self.machine: Machine | None = None
+        self.plan: TrainingPlan | None = None
         self.trainer: RunTrainer | None = None
 
     @property
@@ -57,12 +61,14 @@ class Attempt:
         """
         with self._alive(Stage.LOADING):
             prepared = self._folder.load_prepared()
+            self.machine, self.plan = decided = decide(self._config, prepared)
             trainer = build(
                 self._config,
                 prepared,
                 self._folder,
                 self._stop,
                 lambda history: self._diagnose(history, prepared.model),
+                decided,
             )
             if trainer is None:
                 return

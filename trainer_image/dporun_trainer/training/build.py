@@ -18,41 +18,53 @@ from dporun_trainer.adapters import lora_arguments, require_same_layers, require
 from dporun_trainer.architectures import language_model, load_model
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
+from dporun_trainer.machine import Machine
+from dporun_trainer.memory import Shape
 from dporun_trainer.precision import DTYPES, Arithmetic
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.training import callbacks
 from dporun_trainer.training.agreement import LOADING_SECONDS, agree_on_start, allow
 from dporun_trainer.training.arguments import trainer_arguments
-from dporun_trainer.training.memory import Shape
 from dporun_trainer.training.pairs import load_pairs
-from dporun_trainer.training.plan import decide_plan
+from dporun_trainer.training.plan import TrainingPlan, decide_plan
 from dporun_trainer.training.resume import checkpoint_to_resume, run_identity
 from dporun_trainer.training.trainer import Diagnose, RunTrainer, TrainingRun
 from dporun_trainer.training.trl_internals import use_torch_collectives
 
 
+def decide(config: RunConfig, prepared: Prepared) -> tuple[Machine, TrainingPlan]:
+    """Look at what this process runs on and decide what it does, before anything large is loaded.
+
+    Raises:
+        RunError: the configuration asks for what this machine or number of processes cannot do.
+
+    """
+    _require_world_size(config)
+    machine = this_machine(config.topology.processes_per_node, gpus=config.topology.gpus_per_node)
+    rows, lengths = prepared.dataset, prepared.lint.train.total
+    shape = Shape.of(config, prepared.model, lengths.maximum if lengths else None)
+    plan = decide_plan(config, machine, shape, train_rows=rows.train_rows, validation_rows=rows.validation_rows)
+    return machine, plan
+
+
 def build(
-    config: RunConfig, prepared: Prepared, folder: RunFolder, stop: threading.Event, diagnose: Diagnose
+    config: RunConfig,
+    prepared: Prepared,
+    folder: RunFolder,
+    stop: threading.Event,
+    diagnose: Diagnose,
+    decided: tuple[Machine, TrainingPlan],
 ) -> RunTrainer | None:
     """Make the trainer of one attempt; its ``run`` says what was decided, and which checkpoint it goes on from.
 
     None when an earlier attempt has finished training. Collective.
 
     Raises:
-        RunError: the configuration asks for what this machine, model or number of processes cannot do.
+        RunError: the processes or the checkpoints do not agree with one another, or with the configuration.
 
     """
-    # Decide, and refuse what cannot work, before anything large is loaded.
-    _require_world_size(config)
-    machine = this_machine(config.topology.processes_per_node, gpus=config.topology.gpus_per_node)
-    plan = decide_plan(
-        config,
-        machine,
-        _shape(config, prepared),
-        train_rows=prepared.dataset.train_rows,
-        validation_rows=prepared.dataset.validation_rows,
-    )
+    machine, plan = decided
     # Arguments are where transformers learns of DeepSpeed, and where the processes meet.
     use_torch_collectives()
     arguments = DPOConfig(**trainer_arguments(config, plan, output_dir=str(folder.path), cuda=machine.cuda))
@@ -133,22 +145,6 @@ def _require_planned_rows(trainer: RunTrainer) -> None:
             f"{kept[0]} and {kept[1]}",
             hint="Delete the run's inputs/prepared.json, so that prepare runs again.",
         )
-
-
-def _shape(config: RunConfig, prepared: Prepared) -> Shape:
-    longest = prepared.lint.train.total.maximum if prepared.lint.train.total else config.dpo.max_length
-    return Shape(
-        parameters=prepared.model.parameters,
-        trainable=prepared.model.lora_parameters,
-        hidden=prepared.model.hidden_size,
-        intermediate=prepared.model.intermediate_size or 4 * prepared.model.hidden_size,
-        layers=prepared.model.layers,
-        sequences=2 * config.training.per_device_batch_size,
-        length=min(longest, config.dpo.max_length),
-        value_bytes=2,
-        lora_dropout=config.lora.effective_dropout(takes_dropout=prepared.model.takes_dropout) > 0,
-        shards=config.topology.world_size,
-    )
 
 
 def load_base(path: str, arithmetic: Arithmetic, device_map: dict[str, str] | None = None) -> Any:

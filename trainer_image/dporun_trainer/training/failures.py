@@ -16,21 +16,31 @@ from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer import disk, gpu_errors
 from dporun_trainer.errors import RunError
+from dporun_trainer.machine import Machine
 from dporun_trainer.outcome import explain
+from dporun_trainer.training.plan import TrainingPlan
 from dporun_trainer.training.ranks import tells_of_lost_contact
 
 
-def explain_training(error: Exception, config: RunConfig, volume: Path, *, checkpointing: bool) -> Failure:
+def explain_training(
+    error: Exception,
+    config: RunConfig,
+    volume: Path,
+    *,
+    plan: TrainingPlan | None = None,
+    machine: Machine | None = None,
+) -> Failure:
     """Turn an error of training into a Failure; its traceback goes to standard error.
 
     Args:
         error: that ended training in this process.
         config: of the run; the advice names its values.
         volume: folder of the run.
-        checkpointing: whether activations were recomputed already.
+        plan: what had been decided, where it had come to that.
+        machine: what this process ran on, likewise.
 
     """
-    known = _known(error, config, checkpointing)
+    known = _known(error, config, plan, machine)
     if known is None:
         return explain(error, volume)
     if known is not error:
@@ -38,16 +48,20 @@ def explain_training(error: Exception, config: RunConfig, volume: Path, *, check
     return known.failure()
 
 
-def _known(error: Exception, config: RunConfig, checkpointing: bool) -> RunError | None:
+def _known(error: Exception, config: RunConfig, plan: TrainingPlan | None, machine: Machine | None) -> RunError | None:
     text = str(error)
     if isinstance(error, RunError):
         return error
     if (found := gpu_errors.in_error(error)) is not None:
         hint = found.hint
         if found.reason is Reason.GPU_OUT_OF_MEMORY:
-            training, world = config.training, config.topology.world_size
             hint = after_gpu_out_of_memory(
-                training, config.dpo, config.lora, processes=world, checkpointing=checkpointing
+                config.training,
+                config.dpo,
+                processes=config.topology.world_size,
+                checkpointing=plan is not None and plan.gradient_checkpointing,
+                memory=plan.memory if plan else None,
+                available=machine.memory if machine else None,
             )
         return RunError(found.reason, found.message, hint=hint)
     no_memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)

@@ -1,16 +1,17 @@
 """From what a RunConfig asks to what training really does: one decision, made once. Pure; no torch."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from dporun_api.memory import MemoryEstimate
 from dporun_api.run_config import Dpo, Precision, RunConfig, Switch
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.machine import Machine
+from dporun_trainer.memory import Shape, estimate, require_possible
 from dporun_trainer.objective import untrained_loss
 from dporun_trainer.precision import Arithmetic, choose_arithmetic
 from dporun_trainer.progress import TotalWork
-from dporun_trainer.training.memory import Shape, needs_checkpointing
 
 LOG_ENTRIES = 100
 """About so many log entries a run has when training.loggingSteps is absent."""
@@ -55,6 +56,7 @@ class TrainingPlan:
 
     Attributes:
         precision: arithmetic of the forward and backward pass.
+        memory: that one process needs, estimated.
         gradient_checkpointing: whether activations are recomputed.
         precompute_ref_log_probs: whether the base model's log-probabilities are computed once, before training.
         loss_type: loss types of TRL's DPOTrainer.
@@ -68,6 +70,7 @@ class TrainingPlan:
     """
 
     precision: Arithmetic
+    memory: MemoryEstimate
     gradient_checkpointing: bool
     precompute_ref_log_probs: bool
     loss_type: tuple[str, ...]
@@ -87,16 +90,17 @@ def decide_plan(
     Args:
         config: what the user asked.
         machine: what the processes run on.
-        shape: sizes of model and batch, for the memory estimate; its value_bytes are set here.
+        shape: sizes of model and batch, for the memory estimate.
         train_rows: preference pairs to train on.
         validation_rows: preference pairs held out.
 
     Raises:
-        RunError: the configuration asks for something that cannot be done here.
+        RunError: the configuration asks for something that cannot be done here, or a model that can never fit.
 
     """
     precision = decide_precision(config.training.precision, machine)
-    shape = replace(shape, value_bytes=4 if precision == "fp32" else 2)
+    memory = estimate(config, shape, arithmetic=precision, cuda=machine.cuda)
+    require_possible(memory, machine.capacity, machine.name, cuda=machine.cuda)
     loss_type, loss_weights = decide_losses(config.dpo)
     schedule = decide_schedule(config, train_rows)
     validations = schedule.validations
@@ -104,8 +108,9 @@ def decide_plan(
     pays = config.training.epochs * train_rows + validations * validation_rows > train_rows + validation_rows
     return TrainingPlan(
         precision=precision,
+        memory=memory,
         gradient_checkpointing=_switch(
-            config.training.gradient_checkpointing, auto=needs_checkpointing(shape, machine.memory)
+            config.training.gradient_checkpointing, auto=not memory.fits(machine.memory, checkpointing=False)
         ),
         precompute_ref_log_probs=_switch(config.dpo.precompute_ref_log_probs, auto=pays),
         loss_type=loss_type,
