@@ -17,7 +17,7 @@ def on(gpus: int, memory: int | None, precision: str = "auto") -> RunConfig:
     return a_config(topology={"gpus_per_node": gpus, "gpu_memory": memory}, training={"precision": precision})
 
 
-def test_a_model_that_can_never_fit_is_refused_before_a_gpu_is_held() -> None:
+def test_what_can_never_fit_is_refused_before_a_gpu_is_held() -> None:
     words = r"GPU of 80.0 GiB \(resources.gpuMemory\): the weights alone take 131.4 GiB"
     with pytest.raises(RunError, match=words) as raised:
         require_gpu_memory(on(8, 80 * GIB), SEVENTY_BILLION)

@@ -54,7 +54,7 @@ def test_gpu_out_of_memory_proposes_a_smaller_batch() -> None:
         assert "gradientAccumulationSteps: 2" in hint
 
 
-def test_gpu_out_of_memory_while_loading_says_what_the_weights_need() -> None:
+def test_gpu_out_of_memory_while_loading_names_the_weights() -> None:
     """Others hold most of the GPU: neither a smaller batch nor checkpointing would help."""
     import torch
 
