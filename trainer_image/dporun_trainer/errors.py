@@ -1,5 +1,7 @@
 """The one exception that ends a command, with all that a person needs to act on it."""
 
+from typing import Any
+
 from dporun_api.pod import ExitCode
 from dporun_api.results import Failure
 from dporun_api.text import shorten
@@ -24,6 +26,10 @@ class RunError(Exception):
         self.hint = hint
         self.rank = rank
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have it cross from one process to another: an exception is built anew from its arguments."""
+        return _run_error, (self.reason, self.message, self.hint, self.rank)
+
     @property
     def exit_code(self) -> ExitCode:
         """Exit code of the command that this error ends."""
@@ -39,3 +45,7 @@ class RunError(Exception):
             exit_code=self.exit_code,
             log_tail=None if log_tail is None else log_tail[-2048:],
         )
+
+
+def _run_error(reason: Reason, message: str, hint: str | None, rank: int | None) -> RunError:
+    return RunError(reason, message, hint=hint, rank=rank)

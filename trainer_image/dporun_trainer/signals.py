@@ -1,11 +1,14 @@
 """What a process does when it is asked to stop."""
 
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_PDEATHSIG = 1
 
 
 class Stopped(BaseException):
@@ -38,3 +41,13 @@ def raise_stopped() -> None:
 
     """
     raise Stopped
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it dies; Linux only.
+
+    torchelastic gives each of its processes a session of its own, so killing the launcher's process group, as is done
+    when a process failed and the others hang, would leave those behind, holding their GPUs.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))

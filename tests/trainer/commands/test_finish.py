@@ -6,8 +6,10 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import torch
 
 from dporun_api.results import Outcome, OutcomeState, Progress, Stage
 from dporun_api.run_config import RunConfig
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing import tiny_model
 from dporun_testing.adapters import save_random_adapter
 from dporun_testing.processes import running
@@ -229,16 +232,43 @@ def test_a_run_that_was_not_trained_cannot_be_finished(directory: Path) -> None:
         finish(config(), RunFolder(directory))
 
 
-@pytest.mark.slow
-def test_sigterm_ends_the_process_with_75_and_an_outcome(directory: Path, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(config(max_new_tokens=400).to_json())
-    command = [sys.executable, "-m", "dporun_trainer.commands.finish", "--config", str(tmp_path / "run.json")]
+def finish_process(directory: Path, settings: RunConfig, *arguments: str) -> AbstractContextManager[Popen[Any]]:
+    file = directory.parent / "run.json"
+    file.write_text(settings.to_json())
+    command = [sys.executable, "-m", "dporun_trainer.commands.finish", "--config", str(file)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return running([*command, "--directory", str(directory), *arguments], env=environment)
+
+
+def until_it_evaluates(directory: Path, process: "Popen[Any]") -> None:
     progress = ProgressFile(directory / "progress.json")
-    with running([*command, "--directory", str(directory)], env=environment) as process:
-        while (progress.read().detail or "").split(" ")[0] not in {"scoring", "generating"}:
-            assert process.poll() is None, "it ended before it could be stopped"
-            time.sleep(0.05)
+    while (progress.read().detail or "").split(" ")[0] not in {"scoring", "generating"}:
+        assert process.poll() is None, "it ended before it evaluated"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow(20)
+def test_a_killed_process_is_named_and_the_next_attempt_goes_on(directory: Path) -> None:
+    pairs = tiny_model.write_rows(directory / "inputs/more.jsonl", tiny_model.chat_pairs(20, seed=1))  # several batches
+    prepared = RunFolder(directory).load_prepared()
+    RunFolder(directory).prepared.write(prepared.model_copy(update={"validation_path": str(pairs)}))
+    with finish_process(directory, config(max_new_tokens=400), "--processes", "2") as process:
+        until_it_evaluates(directory, process)
+        child = max(int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+        os.kill(child, signal.SIGKILL)
+        assert process.wait() == 1
+    failure = RunFolder(directory).finish_outcome.load().failure
+    assert failure is not None
+    assert failure.message == "evaluation process 1 of 2 ended with signal 9; training is done and kept"
+    assert failure.reason is Reason.TRAINER_ERROR
+    assert failure.reason.traits.retried
+    assert finish(config(), RunFolder(directory)).state is OutcomeState.SUCCEEDED
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_process_with_75_and_an_outcome(directory: Path) -> None:
+    with finish_process(directory, config(max_new_tokens=400)) as process:
+        until_it_evaluates(directory, process)
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 75
     outcome = json.loads((directory / "finish_outcome.json").read_text())

@@ -95,7 +95,7 @@ def test_several_nodes_need_the_address_of_the_first(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does this")
 def test_a_training_process_dies_with_its_launcher() -> None:
-    child = "import signal; from dporun_trainer.commands import train_process as child; child.die_with_parent(); "
+    child = "import signal; from dporun_trainer import signals as child; child.die_with_parent(); "
     child += "print(flush=True); signal.pause()"
     launcher = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True"
     launcher += "); print(p.pid, flush=True); p.wait()"

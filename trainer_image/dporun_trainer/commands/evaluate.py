@@ -6,12 +6,12 @@ from typing import get_args
 
 from dporun_api.pod import ExitCode
 from dporun_api.run_config import Precision
-from dporun_trainer.commands.shared import explained, positive
+from dporun_trainer.commands.shared import begin_evaluation_process, explained, positive
 from dporun_trainer.data import formats
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.evaluation import assess
 from dporun_trainer.evaluation.evaluate import Options
-from dporun_trainer.evaluation.policy import load_policy
+from dporun_trainer.evaluation.workers import Source, open_models
 from dporun_trainer.run_folder.folder import EvaluationFolder
 
 
@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens", type=positive(int), default=128, help="longest answer, in tokens (default: %(default)s)"
     )
     parser.add_argument("--batch-size", type=positive(int), default=8, help="pairs at a time (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=positive(int), help="processes that evaluate side by side (default: one for each GPU)"
+    )
     parser.add_argument("--precision", choices=get_args(Precision), default="auto")
     general = parser.add_mutually_exclusive_group()
     general.add_argument("--general", type=Path, help="general questions, JSONL (default: a built-in set of 60)")
@@ -56,13 +59,19 @@ def run(arguments: argparse.Namespace) -> int:
         )
         pairs = formats.read_pairs(arguments.test, formats.Options())
         questions = [] if arguments.no_general else load_questions(arguments.general)
-        policy = load_policy(arguments.model, base=arguments.base, precision=arguments.precision)
         output, on_stage = EvaluationFolder(arguments.output), assess.logged()
-        numbers = assess.evaluate_into(output, policy, pairs, options, on_stage)
-        if questions:
-            numbers = assess.measure_forgetting_into(
-                output, policy, questions, numbers, batch_size=options.batch_size, on_stage=on_stage
-            )
+        source = Source(arguments.model, arguments.base, arguments.precision)
+        with open_models(
+            source,
+            batches=assess.batches(pairs, options),
+            processes=arguments.processes,
+            begin=begin_evaluation_process,
+        ) as models:
+            numbers = assess.evaluate_into(output, models, pairs, options, on_stage)
+            if questions:
+                numbers = assess.measure_forgetting_into(
+                    output, models, questions, numbers, batch_size=options.batch_size, on_stage=on_stage
+                )
         print(assess.table(numbers))
         return ExitCode.OK
 

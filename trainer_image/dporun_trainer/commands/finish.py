@@ -11,6 +11,7 @@ import gc
 import logging
 import sys
 import time
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -19,16 +20,23 @@ from dporun_api.results import EvaluationSummary, Health, Outcome, OutcomeState,
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.commands.report import report
-from dporun_trainer.commands.shared import add_process_arguments, quiet_libraries, read_config
+from dporun_trainer.commands.shared import (
+    add_process_arguments,
+    begin_evaluation_process,
+    positive,
+    quiet_libraries,
+    read_config,
+)
 from dporun_trainer.data.formats import read_pairs
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation import assess
+from dporun_trainer.evaluation.batching import Models
 from dporun_trainer.evaluation.evaluate import Options, as_text, spread
 from dporun_trainer.evaluation.merge import UnfaithfulMergeError, adapter_sha256, is_merged, merge
-from dporun_trainer.evaluation.policy import Policy, load_policy
+from dporun_trainer.evaluation.workers import Source, open_models
 from dporun_trainer.outcome import conclude
 from dporun_trainer.progress import TRAINING_PERCENT, ProgressFile, heartbeat
 from dporun_trainer.run_folder import RunFolder
@@ -51,12 +59,13 @@ _SHARES = {
 _REPORT_SECONDS = 1.0
 
 
-def finish(config: RunConfig, folder: RunFolder) -> Outcome:
+def finish(config: RunConfig, folder: RunFolder, *, processes: int | None = None) -> Outcome:
     """Do what is left to do after training.
 
     Args:
         config: of the run.
         folder: of the run, with inputs/, final/ and the log history.
+        processes: that evaluate; by default one for each GPU.
 
     Returns:
         Succeeded with evaluation, health, verdict and metrics; Preempted when the process was asked to stop.
@@ -68,18 +77,18 @@ def finish(config: RunConfig, folder: RunFolder) -> Outcome:
     progress = folder.progress
     meter = _Meter(progress)
     try:
-        return _finish(config, folder, meter)
+        return _finish(config, folder, meter, processes)
     except Stopped:
         message = f"stopped while {meter.stage}; the next attempt goes on there"
         log.warning(message)
         return Outcome(state=OutcomeState.PREEMPTED, message=message, metrics=progress.read().metrics)
 
 
-def _finish(config: RunConfig, folder: RunFolder, meter: "_Meter") -> Outcome:
+def _finish(config: RunConfig, folder: RunFolder, meter: "_Meter", processes: int | None) -> Outcome:
     if not folder.has_adapter:
         raise RunError(Reason.TRAINER_ERROR, f"there is no trained adapter in {folder.final}: train first")
     prepared = folder.load_prepared()
-    evaluation = _evaluated(config, folder, prepared, meter) if config.evaluation.enabled else None
+    evaluation = _evaluated(config, folder, prepared, meter, processes) if config.evaluation.enabled else None
     unmerged = _merge(folder, prepared, meter)
     meter("reporting", 0, 1)
     with heartbeat(meter.progress):
@@ -97,7 +106,9 @@ def _finish(config: RunConfig, folder: RunFolder, meter: "_Meter") -> Outcome:
     )
 
 
-def _evaluated(config: RunConfig, folder: RunFolder, prepared: Prepared, meter: "_Meter") -> EvaluationSummary:
+def _evaluated(
+    config: RunConfig, folder: RunFolder, prepared: Prepared, meter: "_Meter", processes: int | None
+) -> EvaluationSummary:
     """Evaluate and measure forgetting, as far as their files are not there yet for this very adapter."""
     output, adapter = folder.evaluation, adapter_sha256(folder.final)
     on_stage = assess.logged(meter)
@@ -108,25 +119,31 @@ def _evaluated(config: RunConfig, folder: RunFolder, prepared: Prepared, meter: 
         max_new_tokens=config.evaluation.max_new_tokens,
     )
 
-    @cache
-    def policy() -> Policy:
-        meter("loading", 0, 1)
-        with heartbeat(meter.progress):
-            return load_policy(folder.final, base=prepared.model_path, precision=config.training.precision)
+    source = Source(folder.final, prepared.model_path, config.training.precision, config.topology.gpus_per_node)
+    pairs = read_pairs(Path(prepared.validation_path))
 
-    numbers = output.metrics.read()
-    if numbers is None or numbers.adapter_sha256 != adapter:
-        pairs = read_pairs(Path(prepared.validation_path))
-        numbers = assess.evaluate_into(output, policy(), pairs, options, on_stage, adapter_sha256=adapter)
-    if config.evaluation.general.enabled:
-        found = output.forgetting.read()
-        if found is None or found.adapter_sha256 != adapter:
-            questions = load_questions(Path(prepared.general_path) if prepared.general_path else None)
-            numbers = assess.measure_forgetting_into(
-                output, policy(), questions, numbers, batch_size=options.batch_size, on_stage=on_stage
-            )
-        else:
-            numbers = assess.enter_forgetting(output, numbers, found)
+    with ExitStack() as opened:
+
+        @cache
+        def models() -> Models:
+            meter("loading", 0, 1)
+            batches = assess.batches(pairs, options)
+            loading = open_models(source, batches=batches, processes=processes, begin=begin_evaluation_process)
+            with heartbeat(meter.progress):
+                return opened.enter_context(loading)
+
+        numbers = output.metrics.read()
+        if numbers is None or numbers.adapter_sha256 != adapter:
+            numbers = assess.evaluate_into(output, models(), pairs, options, on_stage, adapter_sha256=adapter)
+        if config.evaluation.general.enabled:
+            found = output.forgetting.read()
+            if found is None or found.adapter_sha256 != adapter:
+                questions = load_questions(Path(prepared.general_path) if prepared.general_path else None)
+                numbers = assess.measure_forgetting_into(
+                    output, models(), questions, numbers, batch_size=options.batch_size, on_stage=on_stage
+                )
+            else:
+                numbers = assess.enter_forgetting(output, numbers, found)
     return numbers.summary()
 
 
@@ -208,11 +225,16 @@ def main() -> int:
     with on_stop(raise_stopped):
         parser = argparse.ArgumentParser(prog="python -m dporun_trainer.commands.finish", description=__doc__)
         add_process_arguments(parser)
+        parser.add_argument("--processes", type=positive(int), help="that evaluate (default: one for each GPU)")
         arguments = parser.parse_args()
         logs.configure()
         quiet_libraries()
         folder = RunFolder(arguments.directory)
-        return conclude(lambda: finish(read_config(arguments.config), folder), folder.finish_outcome.write, folder.path)
+        return conclude(
+            lambda: finish(read_config(arguments.config), folder, processes=arguments.processes),
+            folder.finish_outcome.write,
+            folder.path,
+        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from dporun_api import logs
 from dporun_api.pod import CONFIG_PATH, RESULTS_MOUNT, ExitCode
 from dporun_api.results import Outcome, OutcomeState
 from dporun_api.run_config import RunConfig
@@ -38,6 +39,12 @@ def quiet_libraries() -> None:
     """
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
+
+
+def begin_evaluation_process() -> None:
+    """Have a process that evaluates for this one log nothing but warnings: this one tells what all of them do."""
+    logs.configure("WARNING")
+    quiet_libraries()
 
 
 def read_config(path: Path) -> RunConfig:

@@ -4,7 +4,6 @@ python -m dporun_trainer.commands.train_process --config FILE --directory DIR
 """
 
 import argparse
-import ctypes
 import logging
 import os
 import signal
@@ -20,10 +19,9 @@ from dporun_api.run_config import RunConfig
 from dporun_trainer.commands.shared import add_process_arguments, quiet_libraries, read_config
 from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.signals import die_with_parent
 from dporun_trainer.training import ranks
 from dporun_trainer.training.ranks import RankEnd
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -39,16 +37,6 @@ def main() -> int:
     if end.state is OutcomeState.PREEMPTED:
         return ExitCode.PREEMPTED
     return ExitCode.OK if end.failure is None else end.failure.exit_code or ExitCode.ERROR
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it dies; Linux only.
-
-    torchelastic gives each of its processes a session of its own, so killing the launcher's process group, as is done
-    when a process failed and the others hang, would leave those behind, holding their GPUs.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def _configure_logging() -> None:

@@ -19,11 +19,10 @@ from dporun_api.text import shorten, timestamp
 from dporun_trainer.archiving.archive import open_archive
 from dporun_trainer.archiving.upload import upload_checkpoints
 from dporun_trainer.commands.shared import add_process_arguments, read_config
-from dporun_trainer.commands.train_process import die_with_parent
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.checkpoint_index import CheckpointIndex
 from dporun_trainer.run_folder.checkpoints import Checkpoint
-from dporun_trainer.signals import on_stop
+from dporun_trainer.signals import die_with_parent, on_stop
 from dporun_trainer.stores.transfer import Store
 
 log = logging.getLogger(__name__)

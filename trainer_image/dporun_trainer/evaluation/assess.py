@@ -1,6 +1,7 @@
 """An evaluation and its files: what a run's finish and the command ``evaluate`` have in common."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,9 @@ from pydantic import ValidationError
 from dporun_api.run_config import Dpo
 from dporun_trainer.data.pairs import Pair
 from dporun_trainer.data.questions import Question
-from dporun_trainer.evaluation.batching import OnStage
+from dporun_trainer.evaluation.batching import Models, OnStage
 from dporun_trainer.evaluation.evaluate import Options, evaluate, metrics, side_by_side
 from dporun_trainer.evaluation.forgetting import measure, results
-from dporun_trainer.evaluation.policy import Policy
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.folder import EvaluationFolder
 from dporun_trainer.run_folder.records import EvaluationRecord, ForgettingRecord
@@ -25,7 +25,7 @@ _LOG_SECONDS = 5.0
 
 def evaluate_into(
     output: EvaluationFolder,
-    policy: Policy,
+    models: Models,
     pairs: Sequence[Pair],
     options: Options,
     on_stage: OnStage | None = None,
@@ -36,7 +36,7 @@ def evaluate_into(
 
     Args:
         output: folder; created when absent.
-        policy: the tuned model and its base.
+        models: the tuned model and its base.
         pairs: test data.
         options: lengths, number of examples and batch size.
         on_stage: called with the progress of each stage.
@@ -50,7 +50,7 @@ def evaluate_into(
         OSError: the folder is not writable or the disk is full.
 
     """
-    examples = evaluate(policy, pairs, options, on_stage)
+    examples = evaluate(models, pairs, options, on_stage)
     numbers = metrics(examples, pairs=len(pairs), beta=options.beta)
     if adapter_sha256 is not None:
         numbers = numbers.model_copy(update={"adapter_sha256": adapter_sha256})
@@ -61,7 +61,7 @@ def evaluate_into(
 
 def measure_forgetting_into(
     output: EvaluationFolder,
-    policy: Policy,
+    models: Models,
     questions: Sequence[Question],
     numbers: EvaluationRecord,
     *,
@@ -72,7 +72,7 @@ def measure_forgetting_into(
 
     Args:
         output: folder that ``evaluate_into`` wrote.
-        policy: the tuned model and its base.
+        models: the tuned model and its base.
         questions: general questions.
         numbers: what ``evaluate_into`` returned.
         batch_size: questions at a time.
@@ -82,11 +82,16 @@ def measure_forgetting_into(
         ``numbers`` with the result.
 
     """
-    found = results(measure(policy, questions, batch_size=batch_size, on_stage=on_stage))
+    found = results(measure(models, questions, batch_size=batch_size, on_stage=on_stage))
     if numbers.adapter_sha256 is not None:
         found = found.model_copy(update={"adapter_sha256": numbers.adapter_sha256})
     output.forgetting.write(found)
     return enter_forgetting(output, numbers, found)
+
+
+def batches(pairs: Sequence[Pair], options: Options) -> int:
+    """Batches in which the pairs are scored."""
+    return math.ceil(len(pairs) / options.batch_size)
 
 
 def enter_forgetting(output: EvaluationFolder, numbers: EvaluationRecord, found: ForgettingRecord) -> EvaluationRecord:

@@ -12,10 +12,10 @@ import numpy as np
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.pairs import Message, Pair, Text
 from dporun_trainer.errors import RunError
-from dporun_trainer.evaluation.batching import OnStage, stage
+from dporun_trainer.evaluation.batching import Models, OnStage, stage
 from dporun_trainer.evaluation.compare import Better, Comparison, compare, tally
 from dporun_trainer.evaluation.generate import Answer, answers_of_both
-from dporun_trainer.evaluation.policy import Policy, Sides
+from dporun_trainer.evaluation.policy import Sides
 from dporun_trainer.evaluation.scoring import LogProb, Reward, encode_pair, encode_prompt, rewards
 from dporun_trainer.run_folder.records import ComparedExample, ComparisonRecord, EvaluationRecord, Rewards
 from dporun_trainer.significance import FEWEST, Lead, lead, sign_test, wilson
@@ -68,11 +68,11 @@ class Example:
     comparison: Comparison | None = None
 
 
-def evaluate(policy: Policy, pairs: Sequence[Pair], options: Options, on_stage: OnStage | None = None) -> list[Example]:
+def evaluate(models: Models, pairs: Sequence[Pair], options: Options, on_stage: OnStage | None = None) -> list[Example]:
     """Score every pair and let both models answer up to ``options.max_examples`` of the prompts.
 
     Args:
-        policy: the tuned model and its base.
+        models: the tuned model and its base.
         pairs: the test data; pairs whose prompt alone fills max_length are left out, as in training.
         options: lengths, number of examples and batch size.
         on_stage: called with the progress of each stage.
@@ -81,8 +81,8 @@ def evaluate(policy: Policy, pairs: Sequence[Pair], options: Options, on_stage: 
         RunError: no pair is left, a reward is not a number, or one example does not fit into the GPU's memory.
 
     """
-    limits = [limit for limit in (options.max_length, policy.max_positions) if limit is not None]
-    encoded = [encode_pair(pair, policy.tokenizer, max_length=min(limits, default=None)) for pair in pairs]
+    limits = [limit for limit in (options.max_length, models.max_positions) if limit is not None]
+    encoded = [encode_pair(pair, models.tokenizer, max_length=min(limits, default=None)) for pair in pairs]
     kept = [(index, tokens) for index, tokens in enumerate(encoded) if tokens is not None]
     if not kept:
         why = f"in all {len(pairs)} the prompt alone has {min(limits)} tokens or more" if pairs else "there are none"
@@ -90,7 +90,7 @@ def evaluate(policy: Policy, pairs: Sequence[Pair], options: Options, on_stage: 
     if len(kept) < len(pairs):
         log.warning("%d of %d pairs left out: the prompt alone fills max_length", len(pairs) - len(kept), len(pairs))
     scored = rewards(
-        policy,
+        models,
         [tokens for _, tokens in kept],
         beta=options.beta,
         batch_size=options.batch_size,
@@ -104,15 +104,15 @@ def evaluate(policy: Policy, pairs: Sequence[Pair], options: Options, on_stage: 
                 f"the reward of example {example.index + 1} is not a number: the model's weights are broken",
                 hint="Train with a lower learning rate, or in bf16 instead of fp16.",
             )
-    return _with_answers(policy, examples, options, on_stage)
+    return _with_answers(models, examples, options, on_stage)
 
 
-def _with_answers(policy: Policy, examples: list[Example], options: Options, on_stage: OnStage | None) -> list[Example]:
+def _with_answers(models: Models, examples: list[Example], options: Options, on_stage: OnStage | None) -> list[Example]:
     positions = spread(len(examples), options.max_examples)
     answers = answers_of_both(
-        policy,
+        models,
         [
-            encode_prompt(examples[position].pair.prompt, policy.tokenizer, examples[position].pair.tools)
+            encode_prompt(examples[position].pair.prompt, models.tokenizer, examples[position].pair.tools)
             for position in positions
         ],
         max_new_tokens=options.max_new_tokens,

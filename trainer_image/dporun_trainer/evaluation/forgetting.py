@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from dporun_trainer.data.questions import Question
-from dporun_trainer.evaluation.batching import OnStage, stage
+from dporun_trainer.evaluation.batching import Models, OnStage, stage
 from dporun_trainer.evaluation.generate import answers_of_both
-from dporun_trainer.evaluation.policy import Policy
 from dporun_trainer.evaluation.scoring import Tokens, encode_prompt, logps_of_both
 from dporun_trainer.run_folder.records import AskedQuestion, CategoryScore, ForgettingRecord
 
@@ -79,7 +78,7 @@ def score(items: Sequence[Item]) -> float:
 
 
 def measure(
-    policy: Policy,
+    models: Models,
     questions: Sequence[Question],
     *,
     batch_size: int = 8,
@@ -89,7 +88,7 @@ def measure(
     """Ask both models every question.
 
     Args:
-        policy: the tuned model and its base.
+        models: the tuned model and its base.
         questions: what to ask.
         batch_size: questions at a time.
         max_new_tokens: longest answer, in tokens.
@@ -99,21 +98,21 @@ def measure(
         RunError: one question does not fit into the GPU's memory.
 
     """
-    asked = [_prompt(question, policy) for question in questions]
+    asked = [_prompt(question, models) for question in questions]
     answers = answers_of_both(
-        policy,
+        models,
         asked,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         on_progress=stage(on_stage, "asking general questions"),
     )
     references = [
-        Tokens(tuple(prompt), tuple(_reference_ids(question, policy)))
+        Tokens(tuple(prompt), tuple(_reference_ids(question, models)))
         for prompt, question in zip(asked, questions, strict=True)
     ]
     own_answers = [Tokens(tuple(prompt), both.base.tokens) for prompt, both in zip(asked, answers, strict=True)]
     scored = logps_of_both(
-        policy,
+        models,
         [*references, *own_answers],
         batch_size=batch_size,
         on_progress=stage(on_stage, "scoring general answers", per_item=2),
@@ -161,16 +160,16 @@ def _asked(item: Item) -> AskedQuestion:
     return AskedQuestion(**asdict(item), loss=item.loss)
 
 
-def _prompt(question: Question, policy: Policy) -> list[int]:
+def _prompt(question: Question, models: Models) -> list[int]:
     """Token ids of a question: as a chat message where the tokenizer has a template, else as question and answer."""
-    if policy.tokenizer.chat_template:
-        return encode_prompt([{"role": "user", "content": question.question}], policy.tokenizer)
-    return encode_prompt(f"Question: {question.question}\nAnswer:", policy.tokenizer)
+    if models.tokenizer.chat_template:
+        return encode_prompt([{"role": "user", "content": question.question}], models.tokenizer)
+    return encode_prompt(f"Question: {question.question}\nAnswer:", models.tokenizer)
 
 
-def _reference_ids(question: Question, policy: Policy) -> list[int]:
-    text = question.answer if policy.tokenizer.chat_template else f" {question.answer}"
-    return list(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+def _reference_ids(question: Question, models: Models) -> list[int]:
+    text = question.answer if models.tokenizer.chat_template else f" {question.answer}"
+    return list(models.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _category(items: Sequence[Item], category: str) -> CategoryScore:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from dporun_trainer.evaluation.batching import OnProgress, in_batches
+from dporun_trainer.evaluation.batching import Models, OnProgress, in_batches
 from dporun_trainer.evaluation.policy import Policy, Sides
 
 
@@ -27,7 +28,7 @@ class Answer:
 
 
 def answers_of_both(
-    policy: Policy,
+    models: Models,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -39,7 +40,7 @@ def answers_of_both(
     A prompt that leaves no room for ``max_new_tokens`` within the model's positions loses its beginning.
 
     Args:
-        policy: the two models.
+        models: the two models.
         prompts: token ids, each ending where the answer begins.
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts at a time.
@@ -49,13 +50,14 @@ def answers_of_both(
         Both answers to each prompt, in order.
 
     """
-    room = None if policy.max_positions is None else max(1, policy.max_positions - max_new_tokens)
+    room = None if models.max_positions is None else max(1, models.max_positions - max_new_tokens)
     fitting = [tuple(prompt if room is None else prompt[-room:]) for prompt in prompts]
+    answer = partial(_answer_both, max_new_tokens=max_new_tokens)
+    return in_batches(models, answer, fitting, batch_size=batch_size, length=len, on_progress=on_progress)
 
-    def answer(batch: Sequence[Sequence[int]]) -> list[Sides[Answer]]:
-        return policy.on_both(lambda model: generate(model, policy.tokenizer, batch, max_new_tokens=max_new_tokens))
 
-    return in_batches(answer, fitting, batch_size=batch_size, length=len, on_progress=on_progress)
+def _answer_both(policy: Policy, batch: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[Sides[Answer]]:
+    return policy.on_both(lambda model: generate(model, policy.tokenizer, batch, max_new_tokens=max_new_tokens))
 
 
 @torch.inference_mode()

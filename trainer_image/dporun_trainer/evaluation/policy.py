@@ -5,7 +5,9 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -20,6 +22,7 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer import architectures, gpu_errors
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
+from dporun_trainer.evaluation.memory import Item, Result, attempt
 from dporun_trainer.precision import DTYPES, choose_arithmetic
 from dporun_trainer.run_folder import RunFolder
 
@@ -67,6 +70,20 @@ class Policy:
             base = work(model)
         return [Sides(*results) for results in zip(base, work(self.model), strict=True)]
 
+    @property
+    def places(self) -> int:
+        """Batches that are worked on at a time."""
+        return 1
+
+    def submit(self, work: "Work[Item, Result]", batch: Sequence[Item]) -> Future[Sequence[Result] | None]:
+        """Work on a batch, here and now; the result is None when the GPU ran out of memory."""
+        future: Future[Sequence[Result] | None] = Future()
+        try:
+            future.set_result(attempt(partial(work, self), batch))
+        except Exception as error:  # noqa: BLE001  raised again where the result is asked for
+            future.set_exception(error)
+        return future
+
     @contextlib.contextmanager
     def _base(self) -> Iterator[PreTrainedModel]:
         if self.reference is not None:
@@ -82,13 +99,20 @@ class Policy:
         return int(limit) if limit else None
 
 
-def load_policy(source: Path, *, base: str | Path | None = None, precision: Precision = "auto") -> Policy:
+Work = Callable[[Policy, Sequence[Item]], Sequence[Result]]
+"""What is done with a batch of items: as many results, in order."""
+
+
+def load_policy(
+    source: Path, *, base: str | Path | None = None, precision: Precision = "auto", gpus: int = 0
+) -> Policy:
     """Load an adapter or a merged model, and its base.
 
     Args:
         source: folder of a PEFT adapter or of a whole transformers model, in safetensors.
         base: folder (or Hub name) of the base model; found by the records beside ``source`` when absent.
         precision: arithmetic; auto is bf16 where the GPU has it, else fp16, and fp32 on CPU.
+        gpus: that this pod was given, which it then must see.
 
     Raises:
         RunError: ``source`` is neither, the base cannot be found, or one of them cannot be loaded.
@@ -96,7 +120,7 @@ def load_policy(source: Path, *, base: str | Path | None = None, precision: Prec
     """
     adapter = is_adapter(source)
     base = find_base(source) if base is None else _usable(base)
-    machine = this_machine()
+    machine = this_machine(gpus=gpus)
     dtype = DTYPES[choose_arithmetic(precision, machine)]
     log.info("loading %s and its base %s in %s on %s", source, base, dtype, machine.device)
     reference = _without_router_logits(load_model(base, dtype, machine.device_map))

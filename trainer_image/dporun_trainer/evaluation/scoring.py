@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dporun_trainer.data.pairs import Pair, Text, common_prefix
-from dporun_trainer.evaluation.batching import OnProgress, in_batches
+from dporun_trainer.evaluation.batching import Models, OnProgress, in_batches
 from dporun_trainer.evaluation.policy import Policy, Sides
 
 _LOGITS_PER_SOFTMAX = 2**26
@@ -100,7 +100,7 @@ def encode_prompt(prompt: Text, tokenizer: PreTrainedTokenizerBase, tools: Seque
 
 
 def rewards(
-    policy: Policy,
+    models: Models,
     pairs: Sequence[EncodedPair],
     *,
     beta: float,
@@ -114,7 +114,7 @@ def rewards(
     alone, which cancels in every comparison).
 
     Args:
-        policy: the tuned model and its base.
+        models: the tuned model and its base.
         pairs: what to score.
         beta: the run's beta.
         batch_size: pairs at a time.
@@ -125,7 +125,7 @@ def rewards(
 
     """
     sequences = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
-    scored = logps_of_both(policy, sequences, batch_size=2 * batch_size, on_progress=_in_pairs(on_progress))
+    scored = logps_of_both(models, sequences, batch_size=2 * batch_size, on_progress=_in_pairs(on_progress))
     values = [beta * (tuned.total - base.total) for base, tuned in scored]
     return [
         Reward(values[i], values[i + 1], chosen_logps=scored[i], rejected_logps=scored[i + 1])
@@ -134,18 +134,15 @@ def rewards(
 
 
 def logps_of_both(
-    policy: Policy, sequences: Sequence[Tokens], *, batch_size: int, on_progress: OnProgress | None = None
+    models: Models, sequences: Sequence[Tokens], *, batch_size: int, on_progress: OnProgress | None = None
 ) -> list[Sides[LogProb]]:
     """Log-probabilities of all responses under the base and the tuned model."""
-    padding = policy.tokenizer.pad_token_id or 0
+    return in_batches(models, _score, sequences, batch_size=batch_size, length=len, on_progress=on_progress)
 
-    return in_batches(
-        lambda batch: policy.on_both(lambda model: completion_logps(model, batch, pad_token_id=padding)),
-        sequences,
-        batch_size=batch_size,
-        length=len,
-        on_progress=on_progress,
-    )
+
+def _score(policy: Policy, batch: Sequence[Tokens]) -> list[Sides[LogProb]]:
+    padding = policy.tokenizer.pad_token_id or 0
+    return policy.on_both(lambda model: completion_logps(model, batch, pad_token_id=padding))
 
 
 @torch.inference_mode()
