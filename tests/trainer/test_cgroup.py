@@ -1,10 +1,10 @@
-"""The kernel's word that memory ran out, in both versions of control groups."""
+"""The kernel's words on memory and CPU time, in both versions of control groups."""
 
 from pathlib import Path
 
 import pytest
 
-from dporun_trainer.cgroup import oom_kills
+from dporun_trainer.cgroup import cpu_limit, oom_kills
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,21 @@ def test_without_a_word_nothing_is_claimed(tmp_path: Path) -> None:
     assert oom_kills(tmp_path) == 0
     (tmp_path / "memory.events").write_text("nonsense")
     assert oom_kills(tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_the_kernel_says_how_much_cpu_time_there_is(tmp_path: Path, files: dict[str, str], cpus: float | None) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert cpu_limit(tmp_path) == cpus

@@ -2,11 +2,13 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from dporun_api import logs
 from dporun_api.pod import ExitCode
+from dporun_trainer import threads
 from dporun_trainer.commands.shared import quiet_libraries
 from dporun_trainer.signals import Stopped, on_stop, raise_stopped
 
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         with on_stop(raise_stopped):
+            if words[:1] != ["train"]:  # which divides the CPUs among its processes itself
+                os.environ |= threads.variables(os.environ)
             arguments = _parser(words[:1]).parse_args(words)
             logs.configure()
             quiet_libraries()

@@ -12,7 +12,7 @@ from dporun_api.pod import NODE_INDEX_VARIABLE, NODE_NAME_VARIABLE, STATUS_PORT
 from dporun_api.results import Outcome, OutcomeState, Stage
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer import disk, gpu_errors, nvml
+from dporun_trainer import disk, gpu_errors, nvml, threads
 from dporun_trainer.cgroup import oom_kills
 from dporun_trainer.commands.shared import add_run_arguments, run_command
 from dporun_trainer.commands.uploads import fetch, uploading
@@ -123,7 +123,8 @@ def _finish(config: RunConfig, config_path: Path, folder: RunFolder, stop: threa
     folder.finish_outcome.delete()
     before = oom_kills()
     command = [sys.executable, "-m", *arguments_of(FINISH, config_path, folder)]
-    ended = run_process(command, offline(os.environ), folder, stop, stall_seconds=stall_limit(config))
+    environment = threads.variables(os.environ) | offline(os.environ)
+    ended = run_process(command, environment, folder, stop, stall_seconds=stall_limit(config))
     outcome = folder.finish_outcome.read()
     if outcome is not None:
         return outcome

@@ -18,7 +18,7 @@ from dporun_api.pod import MAIN_ADDRESS_VARIABLE, NODE_INDEX_VARIABLE, RENDEZVOU
 from dporun_api.results import Outcome
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer import disk, gpu_errors
+from dporun_trainer import disk, gpu_errors, threads
 from dporun_trainer.cgroup import oom_kills
 from dporun_trainer.driver import has_gpu
 from dporun_trainer.errors import RunError
@@ -92,7 +92,7 @@ def accelerate_command(config: RunConfig, arguments: Sequence[str], *, node: int
         "--dynamo_backend": "no",
         "--deepspeed_multinode_launcher": "standard",
         "--zero_stage": topology.deepspeed.zero_stage,
-        "--num_cpu_threads_per_process": _threads(topology.processes_per_node),
+        "--num_cpu_threads_per_process": threads.variables(os.environ, topology.processes_per_node)["OMP_NUM_THREADS"],
     }
     words = [word for flag, value in flags.items() for word in (flag, str(value))]
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--use_deepspeed", "--same_network"]
@@ -106,8 +106,13 @@ def training_environment(config: RunConfig, environment: Mapping[str, str], ends
     """
     grace = max(config.grace_period_seconds - max(10, config.grace_period_seconds // 10), 5)
     kept = {name: value for name, value in offline(environment).items() if not name.startswith("PET_")}
-    environment = _DEFAULT_ENVIRONMENT | kept | config.topology.environment
-    return environment | {ranks.FOLDER_VARIABLE: str(ends), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace)}
+    ours = _DEFAULT_ENVIRONMENT | threads.variables(kept, config.topology.processes_per_node)
+    return (
+        ours
+        | kept
+        | config.topology.environment
+        | {ranks.FOLDER_VARIABLE: str(ends), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace)}
+    )
 
 
 def offline(environment: Mapping[str, str]) -> dict[str, str]:
@@ -123,10 +128,6 @@ def offline(environment: Mapping[str, str]) -> dict[str, str]:
     }
     kept = {name: value for name, value in environment.items() if not name.startswith((SecretPrefix.ARCHIVE, "AWS_"))}
     return {**kept, **fixed} | ({} if has_gpu() else {"DS_ACCELERATOR": "cpu"})
-
-
-def _threads(processes: int) -> int:
-    return int(os.environ.get("OMP_NUM_THREADS") or max(len(os.sched_getaffinity(0)) // processes, 1))
 
 
 def train(
