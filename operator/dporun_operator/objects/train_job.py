@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from dporun_api.memory import GIB, MemoryEstimate
 from dporun_api.pod import (
+    CPU_REQUEST_VARIABLE,
     MAIN_ADDRESS_VARIABLE,
     NODE_NAME_VARIABLE,
     PROGRAM,
@@ -64,6 +65,7 @@ def train_job(
         },
         environment={
             **settings.train_environment,
+            **_cpu_request(run),
             **({MAIN_ADDRESS_VARIABLE: main_address(run, attempt)} if nodes > 1 else {}),
             **({UPLOADED_STEP_VARIABLE: str(uploaded)} if uploaded is not None else {}),
         },
@@ -125,6 +127,12 @@ def _with_gpus(run: Run, resources: Requirements) -> Requirements:
     asked = run.spec.resources
     gpus = {asked.gpu_resource_name: str(asked.gpus_per_node)} if asked.gpus_per_node else {}
     return {kind: both for kind, amounts in resources.items() if (both := {**amounts, **gpus})}
+
+
+def _cpu_request(run: Run) -> dict[str, str]:
+    """What the run says itself: our default is what a pod of any size needs to start, and no wish for few threads."""
+    asked = (run.spec.resources.requests or {}).get("cpu")
+    return {CPU_REQUEST_VARIABLE: str(math.ceil(amount(asked)))} if asked else {}
 
 
 def _without(default: Mapping[str, str] | None, asked: Mapping[str, str] | None) -> dict[str, str]:

@@ -174,6 +174,13 @@ def test_training_knows_its_node() -> None:
     assert [name for name, spec in pods.items() if wanted in spec["containers"][0]["env"]] == ["train"]
 
 
+@pytest.mark.parametrize(("requests", "cpus"), [(None, None), ({"memory": "8Gi"}, None), ({"cpu": "1500m"}, "2")])
+def test_training_is_told_the_cpus_that_its_run_asks_for(requests: dict[str, str] | None, cpus: str | None) -> None:
+    job = train_job(a_run({"resources": {"requests": requests}}), SETTINGS, 1)
+    variables = {variable["name"]: variable.get("value") for variable in pod(job)["containers"][0]["env"]}
+    assert variables.get("DPORUN_CPU_REQUEST") == cpus
+
+
 def test_one_process_per_gpu() -> None:
     assert a_run(PLACED).spec.processes_per_node == 8
 
