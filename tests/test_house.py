@@ -20,6 +20,7 @@ ABOUT_MORE_THAN_ONE_MODULE = {
     "operator/lifecycle/test_invariants.py": "what holds for any run",
     "trainer/test_families.py": "whole runs of model families that differ in kind",
     "trainer/test_model_table.py": "which model types prepare accepts, and whether they are trained right",
+    "trainer/inputs/test_examples.py": "examples/formats and the rows of docs/data.md, as prepare takes them",
     "trainer/archiving/test_faults.py": "the archive and its stores, on a bad way to S3",
 }
 LONGEST_MODULE = 400

@@ -15,7 +15,7 @@ from dporun_trainer.data.formats import Options
 from dporun_trainer.data.rows import RowFile
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.dataset import Dataset, build
-from dporun_trainer.inputs.encoding import Encoder
+from dporun_trainer.inputs.encoding import Characters, Encoder, PairEncoder
 from dporun_trainer.inputs.gather import Gathered, gather, refuse_unfit
 from dporun_trainer.inputs.source import Source
 from dporun_trainer.inputs.tokenizer import load_tokenizer
@@ -29,7 +29,7 @@ def tokenizer_folder(tiny_model: Path) -> Path:
 
 
 def built(
-    folder: Path, encoder: Encoder, rows: list[Any], validation: list[Any] | None = None, **options: Any
+    folder: Path, encoder: PairEncoder, rows: list[Any], validation: list[Any] | None = None, **options: Any
 ) -> Dataset:
     max_length = options.pop("max_length", 64)
 
@@ -134,6 +134,17 @@ def test_tokens_are_those_of_trl(encoder: Encoder, tiny_model: Path) -> None:
             assert list(tokens.prompt) == _tokenize(tokenizer, pair.prompt, **generation)["input_ids"]
             response = pair.chosen + end if isinstance(pair.chosen, str) else pair.chosen
             assert list(tokens.chosen) == _tokenize(tokenizer, pair.prompt + response)["input_ids"]
+
+
+def test_calls_of_tools_are_responses_without_a_model_too(tmp_path: Path) -> None:
+    def row(fruit: str) -> dict[str, Any]:
+        calls = [[{"function": {"name": "look", "arguments": {"what": what}}}] for what in (fruit, "no")]
+        chosen, rejected = ([{"role": "assistant", "tool_calls": call}] for call in calls)
+        return {"prompt": [{"role": "user", "content": f"what is {fruit}"}], "chosen": chosen, "rejected": rejected}
+
+    dataset = built(tmp_path, Characters(), [row("lima"), row("apple")], chat_pairs(25, seed=1), max_length=256)
+    assert dataset.lint.train.alike_when_truncated == 0
+    assert dataset.train_rows == 2
 
 
 def test_scores_are_summed_up(encoder: Encoder, tmp_path: Path) -> None:

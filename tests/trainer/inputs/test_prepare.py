@@ -63,7 +63,8 @@ def test_local_files(tiny_model: Path, train: Path, validation: Path, tmp_path: 
     outcome = prepare(a_config(tiny_model, train, validation), RunFolder(tmp_path / "run"), claims=tmp_path)
     prepared = RunFolder(tmp_path / "run").load_prepared()
     assert outcome.state is OutcomeState.SUCCEEDED
-    assert outcome.message == "Model and data are ready: 60 training and 25 validation rows"
+    rows = "60 training and 25 validation rows, read as TRL preference pairs"
+    assert outcome.message == f"Model and data are ready: {rows}"
     assert outcome.dataset == prepared.dataset
     assert outcome.memory is not None
     assert outcome.memory.weights == 4 * prepared.model.parameters
@@ -177,7 +178,7 @@ HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "safetensors")
     ("rows", "message"),
     [
         ([*text_pairs(3), {"prompt": "p", "chosen": "", "rejected": "r"}], "an empty chosen (row 4 of train.jsonl)"),
-        ([{"text": "no pair at all"}] * 3, "no chosen among the columns (text) (rows 1, 2, 3 of train.jsonl)"),
+        ([{"text": "no pair at all"}] * 3, "train.jsonl holds data for supervised fine-tuning"),
         ([{"prompt": "p", "chosen": f"c{n}", "rejected": "r"} for n in range(3)], "all rows have the same prompt"),
         (None, "train.jsonl does not exist"),
     ],

@@ -67,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
             processes=arguments.processes,
             begin=begin_evaluation_process,
         ) as models:
+            template = models.tokenizer.chat_template or ""
+            pairs = [formats.for_template(pair, template) for pair in pairs]
             numbers = assess.evaluate_into(output, models, pairs, options, on_stage)
             if questions:
                 numbers = assess.measure_forgetting_into(

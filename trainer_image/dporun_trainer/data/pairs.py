@@ -90,7 +90,7 @@ def prompt_digest(prompt: Text) -> bytes:
 def row_digest(pair: Pair, *, swapped: bool = False) -> bytes:
     """Digest of a pair, 16 bytes; with its responses exchanged when ``swapped``."""
     responses = (pair.rejected, pair.chosen) if swapped else (pair.chosen, pair.rejected)
-    return _digest(pair.prompt, *responses)
+    return _digest(pair.prompt, *responses, *pair.tools)
 
 
 @dataclass

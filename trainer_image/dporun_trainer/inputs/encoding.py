@@ -1,5 +1,6 @@
 """Preference pairs as the model sees them: rendered by its chat template, and in tokens, exactly as TRL does it."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -180,4 +181,10 @@ class Encoder:
 
 
 def _content(text: Text) -> str:
-    return text if isinstance(text, str) else "".join(message["content"] for message in text)
+    if isinstance(text, str):
+        return text
+    return "".join(message["content"] + _calls(message.get("tool_calls")) for message in text)
+
+
+def _calls(calls: Any) -> str:
+    return json.dumps([call["function"] for call in calls]) if calls else ""

@@ -115,8 +115,8 @@ def refuse_errors(lint: Lint) -> None:
     raise RunError(
         Reason.DATASET_INVALID,
         f"{lint.source}: {count} of {lint.rows} rows cannot be used: {'; '.join(kinds)}{more}",
-        hint="Correct these rows or take them out. A row has chosen and rejected, and a prompt of its own or as "
-        "their common beginning; each is text or a list of messages with role and content.",
+        hint="Correct these rows or take them out. docs/data.md shows each format as rows; dataset.format fixes which "
+        "one it is, and dataset.columns names columns that have other names.",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dporun_api.dataset_report import DataFacts, ScoreFacts
-from dporun_trainer.data.formats.transcript import as_text
+from dporun_trainer.data.formats.transcript import for_template
 from dporun_trainer.data.pairs import Pair, RowError, Tally, prompt_digest, row_digest
 from dporun_trainer.inputs.encoding import Encoded, PairEncoder, measure
 from dporun_trainer.inputs.lengths import bar_width, lengths
@@ -91,7 +91,7 @@ class Lint:
         self._unit = encoder.unit
         usable, texts = [], []
         for given in pairs:
-            pair = as_text(given) if given.transcript and encoder.template == "" else given
+            pair = for_template(given, encoder.template)
             self.conversational = pair.conversational
             self._look_for_unseen_tools(pair, encoder.template)
             try:

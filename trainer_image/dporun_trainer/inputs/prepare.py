@@ -224,9 +224,10 @@ def _outcome(config: RunConfig, prepared: Prepared, what: str) -> Outcome:
     data = prepared.dataset
     count = len(data.warnings)
     warnings = f", {count} warning{'s' if count > 1 else ''}" if count else ""
+    read = f", read as {data.format}" if data.format else ""
     return Outcome(
         state=OutcomeState.SUCCEEDED,
-        message=f"{what}: {data.train_rows} training and {data.validation_rows} validation rows{warnings}",
+        message=f"{what}: {data.train_rows} training and {data.validation_rows} validation rows{read}{warnings}",
         dataset=data,
         memory=expected_memory(config, prepared.model, lengths.maximum if lengths else None),
     )

@@ -129,7 +129,7 @@ def recognise(rows: Sequence[Row], options: Options = Options()) -> Format:
         options: what the user says about them.
 
     Raises:
-        RunError: a column that the user names is in none of the rows, or the rows are for another method than DPO.
+        RunError: a column that the user names is in none of the rows, or no format fits any of them.
 
     """
     readable = [row for row in rows if row.error is None]
@@ -137,9 +137,9 @@ def recognise(rows: Sequence[Row], options: Options = Options()) -> Format:
     fixed = options.format
     if fixed is None:
         fits = Counter(known.name for row in readable if (known := _fitting(row, options.columns)))
-        if not fits:
+        if readable and not fits:
             unfit.refuse([_renamed(row, options.columns) for row in readable])
-        # Nothing fits: as the most general format, each row says what it lacks.
+        # Where no row can be read, each says why, whatever the format.
         fixed = max(fits, key=lambda name: fits[name]) if fits else DatasetFormat.PREFERENCE
     known = next(known for known in _KNOWN if known.name is fixed)
     form = Format(known.name, known.title, options, known.convert)

@@ -46,8 +46,19 @@ def prompt_turns(prompt: str) -> list[Message]:
     return turns if turns[-1]["content"] else turns[:-1]
 
 
+def for_template(pair: Pair, template: str | None) -> Pair:
+    """The pair as a model with this chat template takes it: turns of a transcript become text where there is none.
+
+    Args:
+        pair: any pair.
+        template: None where no model is known.
+
+    """
+    return as_text(pair) if pair.transcript and template == "" else pair
+
+
 def as_text(pair: Pair) -> Pair:
-    """Write the turns of a transcript as text again, for a model without chat template: one space after each name."""
+    """Write the turns of a transcript as text again: one space after each name."""
     if isinstance(pair.prompt, str):
         return pair
     prompt = _written(pair.prompt) + "\n\nAssistant:"

@@ -21,19 +21,24 @@ _SUPERVISED = (
     "DPO learns from two responses to one prompt. Add a worse response to each row, as rejected beside chosen, or "
     "train on a set of pairs.",
 )
+_UNKNOWN = (
+    "A row needs a prompt and two responses. If it has them under other names, give these in dataset.columns (prompt, "
+    "chosen, rejected); docs/data.md shows each format as rows."
+)
 
 
-def refuse(rows: Sequence[Row]) -> None:
-    """Raise when most rows, none of which is in a format of pairs, are of a kind that has a name.
+def refuse(rows: Sequence[Row]) -> NoReturn:
+    """Refuse rows none of which is in a format of pairs.
 
     Raises:
-        RunError: names the kind, and says what to do.
+        RunError: names what they are where that has a name, and says what to do.
 
     """
     kinds = Counter(kind for row in rows if (kind := _kind(row.columns)))
-    if kinds and 2 * kinds.total() > len(rows):
-        what, hint = max(kinds, key=lambda kind: kinds[kind])
-        _refuse(rows, f"{rows[0].file} holds {what}", hint)
+    if not kinds:
+        _refuse(rows, f"{rows[0].file} is in no known format of preference pairs", _UNKNOWN)
+    what, hint = max(kinds, key=lambda kind: kinds[kind])
+    _refuse(rows, f"{rows[0].file} holds {what}", hint)
 
 
 def refuse_promptless(rows: Sequence[Row], lacking: int) -> None:
