@@ -233,7 +233,7 @@ def test_wrong_rows_are_named(tmp_path: Path) -> None:
         ("torn", "test.jsonl", "cannot load the adapter"),
         ("adapter", "nowhere.jsonl", "nowhere.jsonl is not a file"),
         ("adapter", "empty.jsonl", "has no rows"),
-        ("adapter", "wrong.jsonl", "row 1 of wrong.jsonl: no rejected"),
+        ("adapter", "wrong.jsonl", "row 2 of wrong.jsonl: no rejected"),
     ],
 )
 def test_bad_arguments_of_the_command_get_a_clear_error(
@@ -248,7 +248,7 @@ def test_bad_arguments_of_the_command_get_a_clear_error(
     (tmp_path / "torn/adapter_model.safetensors").write_bytes(b"torn")
     write_rows(tmp_path / "test.jsonl", text_pairs(2))
     write_rows(tmp_path / "empty.jsonl", [])
-    write_rows(tmp_path / "wrong.jsonl", [{"prompt": "a", "chosen": "b"}])
+    write_rows(tmp_path / "wrong.jsonl", [*text_pairs(1), {"prompt": "a", "chosen": "b"}])
     output = tmp_path / "out"
     arguments = ["--model", str(tmp_path / model), "--test", str(tmp_path / test), "--output", str(output)]
     assert main(["evaluate", *arguments, "--no-general"]) == 65
