@@ -62,6 +62,10 @@ health-table: setup ## Judge the diagnosis by the labelled runs, and write the t
 models: setup ## Try every model type of transformers and write the table of docs/models.md (two minutes)
 	PYTHONPATH=tests $(BIN)/python -m dporun_testing.model_table
 
+.PHONY: gpu-sizes
+gpu-sizes: setup ## Write the tables of docs/gpus.md: which sizes fit on which GPUs
+	PYTHONPATH=tests $(BIN)/python -W ignore -m dporun_testing.gpu_sizes
+
 .PHONY: verify
 verify: setup ## Fail when a generated file is not what its source says, or the example is unchecked
 	@$(BIN)/python hack/print_crd.py | diff -u crds/dporuns.dporun.io.yaml - \

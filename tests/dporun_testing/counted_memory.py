@@ -57,7 +57,7 @@ def count_step(
         model = get_peft_model(model, lora, autocast_adapter_dtype=False, low_cpu_mem_usage=fake)
     with FakeTensorMode() if fake else contextlib.nullcontext():
         if fake:
-            _move(model)
+            _move(model, dtype)
         model.train()
         if checkpointing:
             model.enable_input_require_grads()
@@ -71,12 +71,12 @@ def count_step(
         return counter.peak
 
 
-def _move(model: Any) -> None:
+def _move(model: Any, dtype: torch.dtype) -> None:
     """Give the structure fake weights on the CPU; Module.to cannot, from the meta device."""
     for module in model.modules():
         for name, weight in list(module._parameters.items()):
             if weight is not None:
-                fake = torch.empty(weight.shape, dtype=weight.dtype)
+                fake = torch.empty(weight.shape, dtype=dtype)
                 module._parameters[name] = torch.nn.Parameter(fake, requires_grad=weight.requires_grad)
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:

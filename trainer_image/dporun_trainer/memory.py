@@ -24,6 +24,9 @@ _SHARED_MEMORY = 40 * 2**20
 """NCCL's buffers of one process in /dev/shm, which counts as the pod's memory."""
 _SHARD = 5 * 10**9
 """A shard of weights: read through the page cache while loading, and written by the merge."""
+_NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+"""Bytes of a weight of 4 bits: a scale of 8 bits for 64 of them, and one of 32 for 256 scales (Dettmers et al. 2023,
+QLoRA, https://arxiv.org/abs/2305.14314, section 3)."""
 _MERGE_TOKENS = 8 * 64
 """The merge compares that many tokens' logits: three times in float32, with as much thrice in float64."""
 
@@ -42,6 +45,7 @@ class Shape:
         sequences: sequences per forward pass, two for each preference pair.
         length: tokens of the longest sequence.
         lora_dropout: whether there is dropout before the adapter.
+        quantized: parameters that are kept in 4 bits.
 
     """
 
@@ -54,6 +58,7 @@ class Shape:
     sequences: int
     length: int
     lora_dropout: bool
+    quantized: int = 0
 
     @classmethod
     def of(cls, config: RunConfig, model: ModelFacts, longest: int | None) -> Self:
@@ -93,7 +98,7 @@ def estimate(config: RunConfig, shape: Shape, *, arithmetic: Arithmetic, cuda: b
     value_bytes = 4 if arithmetic == "fp32" else 2
     overhead = (_OVERHEAD_ALONE if processes == 1 else _OVERHEAD_WITH_OTHERS) if cuda else 0
     found = MemoryEstimate(
-        weights=shape.parameters * value_bytes,
+        weights=_weights(shape, value_bytes),
         adapter=_adapter(config, shape.trainable, value_bytes),
         activations=activations(shape, value_bytes, cuda=cuda, checkpointing=False),
         checkpointed_activations=activations(shape, value_bytes, cuda=cuda, checkpointing=True),
@@ -150,6 +155,13 @@ def require_possible(memory: MemoryEstimate, available: int, where: str, *, cuda
     raise RunError(Reason.HOST_OUT_OF_MEMORY, f"the model does not fit on {where}: {why}", hint=hint)
 
 
+def _weights(shape: Shape, value_bytes: int) -> int:
+    """Bytes of the base model; of 4-bit weights, one layer at a time is there in full as well."""
+    plain = (shape.parameters - shape.quantized) * value_bytes
+    one_layer = shape.hidden * shape.intermediate * value_bytes if shape.quantized else 0
+    return plain + int(shape.quantized * _NF4) + one_layer
+
+
 def _adapter(config: RunConfig, trainable: int, value_bytes: int) -> int:
     """Bytes of the adapter in one process, with its gradients and, unless it is offloaded, the optimizer's state.
 
@@ -172,11 +184,13 @@ def _host(config: RunConfig, shape: Shape, found: MemoryEstimate, *, cuda: bool)
 
     Weights go to the GPUs one tensor after the other: what the host holds of them is page cache, of one shard at a
     time, the same for all processes. Without GPUs every process holds all that it needs. After training one process
-    evaluates and merges: without GPUs it holds the weights; the merge writes shard by shard and compares logits.
+    evaluates and merges: without GPUs it holds the weights; the merge writes shard by shard and compares logits. What
+    was trained on 4 bits is merged in the host's memory, with each shard there twice.
     """
     topology = config.topology
     shard = min(found.weights, _SHARD)
-    merge = shard + _MERGE_TOKENS * shape.vocabulary * 3 * (4 + 8)
+    written = 2 * min(2 * shape.parameters, _SHARD) if shape.quantized else shard
+    merge = written + _MERGE_TOKENS * shape.vocabulary * 3 * (4 + 8)
     if not cuda:
         process = _PROCESS + found.process(checkpointing=config.training.gradient_checkpointing == "always")
         return max(topology.processes_per_node * process, _PROCESS + found.weights + merge)
