@@ -81,7 +81,21 @@ lock: setup ## Pin the newest allowed version of every dependency
 .PHONY: test
 test: setup ## Check the code and run every test that needs no cluster
 	@$(MAKE) --no-print-directory --jobs 2 lint s3-server verify
-	$(BIN)/pytest -n 2 --dist worksteal -m "not cluster"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not cluster and not gpu"
+
+.PHONY: test-gpu
+test-gpu: setup ## Run the tests that need a GPU, on a machine that has one
+	@PYTHONPATH=tests:bench $(BIN)/python -m gpu.common
+	$(BIN)/pytest -m gpu tests/gpu
+
+STEPS ?= start failures memory speed evaluation
+OUT ?= build/gpu
+
+.PHONY: bench-gpu
+bench-gpu: setup ## Prove on a GPU what a CPU cannot: STEPS of bench/gpu, ten minutes each at most, as JSON in OUT
+	@PYTHONPATH=tests:bench $(BIN)/python -m gpu.common
+	failed=; for step in $(STEPS); do PYTHONPATH=tests:bench timeout 600 $(BIN)/python -m gpu.$$step --out $(OUT) \
+	  || failed="$$failed $$step"; done; [ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 .PHONY: nightly
 nightly: setup ## Play HISTORIES random histories of a run, and kill the operator at every call of many lives (20 minutes)

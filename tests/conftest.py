@@ -14,14 +14,19 @@ _OF_THE_SHELL = ("FORCE_COLOR", "CLICOLOR_FORCE", "RANK", "LOCAL_RANK", "WORLD_S
 """Variables that would change what is tested."""
 
 
-def pytest_configure() -> None:
+GPU_SUITE = "gpu"
+"""The expression of -m that selects the tests of a GPU, and nothing else."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Bring the process to what tests expect, whatever it inherited."""
     _end_on_signals()
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")
     for name in _OF_THE_SHELL:
         os.environ.pop(name, None)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is expected of the CPU is expected on every machine
+    if config.option.markexpr != GPU_SUITE:  # what is expected of the CPU is expected on every machine
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     for name in ("NO_PROXY", "no_proxy"):  # servers of the tests are on this machine
         os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), "localhost", "127.0.0.1"])
 

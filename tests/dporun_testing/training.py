@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -168,6 +169,24 @@ def attempt(
     )
     made.run(before=None if on_trainer is None else lambda trainer: on_trainer(trainer, stop))
     return made.trainer
+
+
+def ranks_of(directory: Path) -> dict[int, int]:
+    """Process ids of a run's training processes by rank."""
+    from dporun_trainer.commands.train import TRAIN_PROCESS
+
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            if TRAIN_PROCESS.encode() in command and b"--config" in command and b"accelerate" not in b"".join(command):
+                environment = (process / "environ").read_bytes()
+                rank = re.search(rb"(?:^|\0)RANK=(\d+)", environment)
+                if str(directory).encode() in command and rank:
+                    found[int(rank[1])] = int(process.name)
+        except OSError:
+            continue
+    return found
 
 
 def stop_at_step(step: int) -> Callable[[Any, threading.Event], None]:

@@ -1,7 +1,6 @@
 """The launcher and two real training processes under ZeRO-2; no GPU, gloo."""
 
 import os
-import re
 import select
 import shutil
 import signal
@@ -134,22 +133,6 @@ def run(
         watcher.join()
 
 
-def workers(directory: Path) -> dict[int, int]:
-    """Process ids of a run's training processes by rank."""
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            if TRAIN_PROCESS.encode() in command and b"--config" in command and b"accelerate" not in b"".join(command):
-                environment = (process / "environ").read_bytes()
-                rank = re.search(rb"(?:^|\0)RANK=(\d+)", environment)
-                if str(directory).encode() in command and rank:
-                    found[int(rank[1])] = int(process.name)
-        except OSError:
-            continue
-    return found
-
-
 def is_past(directory: Path, step: int) -> Callable[[], bool]:
     progress = ProgressFile(directory / "progress.json")
     return lambda: progress.read().step >= step
@@ -166,9 +149,9 @@ def test_stopped_while_loading_ends_at_once(model: Path, tmp_path: Path, stopper
         if stopper == "launcher":
             stop.set()
         else:
-            os.kill(workers(directory)[1], signal.SIGTERM)
+            os.kill(training.ranks_of(directory)[1], signal.SIGTERM)
 
-    outcome = run(config, directory, when=lambda: len(workers(directory)) == 2, then=end)
+    outcome = run(config, directory, when=lambda: len(training.ranks_of(directory)) == 2, then=end)
     assert (outcome.state, exit_code(outcome)) == (OutcomeState.PREEMPTED, 75)
     assert "before there was anything" in outcome.message
     assert not RunFolder(directory).training_config.path.exists()  # which is written when loading is done
@@ -271,7 +254,7 @@ def test_a_killed_process_ends_the_run_and_loses_nothing(model: Path, tmp_path: 
         config,
         directory,
         when=lambda: is_past(directory, 6)() and bool(Checkpoints(directory).complete()),
-        then=lambda _: os.kill(workers(directory)[1], signal.SIGKILL),
+        then=lambda _: os.kill(training.ranks_of(directory)[1], signal.SIGKILL),
     )
     assert outcome.failure is not None
     assert outcome.failure.reason is Reason.TRAINER_ERROR
@@ -279,7 +262,7 @@ def test_a_killed_process_ends_the_run_and_loses_nothing(model: Path, tmp_path: 
     assert "SIGKILL" in outcome.failure.message
     assert Checkpoints(directory).complete()
     deadline = time.monotonic() + 60
-    while workers(directory):
+    while training.ranks_of(directory):
         assert time.monotonic() < deadline, "a training process was left behind"
         time.sleep(0.1)
 

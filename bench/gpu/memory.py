@@ -1,0 +1,94 @@
+"""Is the memory what was estimated? A model of Llama-3-8B's shape: how it is loaded, and the peak of training."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from dporun_trainer.training import memory
+from gpu.common import Found, Place, Run, Shape, Step, main
+
+_EIGHT_BILLION = Shape(4096, 14336, 32, 32, 8, 128256)
+_LOAD = """
+import json, resource, sys, time
+import torch
+from dporun_trainer.training.build import load_base
+began = time.monotonic()
+load_base(sys.argv[1], "bf16", json.loads(sys.argv[2]))
+host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"seconds": time.monotonic() - began, "host_bytes": host}))
+"""
+
+
+def loading(place: Place) -> Found:
+    """On a GPU, weights go there at once: the host's memory never holds the model."""
+    model = place.model("8b", _EIGHT_BILLION if place.cuda else None)
+    found = {}
+    for name, device_map in (("at once", {"": place.device} if place.cuda else None), ("through the host", None)):
+        command = [sys.executable, "-c", _LOAD, str(model), json.dumps(device_map)]
+        ended = subprocess.run(command, env=place.environment(), check=True, capture_output=True, text=True)
+        found[name] = json.loads(ended.stdout.splitlines()[-1])
+    if place.cuda:
+        weights = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+        spared = found["through the host"]["host_bytes"] - found["at once"]["host_bytes"]
+        assert spared > weights / 2, found
+    return found
+
+
+def peak(checkpointing: str, rows: int = 2) -> Step:
+    """A step: training's peak of memory is at most what was estimated, and not less than two thirds of it."""
+
+    def step(place: Place) -> Found:
+        length = 1024 if place.cuda else 64
+        run = Run(
+            place,
+            step.__name__.replace("_", "-"),
+            model=place.model("8b", _EIGHT_BILLION if place.cuda else None),
+            pairs=10 * rows,
+            words=length,
+            dpo={"max_length": length, "precompute_ref_log_probs": "never"},
+            lora={"rank": 16 if place.cuda else 4},
+            training=_training(checkpointing, rows),
+        )
+        run.whole()
+        usage, facts = run.folder.progress.read().usage, run.folder.load_prepared().model
+        assert usage.peak_memory_bytes is not None
+        estimate = memory.required(
+            memory.Shape(
+                parameters=facts.parameters,
+                trainable=facts.lora_parameters,
+                hidden=facts.hidden_size,
+                intermediate=facts.intermediate_size or 4 * facts.hidden_size,
+                layers=facts.layers,
+                sequences=2 * rows,
+                length=length,
+                value_bytes=2,
+                lora_dropout=False,
+                shards=1,
+            ),
+            checkpointing=checkpointing == "always",
+        )
+        ratio = usage.peak_memory_bytes / estimate
+        if place.cuda:  # on a CPU, the libraries are larger than the model
+            assert 2 / 3 <= ratio <= 1, ratio
+        return {"peak GiB": usage.peak_memory_bytes / 2**30, "estimate GiB": estimate / 2**30, "usage": usage}
+
+    step.__name__ = f"peak_{rows}_pairs_checkpointing_{checkpointing}"
+    step.__doc__ = (peak.__doc__ or "").removeprefix("A step: ")
+    return step
+
+
+def _training(checkpointing: str, rows: int) -> dict[str, Any]:
+    return {
+        "precision": "bf16",
+        "epochs": 1,
+        "per_device_batch_size": rows,
+        "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": checkpointing,
+    }
+
+
+STEPS = (loading, peak("always"), peak("never"), peak("always", 4))
+
+if __name__ == "__main__":
+    sys.exit(main("memory", STEPS))
