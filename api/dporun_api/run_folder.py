@@ -10,6 +10,8 @@ INPUTS = PurePosixPath("inputs")
 INPUT_MODEL = INPUTS / "model"
 INPUT_TRAIN = INPUTS / "train.jsonl"
 INPUT_VALIDATION = INPUTS / "validation.jsonl"
+INPUT_TOKENS = INPUTS / "tokens"
+"""The pairs of both in tokens, as training reads them."""
 INPUT_GENERAL = INPUTS / "general.jsonl"
 INPUT_ADAPTER = INPUTS / "adapter"
 """Adapter to start from (checkpoints.resumeFrom)."""

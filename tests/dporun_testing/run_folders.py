@@ -131,6 +131,9 @@ def a_prepared(**changes: Any) -> Prepared:
         model_path="/models/base",
         train_path="/data/train.jsonl",
         validation_path="/data/validation.jsonl",
+        train_tokens_path="/data/tokens/train.arrow",
+        validation_tokens_path="/data/tokens/validation.arrow",
+        tokenizer="e" * 64,
         model=ModelFacts(
             fingerprint="cd" * 32, architecture="LlamaForCausalLM", parameters=1_000_000, dtype="float32",
             bytes=4_000_000, hidden_size=128, layers=4, vocabulary=2000, lora_modules=28, lora_parameters=200_000,

@@ -17,9 +17,13 @@ from dporun_testing import tiny_model
 from dporun_testing.ports import free_port
 from dporun_testing.processes import start, stop
 from dporun_testing.run_folders import a_prepared
+from dporun_trainer.data.pairs import Pair
 from dporun_trainer.diagnosis import health
+from dporun_trainer.inputs.encoding import Encoder, measure
+from dporun_trainer.inputs.tokenizer import load_tokenizer
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import LintReport, ModelFacts
+from dporun_trainer.run_folder.tokens import token_writer, tokenizer_digest
 
 PROCESS = {
     "RANK": "0",
@@ -65,8 +69,7 @@ def prepare(
 ) -> Path:
     """Leave in the run's directory what prepare leaves, and return the directory."""
     folder = RunFolder(root / config.run.directory)
-    train_path = tiny_model.write_rows(folder.input_train, tiny_model.chat_pairs(train))
-    validation_path = tiny_model.write_rows(folder.input_validation, tiny_model.chat_pairs(validation, seed=1))
+    write_pairs(folder, model, tiny_model.chat_pairs(train), tiny_model.chat_pairs(validation, seed=1))
     lengths = Lengths(mean=40, p50=40, p90=50, p99=60, maximum=60, histogram=Histogram(width=50, counts=(12, 4)))
     facts = DataFacts(source="train", rows=train, kept=train, prompts=train, conversational=True, total=lengths)
     prepared = a_prepared(
@@ -83,8 +86,11 @@ def prepare(
             lora_modules=14,
             lora_parameters=5_000,
         ),
-        train_path=str(train_path),
-        validation_path=str(validation_path),
+        train_path=str(folder.input_train),
+        validation_path=str(folder.input_validation),
+        train_tokens_path=str(folder.train_tokens),
+        validation_tokens_path=str(folder.validation_tokens),
+        tokenizer=tokenizer_digest(model),
         adapter_path=None if adapter is None else str(adapter),
         dataset=DatasetSummary(train_rows=train, validation_rows=validation, fingerprint="f" * 64),
         lint=LintReport(train=facts),
@@ -92,6 +98,20 @@ def prepare(
     folder.prepared.write(prepared)
     config_path(config, root).write_text(config.to_json(), encoding="utf-8")
     return folder.path
+
+
+def write_pairs(folder: RunFolder, model: Path, train: list[Any], validation: list[Any]) -> None:
+    """Write pairs as prepare writes them: as rows, and in tokens."""
+    encoder = Encoder(load_tokenizer(model))
+    for rows, path, tokens in (
+        (train, folder.input_train, folder.train_tokens),
+        (validation, folder.input_validation, folder.validation_tokens),
+    ):
+        tiny_model.write_rows(path, rows)
+        pairs = [Pair(row["prompt"], row["chosen"], row["rejected"]) for row in rows]
+        encoded = encoder.encode([encoder.render(pair) for pair in pairs], conversational=pairs[0].conversational)
+        with token_writer(tokens) as write:
+            write(one.parts(measure(one, 1 << 20).prompt) for one in encoded)
 
 
 def config_path(config: RunConfig, root: Path) -> Path:

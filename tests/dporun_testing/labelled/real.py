@@ -170,13 +170,16 @@ def make_by_product(name: str, recipe: Recipe) -> None:
         )
         directory = training.prepare(config, root, model, train=recipe.pairs, validation=recipe.validation_pairs)
         made = RunFolder(directory)
-        for path, held_out in ((made.input_train, False), (made.input_validation, True)):
+        sides = []
+        for held_out in (False, True):
             count = recipe.validation_pairs if held_out else recipe.pairs
             exchange = recipe.swapped == ("validation" if held_out else "train")
-            rows = pairs.pairs(
-                recipe.data, count, seed=recipe.seed, held_out=held_out, wrong=recipe.wrong, swapped=exchange
+            sides.append(
+                pairs.pairs(
+                    recipe.data, count, seed=recipe.seed, held_out=held_out, wrong=recipe.wrong, swapped=exchange
+                )
             )
-            tiny_model.write_rows(path, rows)
+        training.write_pairs(made, model, *sides)
         training.attempt(config, directory, on_trainer=on_trainer)
         recorded.record(name, recipe, training.history(directory), points["step"], RunValues.of(config))
 

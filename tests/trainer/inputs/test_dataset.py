@@ -14,7 +14,7 @@ from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
 from dporun_trainer.data.formats import Options
 from dporun_trainer.data.rows import RowFile
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs.dataset import Dataset, build
+from dporun_trainer.inputs.dataset import Dataset, Side, build
 from dporun_trainer.inputs.encoding import Characters, Encoder, PairEncoder
 from dporun_trainer.inputs.gather import Gathered, gather, refuse_unfit
 from dporun_trainer.inputs.source import Source
@@ -41,12 +41,13 @@ def built(
     train = gathered("train", rows)
     held_out = None if validation is None else gathered("validation", validation)
     refuse_unfit(train, held_out)
+    out, tokens = folder / "out", not isinstance(encoder, Characters)
     return build(
         train,
         held_out,
         encoder,
-        train_path=folder / "out" / "train.jsonl",
-        validation_path=folder / "out" / "validation.jsonl",
+        train_to=Side(out / "train.jsonl", out / "train.arrow" if tokens else None),
+        validation_to=Side(out / "validation.jsonl", out / "validation.arrow" if tokens else None),
         **{"fraction": 0.1, "seed": 42} | options,
     )
 
@@ -116,6 +117,20 @@ def test_few_validation_rows_are_told_before_training(
     """With so few the verdict's gates stay undecided."""
     dataset = built(tmp_path, encoder, chat_pairs(60), chat_pairs(held_out, seed=1))
     assert any("can hardly pass its gates" in warning for warning in dataset.warnings) is warned
+
+
+@pytest.mark.parametrize("held_out", [None, 25])
+def test_tokens_are_of_the_same_pairs(encoder: Encoder, tiny_model: Path, tmp_path: Path, held_out: int | None) -> None:
+    """Row by row, on both sides, whether or not validation has data of its own."""
+    import datasets
+
+    tokenizer = load_tokenizer(tiny_model)
+    built(tmp_path, encoder, text_pairs(60), held_out and text_pairs(held_out, seed=1))
+    for side in ("train", "validation"):
+        tokens = datasets.Dataset.from_file(str(tmp_path / "out" / f"{side}.arrow"))
+        for row, ids in zip(written(tmp_path, side), tokens, strict=True):
+            chosen = tokenizer(row["prompt"] + row["chosen"] + tokenizer.eos_token).input_ids
+            assert ids["prompt_ids"] + ids["chosen_ids"] == chosen
 
 
 def test_tokens_are_those_of_trl(encoder: Encoder, tiny_model: Path) -> None:

@@ -77,7 +77,7 @@ def test_local_files(tiny_model: Path, train: Path, validation: Path, tmp_path: 
     progress = Progress.model_validate_json((tmp_path / "run" / "progress.json").read_text())
     assert progress.stage is Stage.PREPARING
     left = sorted(path.name for path in (tmp_path / "run" / "inputs").iterdir())
-    assert left == ["key", "prepared.json", "train.jsonl", "validation.jsonl"], "nothing temporary stays"
+    assert left == ["key", "prepared.json", "tokens", "train.jsonl", "validation.jsonl"], "nothing temporary stays"
 
 
 def test_a_tenth_is_held_out_by_default(tiny_model: Path, train: Path, tmp_path: Path) -> None:
@@ -212,6 +212,19 @@ def test_other_inputs_start_over(tiny_model: Path, train: Path, validation: Path
     (tmp_path / "run" / "inputs" / "train.jsonl").unlink()
     prepare(a_config(tiny_model, train, validation), RunFolder(tmp_path / "run"), claims=tmp_path)
     assert Path(second.train_path).exists(), "what was lost since is made again"
+
+
+def test_another_tokenizer_never_meets_old_tokens(tiny_model: Path, train: Path, tmp_path: Path) -> None:
+    """In a claim, a model can change under its address."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    folder, config = RunFolder(tmp_path / "run"), a_config(model, train)
+    prepare(config, folder, claims=tmp_path)
+    tokens = folder.train_tokens.read_bytes()
+    assert prepare(config, folder, claims=tmp_path).message.startswith("Model and data were prepared before")
+    template = model / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant", "helper"))
+    assert prepare(config, folder, claims=tmp_path).message.startswith("Model and data are ready")
+    assert folder.train_tokens.read_bytes() != tokens
 
 
 def test_general_questions_are_fetched_and_checked(tiny_model: Path, train: Path, tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ def archived(tmp_path: Path) -> Path:
         model=MODEL,
         train_path="t",
         validation_path="v",
+        train_tokens_path="t",
+        validation_tokens_path="v",
+        tokenizer="e" * 64,
         dataset=DatasetSummary(train_rows=1, validation_rows=1),
         lint=LintReport(train=DataFacts(source="s")),
     )

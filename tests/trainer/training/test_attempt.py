@@ -15,7 +15,7 @@ from dporun_testing import tiny_model, training
 from dporun_testing.training import a_config, attempt
 from dporun_trainer.errors import RunError
 from dporun_trainer.progress import ProgressFile
-from dporun_trainer.run_folder import room, running_totals
+from dporun_trainer.run_folder import RunFolder, room, running_totals
 from dporun_trainer.run_folder.checkpoints import Checkpoints
 from dporun_trainer.run_folder.prepared import ModelFacts
 
@@ -250,9 +250,19 @@ def test_other_rows_than_prepare_counted_are_refused(model: Path, tmp_path: Path
     """The steps of the plan would not be those of the run, and its last one not be saved."""
     config = a_config("rows")
     directory = training.prepare(config, tmp_path, model)
-    tiny_model.write_rows(directory / "inputs" / "train.jsonl", tiny_model.chat_pairs(15))
-    with pytest.raises(RunError, match="prepare counted 16 training and 6 validation rows, but TRL keeps 15 and 6"):
+    training.write_pairs(RunFolder(directory), model, tiny_model.chat_pairs(15), tiny_model.chat_pairs(6, seed=1))
+    with pytest.raises(RunError, match="prepare counted 16 training and 6 validation rows, but there are 15 and 6"):
         attempt(config, directory)
+
+
+def test_tokens_of_another_tokenizer_are_refused(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    config = a_config("tokenizer")
+    directory = training.prepare(config, tmp_path, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(RunError, match="is not the one that the data was prepared with") as raised:
+        attempt(config, directory)
+    assert raised.value.reason is Reason.NOT_PREPARED
 
 
 def test_a_wrong_number_of_processes_is_refused(model: Path, tmp_path: Path) -> None:

@@ -14,9 +14,18 @@ from dporun_trainer.inputs.encoding import PairEncoder
 from dporun_trainer.inputs.gather import Gathered, Ticker, one_prompt, refuse_errors, writer
 from dporun_trainer.inputs.lint import FEW_ROWS, Lint
 from dporun_trainer.run_folder.prepared import LintReport
+from dporun_trainer.run_folder.tokens import split_tokens, token_writer
 from dporun_trainer.significance import FEWEST
 
 _BATCH = 256
+
+
+@dataclass(frozen=True)
+class Side:
+    """What training or validation gets: the pairs as JSONL, and the same pairs in tokens, where anybody trains."""
+
+    rows: Path
+    tokens: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,8 @@ def build(
     *,
     fraction: float,
     seed: int,
-    train_path: Path,
-    validation_path: Path,
+    train_to: Side,
+    validation_to: Side,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
     """Look at the pairs in tokens, and write those for training and validation as JSONL with an explicit prompt.
@@ -60,51 +69,53 @@ def build(
         encoder: tokenizes as training will.
         fraction: share of the prompts to hold out.
         seed: of the choice of prompts.
-        train_path: file to write.
-        validation_path: file to write.
+        train_to: files to write.
+        validation_to: files to write.
         on_progress: called with lines of progress.
 
     Raises:
         RunError: rows that cannot be used; the message names them.
 
     """
-    looked = _encode(train, encoder, train_path, on_progress)
+    looked = _encode(train, encoder, train_to, on_progress)
     warnings = looked.warnings()
     if validation is None:
-        _hold_out(looked.prompts, fraction, seed, train_path, validation_path, train.source.uri)
+        _hold_out(looked.prompts, fraction, seed, train_to, validation_to, train.source.uri)
         report = LintReport(train=looked.facts())
         longest = looked.longest
     else:
-        other = _encode(validation, encoder, validation_path, on_progress)
+        other = _encode(validation, encoder, validation_to, on_progress)
         leaked = looked.prompts & other.prompts
         report = LintReport(train=looked.facts(), validation=other.facts(), leaked_prompts=len(leaked))
         longest = max(looked.longest, other.longest)
         warnings += [f"validation: {warning}" for warning in other.warnings()]
         if leaked:
             tally = Tally()
-            for number in _rows_with(leaked, validation_path):
-                tally.add(validation_path.name, number)
+            for number in _rows_with(leaked, validation_to.rows):
+                tally.add(validation_to.rows.name, number)
             warnings.insert(
                 0, f"prompts that training has as well, so that validation looks better than it is: {tally}"
             )
-    train_rows, validation_rows = _count(train_path), _count(validation_path)
+    train_rows, validation_rows = _count(train_to.rows), _count(validation_to.rows)
     if validation_rows < FEW_ROWS:
         gates = f"; with fewer than {FEWEST}, a run can hardly pass its gates" if validation_rows < FEWEST else ""
         warnings.append(f"only {validation_rows} validation rows: losses and rates on them mean little{gates}")
     return Dataset(
-        train_rows, validation_rows, _fingerprint(train_path, validation_path), report, tuple(warnings), longest
+        train_rows, validation_rows, _fingerprint(train_to.rows, validation_to.rows), report, tuple(warnings), longest
     )
 
 
-def _encode(gathered: Gathered, encoder: PairEncoder, path: Path, on_progress: Callable[[str], None]) -> Lint:
-    """Look at the pairs of a source in tokens, and write those that training or validation gets to ``path``."""
+def _encode(gathered: Gathered, encoder: PairEncoder, to: Side, on_progress: Callable[[str], None]) -> Lint:
+    """Look at the pairs of a source in tokens, and write those that training or validation gets."""
     lint = gathered.lint
     ticker = Ticker(on_progress)
     pairs = gathered.pairs()
-    with writer(path) as out:
+    with writer(to.rows) as out, token_writer(to.tokens) as write_tokens:
         done = 0
         while batch := list(itertools.islice(pairs, _BATCH)):
-            out.writelines(pair.line() + "\n" for pair in lint.keep(batch, encoder))
+            kept = lint.keep(batch, encoder)
+            out.writelines(pair.line() + "\n" for pair, _ in kept)
+            write_tokens(tokens for _, tokens in kept)
             done += len(batch)
             ticker.tick(f"tokenized {done:,} of {gathered.count:,} pairs of {gathered.source.uri}")
         refuse_errors(lint)
@@ -131,15 +142,19 @@ def _refuse_useless(lint: Lint) -> None:
         )
 
 
-def _hold_out(prompts: set[bytes], fraction: float, seed: int, train: Path, validation: Path, uri: str) -> None:
+def _hold_out(prompts: set[bytes], fraction: float, seed: int, train: Side, validation: Side, uri: str) -> None:
     """Move the rows of some prompts from ``train`` to ``validation``."""
     try:
         chosen = held_out(prompts, fraction, seed)
     except ValueError as error:
         raise one_prompt(uri) from error
-    with writer(validation) as validation_file, writer(train) as train_file, train.open(encoding="utf-8") as rows:
+    held = []
+    with writer(validation.rows) as out, writer(train.rows) as kept, train.rows.open(encoding="utf-8") as rows:
         for line in rows:
-            (validation_file if prompt_digest(_prompt(line)) in chosen else train_file).write(line)
+            held.append(prompt_digest(_prompt(line)) in chosen)
+            (out if held[-1] else kept).write(line)
+    if train.tokens and validation.tokens:
+        split_tokens(train.tokens, validation.tokens, held)
 
 
 def _rows_with(prompts: set[bytes], path: Path) -> list[int]:

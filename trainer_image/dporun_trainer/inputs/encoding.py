@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.pairs import Pair, RowError, Text, common_prefix
 from dporun_trainer.errors import RunError
+from dporun_trainer.run_folder.tokens import PairTokens
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,13 @@ class Rendered:
 class Encoded:
     """Token ids (or characters) of a pair: the prompt, and the prompt with each response."""
 
-    prompt: Sequence[object]
-    chosen: Sequence[object]
-    rejected: Sequence[object]
+    prompt: Sequence[Any]
+    chosen: Sequence[Any]
+    rejected: Sequence[Any]
+
+    def parts(self, prompt: int) -> PairTokens:
+        """Cut it as TRL's DPOTrainer does: a prompt of ``prompt`` tokens, and each response after these."""
+        return self.prompt[:prompt], self.chosen[prompt:], self.rejected[prompt:]
 
 
 @dataclass(frozen=True)

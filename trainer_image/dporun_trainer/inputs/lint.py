@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from dporun_api.dataset_report import DataFacts, ScoreFacts
 from dporun_trainer.data.formats.transcript import for_template
 from dporun_trainer.data.pairs import Pair, RowError, Tally, prompt_digest, row_digest
-from dporun_trainer.inputs.encoding import Encoded, PairEncoder, measure
+from dporun_trainer.inputs.encoding import Encoded, Measures, PairEncoder, measure
 from dporun_trainer.inputs.lengths import bar_width, lengths
+from dporun_trainer.run_folder.tokens import PairTokens
 
 FEW_ROWS = 20
 """With fewer, a rate means little."""
@@ -86,8 +87,8 @@ class Lint:
             self._tallies["swapped"].add(pair.file, pair.number)
         self._seen.add(digest)
 
-    def keep(self, pairs: Sequence[Pair], encoder: PairEncoder) -> list[Pair]:
-        """Look at some pairs in tokens, and return those that training or validation gets."""
+    def keep(self, pairs: Sequence[Pair], encoder: PairEncoder) -> list[tuple[Pair, PairTokens]]:
+        """Look at some pairs in tokens, and return those that training or validation gets, and their tokens."""
         self._unit = encoder.unit
         usable, texts = [], []
         for given in pairs:
@@ -103,10 +104,11 @@ class Lint:
         kept = []
         for pair, text, tokens in zip(usable, texts, encoded, strict=True):
             self._look_for_doubles(pair, tokens, encoder)
-            if self._measure(pair, tokens, spills=text.spills):
-                kept.append(pair)
+            measures = self._measure(pair, tokens, spills=text.spills)
+            if not measures.too_long:
+                kept.append((pair, tokens.parts(measures.prompt)))
         self.kept += len(kept)
-        self.prompts.update(prompt_digest(pair.prompt) for pair in kept)
+        self.prompts.update(prompt_digest(pair.prompt) for pair, _ in kept)
         return kept
 
     @property
@@ -119,8 +121,8 @@ class Lint:
         """Whether no pair is left whose responses differ."""
         return self._tallies["alike"].count == self.kept
 
-    def _measure(self, pair: Pair, tokens: Encoded, *, spills: bool) -> bool:
-        """Count a pair's lengths; False when its prompt leaves no room for a response."""
+    def _measure(self, pair: Pair, tokens: Encoded, *, spills: bool) -> Measures:
+        """Count a pair's lengths."""
         measures = measure(tokens, self.max_length)
         if spills:
             self.errors[_SPILLS].add(
@@ -134,7 +136,7 @@ class Lint:
         for name in ("lost", "too_long", "truncated", "alike"):
             if getattr(measures, name):
                 self._tallies[name].add(pair.file, pair.number)
-        return not measures.too_long
+        return measures
 
     def _look_for_doubles(self, pair: Pair, tokens: Encoded, encoder: PairEncoder) -> None:
         if encoder.bos is not None and list(tokens.prompt[:2]) == [encoder.bos] * 2:

@@ -20,7 +20,7 @@ from dporun_trainer.data.formats import Options
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.adapter import fetch_adapter
-from dporun_trainer.inputs.dataset import Dataset, build
+from dporun_trainer.inputs.dataset import Dataset, Side, build
 from dporun_trainer.inputs.encoding import Encoder
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.fit import expected_memory, require_gpu_memory
@@ -31,6 +31,7 @@ from dporun_trainer.inputs.source import Source
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 from dporun_trainer.run_folder import RunFolder, room
 from dporun_trainer.run_folder.prepared import ModelFacts, Prepared
+from dporun_trainer.run_folder.tokens import tokenizer_digest
 from dporun_trainer.stores.sources import DATASET, MODEL
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,9 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
         model=model,
         train_path=str(folder.input_train.absolute()),
         validation_path=str(folder.input_validation.absolute()),
+        train_tokens_path=str(folder.train_tokens.absolute()),
+        validation_tokens_path=str(folder.validation_tokens.absolute()),
+        tokenizer=tokenizer_digest(model_path),
         general_path=str(general.absolute()) if general else None,
         adapter_path=str(folder.input_adapter.absolute()) if config.checkpoints.resume_from else None,
         dataset=DatasetSummary(
@@ -133,9 +137,17 @@ def _finished(folder: RunFolder, key: str) -> Prepared | None:
     prepared = folder.prepared.read()
     if prepared is None or prepared.key != key:
         return None
-    paths = (prepared.model_path, prepared.train_path, prepared.validation_path, prepared.general_path)
-    there = all(Path(path).exists() for path in (*paths, prepared.adapter_path) if path)
-    return prepared if there else None
+    paths = (
+        prepared.model_path,
+        prepared.train_path,
+        prepared.validation_path,
+        prepared.train_tokens_path,
+        prepared.validation_tokens_path,
+        prepared.general_path,
+        prepared.adapter_path,
+    )
+    there = all(Path(path).exists() for path in paths if path)
+    return prepared if there and tokenizer_digest(Path(prepared.model_path)) == prepared.tokenizer else None
 
 
 def _begin(folder: RunFolder, key: str) -> None:
@@ -213,8 +225,8 @@ def _dataset(
         Encoder(load_tokenizer(model_path)),
         fraction=config.dataset.validation_fraction or DEFAULT_FRACTION,
         seed=config.training.seed,
-        train_path=folder.input_train,
-        validation_path=folder.input_validation,
+        train_to=Side(folder.input_train, folder.train_tokens),
+        validation_to=Side(folder.input_validation, folder.validation_tokens),
         on_progress=on_progress,
     )
 

@@ -56,13 +56,13 @@ class RunFolder:
         self.input_adapter = path / names.INPUT_ADAPTER
         self.input_train = path / names.INPUT_TRAIN
         self.input_validation = path / names.INPUT_VALIDATION
+        self.train_tokens = path / names.INPUT_TOKENS / "train.arrow"
+        self.validation_tokens = path / names.INPUT_TOKENS / "validation.arrow"
         self.input_general = path / names.INPUT_GENERAL
         self.raw_inputs = self.inputs / "raw"
         """Data as it was fetched; deleted when prepare ends."""
         self.inputs_key = self.inputs / "key"
         """What the inputs were fetched for: Prepared.key of the attempt that began to fetch."""
-        self.input_cache = self.inputs / "cache"
-        """Tokenized data."""
         self.prepared = JsonFile(path / names.PREPARED, Prepared, exclude_none=True)
 
         self.checkpoints = Checkpoints(path)

@@ -73,6 +73,12 @@ class Prepared(Document):
     """Absolute path of JSONL with prompt, chosen and rejected, each a string or a list of messages."""
     validation_path: str
     """The same, held out."""
+    train_tokens_path: str
+    """Absolute path of the same pairs as train_path in tokens, in the same order."""
+    validation_tokens_path: str
+    """Likewise for validation_path."""
+    tokenizer: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 over the tokenizer's files and chat templates that made these tokens."""
     general_path: str | None = None
     """Absolute path of the general questions; absent when the built-in set is used or none is asked."""
     adapter_path: str | None = None

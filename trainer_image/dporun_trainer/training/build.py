@@ -23,10 +23,10 @@ from dporun_trainer.memory import Shape
 from dporun_trainer.precision import DTYPES, Arithmetic
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.run_folder.tokens import tokenizer_digest
 from dporun_trainer.training import callbacks
 from dporun_trainer.training.agreement import LOADING_SECONDS, agree_on_start, allow
 from dporun_trainer.training.arguments import trainer_arguments
-from dporun_trainer.training.pairs import load_pairs
 from dporun_trainer.training.plan import TrainingPlan, decide_plan
 from dporun_trainer.training.resume import checkpoint_to_resume, run_identity
 from dporun_trainer.training.trainer import Diagnose, RunTrainer, TrainingRun
@@ -40,6 +40,7 @@ def decide(config: RunConfig, prepared: Prepared) -> tuple[Machine, TrainingPlan
         RunError: the configuration asks for what this machine or number of processes cannot do.
 
     """
+    _require_own_tokens(prepared)
     _require_world_size(config)
     machine = this_machine(config.topology.processes_per_node, gpus=config.topology.gpus_per_node)
     rows, lengths = prepared.dataset, prepared.lint.train.total
@@ -91,21 +92,20 @@ def build(
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(prepared.model_path)
-    data = load_pairs(
-        {"train": prepared.train_path, "validation": prepared.validation_path},
-        folder.input_cache,
-        conversational=prepared.lint.train.conversational,
+    # Tokenized by prepare, and mapped into memory: the processes of a node share one copy.
+    train, validation = (
+        datasets.Dataset.from_file(path) for path in (prepared.train_tokens_path, prepared.validation_tokens_path)
     )
 
-    # Make the trainer. TRL tokenizes the data here, and precomputes the base model's log-probabilities.
+    # Make the trainer. TRL precomputes the base model's log-probabilities here.
     model = load_base(prepared.model_path, plan.precision, machine.device_map)
     dropout = config.lora.effective_dropout(takes_dropout=prepared.model.takes_dropout)
     trainer = RunTrainer(
         run=run,
         model=model,
         args=arguments,
-        train_dataset=data["train"],
-        eval_dataset=data["validation"],
+        train_dataset=train,
+        eval_dataset=validation,
         processing_class=tokenizer,
         peft_config=LoraConfig(**lora_arguments(config.lora, language_model(model), dropout=dropout)),
     )
@@ -122,6 +122,15 @@ def build(
     return trainer
 
 
+def _require_own_tokens(prepared: Prepared) -> None:
+    """Make sure that the tokens are those of the model's tokenizer as it is now: a model in a claim may change."""
+    if tokenizer_digest(Path(prepared.model_path)) != prepared.tokenizer:
+        raise RunError(
+            Reason.NOT_PREPARED,
+            f"the tokenizer or chat template in {prepared.model_path} is not the one that the data was prepared with",
+        )
+
+
 def _require_world_size(config: RunConfig) -> None:
     topology, world = config.topology, int(os.environ.get("WORLD_SIZE", "1"))
     if world != topology.world_size:
@@ -133,15 +142,12 @@ def _require_world_size(config: RunConfig) -> None:
 
 
 def _require_planned_rows(trainer: RunTrainer) -> None:
-    """Make sure that TRL kept the rows that prepare counted: the plan's steps are the run's only if it did.
-
-    Both drop rows whose prompt fills dpo.maxLength. With other steps, the last one would not be due, and not be saved.
-    """
+    """Make sure that there are the rows that prepare counted: with other steps, the last one would not be saved."""
     plan, kept = trainer.run.plan, (len(trainer.train_dataset), len(trainer.eval_dataset))
     if kept != (plan.train_rows, plan.validation_rows):
         raise RunError(
             Reason.TRAINER_ERROR,
-            f"prepare counted {plan.train_rows} training and {plan.validation_rows} validation rows, but TRL keeps "
+            f"prepare counted {plan.train_rows} training and {plan.validation_rows} validation rows, but there are "
             f"{kept[0]} and {kept[1]}",
             hint="Delete the run's inputs/prepared.json, so that prepare runs again.",
         )

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from trl import DPOTrainer
 
 from dporun_trainer.run_folder.running_totals import RunningTotals
+from dporun_trainer.run_folder.tokens import COLUMNS
 from dporun_trainer.training.postponed import Postponing, Selectable, now
 from dporun_trainer.training.validation import ValidatedRow
 
@@ -47,6 +48,14 @@ class FencedTrainer(DPOTrainer):
     def around_checkpoint(self, save: Callable[[], None]) -> None:
         """Save the checkpoint of the current step. Collective: every process saves its part."""
         save()
+
+    # Data
+
+    def _prepare_dataset(self, dataset: Any, *arguments: Any) -> Any:
+        """Tokenize rows, unless prepare has done that."""
+        if set(COLUMNS) <= set(dataset.column_names):
+            return dataset
+        return super()._prepare_dataset(dataset, *arguments)
 
     # The training loop
 

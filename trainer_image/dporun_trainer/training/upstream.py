@@ -119,6 +119,13 @@ UPSTREAM = (
         "443ef7a5cab4ba00",
     ),
     Upstream(
+        "trl.trainer.dpo_trainer:DPOTrainer._prepare_dataset",
+        'dataset = dataset.filter(lambda example: len(example["prompt_ids"]) < args.max_length, **map_kwargs)',
+        ("_prepare_dataset",),
+        "prepare tokenizes instead of it (inputs/encoding.py), and training would see other tokens than TRL's.",
+        "eca559d5fb9b71d4",
+    ),
+    Upstream(
         "trl.trainer.dpo_trainer:DPOTrainer._compute_loss",
         "outputs = model(**model_kwargs, labels=labels, fused_lm_head=True)",
         ("_compute_loss", "_metrics", "_total_train_tokens"),
