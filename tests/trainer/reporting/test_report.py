@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dporun_api.dataset_report import ScoreFacts
 from dporun_api.metrics import CHARTS
 from dporun_api.results import BestCheckpoint, EvaluationSummary, Failure, Outcome, OutcomeState
 from dporun_api.run_config import Evaluation
@@ -101,6 +102,18 @@ def test_the_page_loads_nothing_and_runs_nothing(run: Path) -> None:
         assert not {name for name in attributes if name.startswith("on") or name in {"src", "srcset"}}
         assert (attributes.get("href") or "#").startswith("#")
     assert "url(" not in RunFolder(run).report_html.read_text(encoding="utf-8")
+
+
+def test_the_data_is_told_by_its_format_and_scores(run: Path, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(run, tmp_path / "run"))
+    prepared = folder.load_prepared()
+    scores = ScoreFacts(pairs=8, mean_margin=2.5, ties=2, reversed=1)
+    train = prepared.lint.train.model_copy(update={"format": "ShareGPT pairs", "scores": scores})
+    folder.prepared.write(prepared.model_copy(update={"lint": prepared.lint.model_copy(update={"train": train})}))
+    report(folder)
+    words = page(folder.path).words
+    assert "Read asShareGPT pairs" in words
+    assert "Score margin (mean), ties, reversed2.50, 25 %, 12.5 %" in words
 
 
 def test_answers_of_models_are_text_never_markup(run: Path) -> None:

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dporun_api.row_formats import DatasetFormat
+from dporun_api.row_formats import DatasetFormat, Transcripts
 from dporun_api.run_config import Dataset
-from dporun_trainer.data.formats import Format, Options, recognise
+from dporun_trainer.data.formats import Format, Options, for_template, recognise
+from dporun_trainer.data.formats.reading import WRITTEN
 from dporun_trainer.data.pairs import Pair, RowError, RowSkipped
 from dporun_trainer.data.rows import Row
 from dporun_trainer.errors import RunError
@@ -19,6 +22,13 @@ CASES = [
     for path in sorted((Path(__file__).parent / "cases").glob("*.yaml"))
     for case in yaml.safe_load(path.read_text())
 ]
+
+COLUMNS = (
+    "prompt", "chosen", "rejected", "system", "messages", "conversations", "tools", "instruction", "input", "history",
+    "output", "question", "chosen_messages", "rejected_messages", "responses", "scores", "ranks", "images", "label",
+)  # fmt: skip
+KEYS = ("role", "content", "from", "value", "tool_calls", "function", "name", "arguments", "type", "text", "score")
+ROWS = [row for case in CASES for row in case.values[0]["rows"]]
 
 
 def read(form: Format, row: Row) -> Any:
@@ -58,3 +68,34 @@ def test_case(case: dict[str, Any]) -> None:
 
 def test_every_format_has_cases() -> None:
     assert {case.values[0].get("format") for case in CASES} >= set(DatasetFormat)
+
+
+TEXTS = ("", " ", "red", "\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant:", "[]", "{}", "\ud800")
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.sampled_from(TEXTS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.sampled_from(ROWS),
+    st.dictionaries(st.sampled_from(COLUMNS), anything, max_size=2),
+    st.sampled_from(DatasetFormat),
+    st.sampled_from(Transcripts),
+)
+def test_any_row_is_pairs_or_an_error(
+    like: dict[str, Any], others: dict[str, Any], form: DatasetFormat, transcripts: Transcripts
+) -> None:
+    """Pairs are written, and read as the same again."""
+    row = Row("f.jsonl", 1, like | others)
+    try:
+        pairs = recognise([], Options(form, transcripts=transcripts)).pairs(row)
+    except (RowError, RowSkipped):
+        return
+    for pair in pairs:
+        assert pair.conversational == all(isinstance(text, list) for text in (pair.prompt, pair.chosen, pair.rejected))
+        assert pair.chosen != pair.rejected
+        again = recognise([], WRITTEN).pairs(Row("f.jsonl", 1, json.loads(pair.line())))
+        assert [other.line() for other in again] == [pair.line()]
+        assert json.loads(for_template(pair, "").line())
