@@ -104,7 +104,9 @@ class DataFacts(Document):
     near_duplicates: int = Field(0, ge=0)
     """Pairs that nearly repeat an earlier pair."""
     contradictions: int = Field(0, ge=0)
-    """Pairs that are there in both orders."""
+    """Pairs that are there in both orders, both of them counted."""
+    truncated_prompts: int = Field(0, ge=0)
+    """Pairs of which the prompt lost its beginning (dataset.overlong: TruncatePrompt)."""
     truncated: int = Field(0, ge=0)
     """Rows of which dpo.maxLength cuts at least one response."""
     alike_when_truncated: int = Field(0, ge=0)

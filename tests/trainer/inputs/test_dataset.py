@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 import yaml
 
-from dporun_api.dataset_report import ScoreFacts
+from dporun_api.dataset_report import DropReason, ScoreFacts
 from dporun_api.pod import ExitCode
+from dporun_api.run_config import Dataset as Policies
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_testing.tiny_model import chat_pairs, text_pairs, write_rows
-from dporun_trainer.data.formats import Options
 from dporun_trainer.data.rows import RowFile
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.dataset import Dataset, Side, build
 from dporun_trainer.inputs.encoding import Characters, Encoder, PairEncoder
-from dporun_trainer.inputs.gather import Gathered, gather, refuse_unfit
+from dporun_trainer.inputs.gather import Gathered, gather
+from dporun_trainer.inputs.selection import select
+from dporun_trainer.inputs.similar import Texts
 from dporun_trainer.inputs.source import Source
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 
@@ -32,23 +34,22 @@ def built(
     folder: Path, encoder: PairEncoder, rows: list[Any], validation: list[Any] | None = None, **options: Any
 ) -> Dataset:
     max_length = options.pop("max_length", 64)
+    seed = options.pop("seed", 42)
+    policies = Policies.model_validate({"train": "file://train.jsonl"} | options)
 
-    def gathered(side: str, rows: list[Any]) -> Gathered:
+    def gathered(side: str, rows: list[Any], prompts: Texts | None = None) -> Gathered:
         path = write_rows(folder / f"{side}.jsonl", rows)
         source = Source(f"file://{side}.jsonl", [RowFile(path, path.name)])
-        return gather(source, folder / "pairs" / path.name, Options(), max_length=max_length)
+        return gather(source, folder / "pairs" / path.name, policies, max_length=max_length, prompts=prompts)
 
     train = gathered("train", rows)
-    held_out = None if validation is None else gathered("validation", validation)
-    refuse_unfit(train, held_out)
+    other = None if validation is None else gathered("validation", validation, train.survey.prompts)
     out, tokens = folder / "out", not isinstance(encoder, Characters)
     return build(
-        train,
-        held_out,
+        select(train, other, policies, seed),
         encoder,
         train_to=Side(out / "train.jsonl", out / "train.arrow" if tokens else None),
         validation_to=Side(out / "validation.jsonl", out / "validation.arrow" if tokens else None),
-        **{"fraction": 0.1, "seed": 42} | options,
     )
 
 
@@ -76,7 +77,8 @@ def test_case(path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
         validation = rows
 
     def run() -> Dataset:
-        return built(tmp_path, Encoder(tokenizer), rows, validation, max_length=case["max_length"])
+        policies = case.get("policies", {})
+        return built(tmp_path, Encoder(tokenizer), rows, validation, max_length=case["max_length"], **policies)
 
     if "errors" in case:
         with pytest.raises(RunError) as raised:
@@ -89,6 +91,11 @@ def test_case(path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
     assert dataset.train_rows == case["kept"] == dataset.lint.train.kept
     for text in case.get("warnings", []):
         assert any(text in warning for warning in dataset.warnings), dataset.warnings
+    if "dropped" in case:
+        left_out = dataset.report.train.dropped
+        assert [f"{row.row} {row.reason} {row.detail}".strip() for row in left_out] == case["dropped"]
+        others = dataset.report.validation.dropped if dataset.report.validation else ()
+        assert dataset.dropped == len(left_out) + len(others)
     if "leaked" in case:
         assert dataset.lint.leaked_prompts == case["leaked"]
     if "written" in case:
@@ -180,11 +187,67 @@ def test_training_on_messages_and_validating_on_text_is_refused(encoder: Encoder
 
 def test_split_keeps_all_rows_of_a_prompt_on_one_side(encoder: Encoder, tmp_path: Path) -> None:
     rows = [row | {"chosen": f"{row['chosen']} {n}"} for row in text_pairs(40) for n in range(3)]
-    dataset = built(tmp_path, encoder, rows, fraction=0.25)
+    dataset = built(tmp_path, encoder, rows, validationFraction=0.25)
     train, held = written(tmp_path), written(tmp_path, "validation")
     assert (dataset.train_rows, dataset.validation_rows) == (90, 30) == (len(train), len(held))
     assert not {row["prompt"] for row in train} & {row["prompt"] for row in held}
     assert sorted(map(json.dumps, train + held)) == sorted(map(json.dumps, rows))
+
+
+def test_split_keeps_near_copies_of_a_prompt_on_one_side(encoder: Encoder, tmp_path: Path) -> None:
+    """One that differs in its case or spaces, or in a word of many, would be validated on what was trained."""
+    rows = [row | {"prompt": text} for row in text_pairs(40) for text in (row["prompt"], f" {row['prompt'].upper()}")]
+    built(tmp_path, encoder, rows, validationFraction=0.25)
+    train, held = (
+        {row["prompt"].strip().lower() for row in written(tmp_path, side)} for side in ("train", "validation")
+    )
+    assert len(held) == 10
+    assert not train & held
+
+
+def test_groups_are_held_out_whole(encoder: Encoder, tmp_path: Path) -> None:
+    rows = [row | {"topic": number % 8} for number, row in enumerate(text_pairs(40))]
+    dataset = built(tmp_path, encoder, rows, groupBy="topic", validationFraction=0.25)
+    topics = {row["prompt"]: row["topic"] for row in rows}
+    train, held = ({topics[row["prompt"]] for row in written(tmp_path, side)} for side in ("train", "validation"))
+    assert dataset.validation_rows == 10
+    assert (len(train), len(held)) == (6, 2)
+    assert not train & held
+
+
+def test_a_group_must_be_named_and_there_must_be_two(encoder: Encoder, tmp_path: Path) -> None:
+    rows = [row | {"topic": "all"} for row in text_pairs(10)]
+    with pytest.raises(RunError, match=r"all rows have the same topic \(dataset.groupBy\)"):
+        built(tmp_path, encoder, rows, groupBy="topic")
+    with pytest.raises(RunError, match=r"no subject \(dataset.groupBy\) among the columns"):
+        built(tmp_path, encoder, rows, groupBy="subject")
+
+
+def test_prompts_of_several_groups_are_told(encoder: Encoder, tmp_path: Path) -> None:
+    rows = [row | {"chosen": f"{row['chosen']} {n}", "topic": n} for row in text_pairs(40) for n in range(4)]
+    dataset = built(tmp_path, encoder, rows, groupBy="topic", validationFraction=0.25)
+    assert dataset.report.leaked_prompts == 40
+    assert any("prompts that training has as well" in warning for warning in dataset.warnings)
+
+
+def test_a_wrong_file_is_not_read_to_its_end(encoder: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"1000 of 1000 rows cannot be used: an empty chosen"):
+        built(tmp_path, encoder, [{"prompt": "p", "chosen": "", "rejected": "r"}] * 1200)
+
+
+def test_a_few_bad_rows_of_many_are_left_out(encoder: Encoder, tmp_path: Path) -> None:
+    """The most used set of human preferences has 5 rows of 2,312 whose response is empty."""
+    rows = [*text_pairs(300), {"prompt": "what is red", "chosen": "", "rejected": "a fruit"}]
+    dataset = built(tmp_path, encoder, rows)
+    assert dataset.train_rows + dataset.validation_rows == 300
+    assert dataset.report.train.facts.dropped == {DropReason.INVALID: 1}
+    assert 1 <= len(dataset.report.train.samples) <= 5
+    assert "left out, an empty chosen: 1 of 301 rows (row 301 of train.jsonl)" in dataset.warnings
+
+
+def test_nothing_left_says_why(encoder: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no pair is left for training: 5 as Leak left out"):
+        built(tmp_path, encoder, text_pairs(5), text_pairs(5), leaks="Drop")
 
 
 def test_split_depends_on_the_seed_and_not_on_the_order(encoder: Encoder, tmp_path: Path) -> None:
@@ -199,7 +262,7 @@ def test_split_depends_on_the_seed_and_not_on_the_order(encoder: Encoder, tmp_pa
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.001, 1), (0.999, 4)])
 def test_split_leaves_a_row_on_each_side(encoder: Encoder, tmp_path: Path, fraction: float, expected: int) -> None:
-    assert built(tmp_path, encoder, text_pairs(5), fraction=fraction).validation_rows == expected
+    assert built(tmp_path, encoder, text_pairs(5), validationFraction=fraction).validation_rows == expected
 
 
 def test_one_prompt_cannot_be_split(encoder: Encoder, tmp_path: Path) -> None:

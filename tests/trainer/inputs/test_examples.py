@@ -12,7 +12,7 @@ from dporun_api.run_config import Dataset
 from dporun_testing.paths import ROOT
 from dporun_trainer.data.formats import Options, recognise
 from dporun_trainer.data.rows import Row, RowFile
-from dporun_trainer.inputs.dataset import build
+from dporun_trainer.inputs.dataset import Side, build
 from dporun_trainer.inputs.encoding import Encoder
 from dporun_trainer.inputs.gather import gather, refuse_unfit
 from dporun_trainer.inputs.source import Source
@@ -44,7 +44,7 @@ def test_prepare_takes_the_example(name: str, tiny_model: Path, tmp_path: Path) 
     refuse_unfit(gathered, None)
     dataset = build(
         gathered, None, Encoder(load_tokenizer(tiny_model)), fraction=0.25, seed=1,
-        train_path=tmp_path / "train.jsonl", validation_path=tmp_path / "validation.jsonl",
+        train_to=Side(tmp_path / "train.jsonl"), validation_to=Side(tmp_path / "validation.jsonl"),
     )  # fmt: skip
     assert (dataset.train_rows, dataset.validation_rows) == (3, 1)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dporun_api.dataset_report import DroppedRow, DropReason
 from dporun_api.pod import ExitCode
 from dporun_api.results import Outcome, OutcomeState, Progress, Stage
 from dporun_api.run_config import RunConfig
@@ -249,6 +250,21 @@ def test_adapter_of_an_archived_run(tiny_model: Path, train: Path, tmp_path: Pat
     prepare(second, RunFolder(tmp_path / "second"), claims=tmp_path)
     adapter = Path(RunFolder(tmp_path / "second").load_prepared().adapter_path or "")
     assert (adapter / "adapter_model.safetensors").read_bytes() == b"a" * 1000
+
+
+def test_dropped_rows_are_listed_in_a_file(tiny_model: Path, tmp_path: Path) -> None:
+    bad = {"prompt": "what is red", "chosen": "", "rejected": "no"}
+    train = write_rows(tmp_path / "train.jsonl", [*text_pairs(30), bad])
+    config = a_config(tiny_model, train, dataset={"train": str(train), "invalidRows": {"maxFraction": 0.1}})
+    outcome = prepare(config, RunFolder(tmp_path / "run"), claims=tmp_path)
+    assert outcome.dataset
+    assert outcome.dataset.dropped_rows == 1
+    assert ", 1 left out, " in outcome.message
+    report = RunFolder(tmp_path / "run").dataset_report.load()
+    dropped = DroppedRow(file="train.jsonl", row=31, reason=DropReason.INVALID, detail="an empty chosen")
+    assert report.train.dropped == (dropped,)
+    assert report.train_pairs + report.validation_pairs == 30
+    assert report.warnings
 
 
 def test_long_rows_are_warned_about(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Preference pairs: what every row becomes (formats/), and which prompts are held out."""
+"""Preference pairs: what every row becomes (formats/)."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,30 +61,9 @@ class Pair:
         return json.dumps(columns, ensure_ascii=False, separators=(",", ":"))
 
 
-def held_out(prompts: Iterable[bytes], fraction: float, seed: int) -> set[bytes]:
-    """Choose the prompts that are held out, by their digests alone, so that no order of rows matters.
-
-    Args:
-        prompts: the digest of every prompt (see prompt_digest).
-        fraction: share to hold out, between 0 and 1.
-        seed: another one chooses other prompts.
-
-    Returns:
-        The digests of those held out: at least one, and not all.
-
-    Raises:
-        ValueError: there are fewer than two prompts.
-
-    """
-    ordered = sorted(set(prompts), key=lambda digest: hashlib.sha256(b"%d:%b" % (seed, digest)).digest())
-    if len(ordered) < 2:
-        raise ValueError("at least two different prompts are needed to hold one out")
-    return set(ordered[: min(max(round(len(ordered) * fraction), 1), len(ordered) - 1)])
-
-
-def prompt_digest(prompt: Text) -> bytes:
-    """Digest of a prompt, 16 bytes."""
-    return _digest(prompt)
+def text_digest(text: Text) -> bytes:
+    """Digest of a prompt or a response, 16 bytes."""
+    return _digest(text)
 
 
 def row_digest(pair: Pair, *, swapped: bool = False) -> bytes:

@@ -1,23 +1,25 @@
-"""From pairs to train.jsonl and validation.jsonl: look at every pair in tokens, hold out, write."""
+"""From pairs to train.jsonl and validation.jsonl: look at every pair in tokens, leave out, hold out, write."""
 
 import hashlib
 import itertools
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.data.pairs import Tally, Text, held_out, prompt_digest
-from dporun_trainer.errors import RunError
+from dporun_api.dataset_report import DatasetReport, Sample, SourceReport
+from dporun_trainer.data.pairs import Pair, Text
 from dporun_trainer.inputs.encoding import PairEncoder
-from dporun_trainer.inputs.gather import Gathered, Ticker, one_prompt, refuse_errors, writer
-from dporun_trainer.inputs.lint import FEW_ROWS, Lint
+from dporun_trainer.inputs.gather import Gathered, Ticker, writer
+from dporun_trainer.inputs.lint import FEW_ROWS, Kept
+from dporun_trainer.inputs.selection import Selection, nothing_left
 from dporun_trainer.run_folder.prepared import LintReport
-from dporun_trainer.run_folder.tokens import split_tokens, token_writer
+from dporun_trainer.run_folder.tokens import token_writer
 from dporun_trainer.significance import FEWEST
 
 _BATCH = 256
+_SAMPLES = 5
+_SAMPLE_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Dataset:
         validation_rows: pairs in validation.jsonl.
         fingerprint: SHA-256 over the rows of both, in order.
         lint: facts about the rows.
+        report: all that is to be said of them.
         warnings: what looks wrong, the most harmful first.
         longest: tokens of the longest prompt with a response, as training sees it.
 
@@ -46,17 +49,20 @@ class Dataset:
     validation_rows: int
     fingerprint: str
     lint: LintReport
+    report: DatasetReport
     warnings: tuple[str, ...]
     longest: int
 
+    @property
+    def dropped(self) -> int:
+        """Rows, or pairs of them, that were left out."""
+        return sum(len(side.dropped) for side in (self.report.train, self.report.validation) if side)
+
 
 def build(
-    train: Gathered,
-    validation: Gathered | None,
+    selection: Selection,
     encoder: PairEncoder,
     *,
-    fraction: float,
-    seed: int,
     train_to: Side,
     validation_to: Side,
     on_progress: Callable[[str], None] = lambda _: None,
@@ -64,107 +70,104 @@ def build(
     """Look at the pairs in tokens, and write those for training and validation as JSONL with an explicit prompt.
 
     Args:
-        train: pairs of the training data.
-        validation: those of the validation data; without them, ``fraction`` of the prompts of ``train`` are held out.
+        selection: the pairs, which of them are left out, and which are held out.
         encoder: tokenizes as training will.
-        fraction: share of the prompts to hold out.
-        seed: of the choice of prompts.
         train_to: files to write.
         validation_to: files to write.
         on_progress: called with lines of progress.
 
     Raises:
-        RunError: rows that cannot be used; the message names them.
+        RunError: rows that cannot be used, or nothing left of them; the message names them.
 
     """
-    looked = _encode(train, encoder, train_to, on_progress)
-    warnings = looked.warnings()
-    if validation is None:
-        _hold_out(looked.prompts, fraction, seed, train_to, validation_to, train.source.uri)
-        report = LintReport(train=looked.facts())
-        longest = looked.longest
-    else:
-        other = _encode(validation, encoder, validation_to, on_progress)
-        leaked = looked.prompts & other.prompts
-        report = LintReport(train=looked.facts(), validation=other.facts(), leaked_prompts=len(leaked))
-        longest = max(looked.longest, other.longest)
-        warnings += [f"validation: {warning}" for warning in other.warnings()]
-        if leaked:
-            tally = Tally()
-            for number in _rows_with(leaked, validation_to.rows):
-                tally.add(validation_to.rows.name, number)
-            warnings.insert(
-                0, f"prompts that training has as well, so that validation looks better than it is: {tally}"
-            )
+    train, other = selection.train, selection.validation
+    with _written(train_to) as training, _written(validation_to) as validation:
+
+        def hold_out(some: list[Kept]) -> None:
+            training([one for one in some if one[0] not in selection.held_out])
+            validation([one for one in some if one[0] in selection.held_out])
+
+        sides = [_encode(train, selection.train_out, encoder, hold_out, on_progress)]
+        if other is not None:
+            sides.append(_encode(other, selection.validation_out, encoder, validation, on_progress))
     train_rows, validation_rows = _count(train_to.rows), _count(validation_to.rows)
+    for name, rows in (("training", train_rows), ("validation", validation_rows)):
+        if not rows:
+            raise nothing_left(name, filter(None, (train, other)))
+    warnings = [*selection.leaks.warnings, *train.lint.warnings()]
+    if other is not None:
+        warnings += [f"validation: {warning}" for warning in other.lint.warnings()]
     if validation_rows < FEW_ROWS:
         gates = f"; with fewer than {FEWEST}, a run can hardly pass its gates" if validation_rows < FEWEST else ""
         warnings.append(f"only {validation_rows} validation rows: losses and rates on them mean little{gates}")
+    report = DatasetReport(
+        train=sides[0],
+        validation=sides[1] if other else None,
+        train_pairs=train_rows,
+        validation_pairs=validation_rows,
+        leaked_prompts=selection.leaks.exact,
+        near_leaked_prompts=selection.leaks.near,
+        warnings=tuple(warnings),
+        max_length=train.lint.max_length if encoder.template is not None else None,
+    )
     return Dataset(
-        train_rows, validation_rows, _fingerprint(train_to.rows, validation_to.rows), report, tuple(warnings), longest
+        train_rows=train_rows,
+        validation_rows=validation_rows,
+        fingerprint=_fingerprint(train_to.rows, validation_to.rows),
+        lint=LintReport(
+            train=report.train.facts,
+            validation=report.validation.facts if report.validation else None,
+            leaked_prompts=report.leaked_prompts,
+        ),
+        report=report,
+        warnings=report.warnings,
+        longest=max(side.lint.longest for side in (train, other) if side),
     )
 
 
-def _encode(gathered: Gathered, encoder: PairEncoder, to: Side, on_progress: Callable[[str], None]) -> Lint:
-    """Look at the pairs of a source in tokens, and write those that training or validation gets."""
-    lint = gathered.lint
-    ticker = Ticker(on_progress)
-    pairs = gathered.pairs()
-    with writer(to.rows) as out, token_writer(to.tokens) as write_tokens:
-        done = 0
-        while batch := list(itertools.islice(pairs, _BATCH)):
-            kept = lint.keep(batch, encoder)
-            out.writelines(pair.line() + "\n" for pair, _ in kept)
-            write_tokens(tokens for _, tokens in kept)
-            done += len(batch)
-            ticker.tick(f"tokenized {done:,} of {gathered.count:,} pairs of {gathered.source.uri}")
-        refuse_errors(lint)
-        _refuse_useless(lint)
-    return lint
+def _encode(
+    gathered: Gathered,
+    out: set[int],
+    encoder: PairEncoder,
+    write: Callable[[list[Kept]], None],
+    on_progress: Callable[[str], None],
+) -> SourceReport:
+    """Look at the pairs of a source in tokens but those in ``out``, and write the ones that are kept."""
+    lint, ticker = gathered.lint, Ticker(on_progress)
+    pairs = ((index, pair) for index, pair in enumerate(gathered.pairs()) if index not in out)
+    samples: list[Sample] = []
+    while batch := list(itertools.islice(pairs, _BATCH)):
+        kept = lint.keep(batch, encoder)
+        write(kept)
+        for index, pair, _ in kept:
+            if index * _SAMPLES >= len(samples) * gathered.count:
+                samples.append(_sample(pair))
+        ticker.tick(f"tokenized {batch[-1][0] + 1:,} of {gathered.count:,} pairs of {gathered.source.uri}")
+    lint.require_useful()
+    return SourceReport(facts=lint.facts(), dropped=tuple(lint.dropped), samples=tuple(samples))
 
 
-def _refuse_useless(lint: Lint) -> None:
-    """Raise when training would see nothing of any pair, or nothing to learn from."""
-    uri = lint.source
-    if not lint.kept:
-        raise RunError(
-            Reason.DATASET_INVALID,
-            f"{uri}: every prompt is longer than dpo.maxLength ({lint.max_length} tokens)",
-            hint="Set a larger dpo.maxLength.",
-        )
-    if lint.all_alike:
-        raise RunError(
-            Reason.DATASET_INVALID,
-            f"{uri}: in every row chosen and rejected are the same {lint.max_length} or fewer tokens, as training "
-            "would see them: nothing can be learned from them",
-            hint="Set a larger dpo.maxLength if they differ later; else the model's chat template leaves out their "
-            "text, as one does that looks for parts in the content of a message: give the model another.",
-        )
+@contextmanager
+def _written(to: Side) -> Iterator[Callable[[list[Kept]], None]]:
+    """Open the files of a side for writing."""
+    with writer(to.rows) as rows, token_writer(to.tokens) as write_tokens:
+
+        def write(kept: list[Kept]) -> None:
+            rows.writelines(pair.line() + "\n" for _, pair, _ in kept)
+            write_tokens(tokens for _, _, tokens in kept)
+
+        yield write
 
 
-def _hold_out(prompts: set[bytes], fraction: float, seed: int, train: Side, validation: Side, uri: str) -> None:
-    """Move the rows of some prompts from ``train`` to ``validation``."""
-    try:
-        chosen = held_out(prompts, fraction, seed)
-    except ValueError as error:
-        raise one_prompt(uri) from error
-    held = []
-    with writer(validation.rows) as out, writer(train.rows) as kept, train.rows.open(encoding="utf-8") as rows:
-        for line in rows:
-            held.append(prompt_digest(_prompt(line)) in chosen)
-            (out if held[-1] else kept).write(line)
-    if train.tokens and validation.tokens:
-        split_tokens(train.tokens, validation.tokens, held)
+def _sample(pair: Pair) -> Sample:
+    prompt, chosen, rejected = (_shortened(text) for text in (pair.prompt, pair.chosen, pair.rejected))
+    return Sample(file=pair.file, row=pair.number, prompt=prompt, chosen=chosen, rejected=rejected)
 
 
-def _rows_with(prompts: set[bytes], path: Path) -> list[int]:
-    with path.open(encoding="utf-8") as rows:
-        return [number for number, line in enumerate(rows, 1) if prompt_digest(_prompt(line)) in prompts]
-
-
-def _prompt(line: str) -> Text:
-    prompt: Text = json.loads(line)["prompt"]
-    return prompt
+def _shortened(text: Text) -> str | tuple[dict[str, object], ...]:
+    if isinstance(text, str):
+        return text if len(text) <= _SAMPLE_CHARACTERS else text[:_SAMPLE_CHARACTERS] + "…"
+    return tuple({**message, "content": _shortened(message["content"])} for message in text)
 
 
 def _count(path: Path) -> int:

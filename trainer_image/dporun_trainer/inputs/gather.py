@@ -5,19 +5,25 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from dporun_api.files import sync_folder
+from dporun_api.run_config import Dataset
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.formats import Options, recognise_first
 from dporun_trainer.data.pairs import Pair, RowError, RowSkipped
+from dporun_trainer.data.rows import Row
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.lint import Lint
+from dporun_trainer.inputs.similar import Texts
 from dporun_trainer.inputs.source import Source
+from dporun_trainer.inputs.survey import Survey
 
 _REPORT_SECONDS = 5.0
+_HOPELESS = 1000
+"""When so many rows at the beginning cannot be used, and no other was found, the rest is not read."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,11 @@ class Gathered:
     path: Path
     count: int
     lint: Lint
+
+    @property
+    def survey(self) -> Survey:
+        """What its pairs have in common with one another."""
+        return self.lint.survey
 
     def pairs(self) -> Iterator[Pair]:
         """Read the pairs again, as a stream."""
@@ -62,9 +73,10 @@ class Ticker:
 def gather(
     source: Source,
     path: Path,
-    options: Options,
+    policies: Dataset,
     *,
     max_length: int,
+    prompts: Texts | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Gathered:
     """Read every row of ``source``, and write the pairs to ``path``.
@@ -72,76 +84,50 @@ def gather(
     Args:
         source: files of rows.
         path: file to write.
-        options: what the user says about the rows.
+        policies: what the user says about the rows.
         max_length: dpo.maxLength, in tokens.
+        prompts: those of another source, for validation data those of the training data.
         on_progress: called with lines of progress.
 
     Raises:
-        RunError: rows that cannot be used, or none; the message names them.
+        RunError: no rows, or more that cannot be used than the policy lets pass; the message names them.
 
     """
-    lint = Lint(source.uri, max_length)
+    survey = Survey(prompts or Texts(policies.similarity), Texts(policies.similarity))
+    lint = Lint(source.uri, max_length, policies, survey)
     lint.files.extend(file.name for file in source.files)
     ticker = Ticker(on_progress)
-    count = 0
     with writer(path) as out:
-        form, rows = recognise_first(source.rows(ticker.tick), options)
+        form, rows = recognise_first(source.rows(ticker.tick), Options.of(policies))
         lint.form = form.title
         on_progress(f"{source.uri} is read as {form.title}")
         for row in rows:
             lint.rows += 1
             try:
+                group = _group(row, policies.group_by)
                 for pair in form.pairs(row):
-                    lint.read(pair)
-                    out.write(json.dumps(asdict(pair), ensure_ascii=False) + "\n")
-                    count += 1
+                    lint.read(pair, group)
+                    out.write(json.dumps(vars(pair), ensure_ascii=False) + "\n")
             except RowSkipped as skipped:
                 lint.skip(row.file, row.number, str(skipped))
             except RowError as error:
                 lint.refuse(row.file, row.number, str(error))
-        refuse_errors(lint)
+                if lint.rows == lint.invalid_rows == _HOPELESS:
+                    break
+        lint.require_valid()
     if not lint.rows:
         raise RunError(Reason.DATASET_INVALID, f"{source.uri} has no rows", hint="Check that it is the right file.")
-    return Gathered(source, path, count, lint)
+    return Gathered(source, path, lint.pairs, lint)
 
 
-def refuse_errors(lint: Lint) -> None:
-    """Raise when there are rows that cannot be used."""
-    if not lint.errors:
-        return
-    count = sum(tally.count for tally in lint.errors.values())
-    kinds = [f"{what} ({tally})" for what, tally in list(lint.errors.items())[:5]]
-    more = f"; and {len(lint.errors) - 5} more kinds of errors" if len(lint.errors) > 5 else ""
-    raise RunError(
-        Reason.DATASET_INVALID,
-        f"{lint.source}: {count} of {lint.rows} rows cannot be used: {'; '.join(kinds)}{more}",
-        hint="Correct these rows or take them out. docs/data.md shows each format as rows; dataset.format fixes which "
-        "one it is, and dataset.columns names columns that have other names.",
-    )
-
-
-def refuse_unfit(train: Gathered, validation: Gathered | None) -> None:
-    """Raise when the two cannot be trained and validated on together, or nothing can be held out of the one."""
-    if validation is None:
-        if train.lint.one_prompt:
-            raise one_prompt(train.source.uri)
-    elif train.lint.conversational != validation.lint.conversational:
-        kinds = {True: "chat messages", False: "text"}
-        raise RunError(
-            Reason.DATASET_INVALID,
-            f"{train.source.uri} has {kinds[bool(train.lint.conversational)]}, {validation.source.uri} has "
-            f"{kinds[bool(validation.lint.conversational)]}",
-            hint="Give both as chat messages, or both as text.",
-        )
-
-
-def one_prompt(uri: str) -> RunError:
-    """Why nothing can be held out of the rows of ``uri``."""
-    return RunError(
-        Reason.DATASET_INVALID,
-        f"{uri}: no validation rows can be held out, because all rows have the same prompt",
-        hint="Name a file of validation rows in dataset.validation.",
-    )
+def _group(row: Row, column: str | None) -> bytes | None:
+    """What dataset.groupBy says of a row; None without it, and of a row that cannot be read anyway."""
+    if column is None or row.error is not None:
+        return None
+    value = row.columns.get(column)
+    if value is None:
+        raise RowError(f"no {column} (dataset.groupBy) among the columns ({', '.join(sorted(row.columns)) or 'none'})")
+    return json.dumps(value, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
 
 
 @contextmanager

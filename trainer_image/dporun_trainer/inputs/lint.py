@@ -2,15 +2,21 @@
 
 import itertools
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from dporun_api.dataset_report import DataFacts, ScoreFacts
+from dporun_api.dataset_report import DataFacts, DroppedRow, DropReason, ScoreFacts
+from dporun_api.run_config import Dataset, InvalidPolicy, OverlongPolicy, RowPolicy
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.formats.transcript import for_template
-from dporun_trainer.data.pairs import Pair, RowError, Tally, prompt_digest, row_digest
+from dporun_trainer.data.pairs import Pair, RowError, Tally, text_digest
+from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.encoding import Encoded, Measures, PairEncoder, measure
 from dporun_trainer.inputs.lengths import bar_width, lengths
+from dporun_trainer.inputs.survey import Survey
+from dporun_trainer.inputs.truncation import cut_prompt
 from dporun_trainer.run_folder.tokens import PairTokens
 
 FEW_ROWS = 20
@@ -25,45 +31,101 @@ _SPILLS = (
     "there yourself"
 )
 
+Kept = tuple[int, Pair, PairTokens]
+"""A pair that training or validation gets: its index in its source, and its tokens."""
+
+
+def refused(message: str, policy: str) -> RunError:
+    """Why rows that the policy ``dataset.POLICY`` refuses end the run."""
+    return RunError(
+        Reason.DATASET_INVALID,
+        f"{message}, and dataset.{policy} is Fail",
+        hint=f"Take these rows out, or set another dataset.{policy}.",
+    )
+
 
 @dataclass
 class Lint:
-    """Looks at the pairs of one source, first as they are read, then in tokens, and remembers what to warn of.
+    """Looks at the pairs of one source, first as they are read, then in tokens, and remembers what to say of them.
 
-    ``errors`` holds what no run can go on with, by what is wrong; every other finding is in warnings(). ``prompts``
-    are those of the pairs kept; ``one_prompt`` says that all rows have the same.
+    Attributes:
+        source: URI of the source.
+        max_length: dpo.maxLength, in tokens.
+        policies: spec.dataset.
+        survey: what the pairs have in common with one another.
+        dropped: every row, or pair of one, that is left out.
+        rows: how many there are.
+        pairs: how many they hold.
+        kept: how many of these training or validation gets.
+        conversational: whether they are messages.
+
     """
 
     source: str
     max_length: int
-    errors: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    prompts: set[bytes] = field(default_factory=set)
+    policies: Dataset
+    survey: Survey
+    dropped: list[DroppedRow] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     form: str = ""
     rows: int = 0
+    pairs: int = 0
     kept: int = 0
     conversational: bool | None = None
-    one_prompt: bool = True
+    _invalid: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    _invalid_rows: set[tuple[str, int]] = field(default_factory=set)
+    _prompts: set[bytes] = field(default_factory=set)
     _margins: "array[float]" = field(default_factory=lambda: array("d"))
-    _first_prompt: bytes = b""
     _implicit: int = 0
-    _seen: set[bytes] = field(default_factory=set)
     _tallies: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     _chosen_longer: float = 0.0
     _lost: int = 0
     _unit: str = "tokens"
     _lengths: dict[str, "array[int]"] = field(default_factory=lambda: defaultdict(lambda: array("L")))
 
-    def refuse(self, file: str, number: int, what: str) -> None:
-        """Count a row that cannot be used."""
-        self.errors[what].add(file, number)
+    def refuse(self, file: str, number: int, what: str, example: str = "") -> None:
+        """Leave out a row that cannot be used."""
+        self._invalid[what].add(file, number, example)
+        self._invalid_rows.add((file, number))
+        self.drop(file, number, DropReason.INVALID, what)
+
+    def drop(self, file: str, number: int, reason: DropReason, detail: str = "") -> None:
+        """Remember that a row, or a pair of it, is left out."""
+        self.dropped.append(DroppedRow(file=file, row=number, reason=reason, detail=detail))
+
+    @property
+    def invalid_rows(self) -> int:
+        """Rows that cannot be used."""
+        return len(self._invalid_rows)
+
+    def require_valid(self) -> None:
+        """Do with rows that cannot be used what dataset.invalidRows says.
+
+        Raises:
+            RunError: they are too many; names the first of each kind.
+
+        """
+        policy, count = self.policies.invalid_rows, self.invalid_rows
+        if not count or (policy.policy is InvalidPolicy.DROP and count <= policy.max_fraction * self.rows):
+            return
+        kinds = [f"{what} ({tally})" for what, tally in list(self._invalid.items())[:5]]
+        more = f"; and {len(self._invalid) - 5} more kinds of errors" if len(self._invalid) > 5 else ""
+        less = f"; or raise dataset.invalidRows.maxFraction, which is {policy.max_fraction:g}"
+        raise RunError(
+            Reason.DATASET_INVALID,
+            f"{self.source}: {count} of {self.rows} rows cannot be used: {'; '.join(kinds)}{more}",
+            hint="Correct these rows or take them out. docs/data.md shows each format as rows; dataset.format fixes "
+            "which one it is, and dataset.columns names columns that have other names"
+            + (less if policy.policy is InvalidPolicy.DROP else "; or set dataset.invalidRows.policy: Drop")
+            + ".",
+        )
 
     def skip(self, file: str, number: int, what: str) -> None:
         """Count a row that holds no preference."""
         self._tallies[f"rows skipped for {what}"].add(file, number)
 
-    def read(self, pair: Pair) -> None:
-        """Look at what a row says.
+    def read(self, pair: Pair, group: bytes | None) -> None:
+        """Look at what a row says; ``group`` is what dataset.groupBy says of it.
 
         Raises:
             RowError: it is text where other rows are messages, or the other way round.
@@ -72,43 +134,42 @@ class Lint:
         self.conversational = pair.conversational if self.conversational is None else self.conversational
         if pair.conversational != self.conversational:
             raise RowError("text where other rows have messages, or the other way round")
+        self.pairs += 1
         self._implicit += pair.implicit
         if pair.score_chosen is not None and pair.score_rejected is not None:
             self._margins.append(pair.score_chosen - pair.score_rejected)
         for remark in pair.remarks:
             self._tallies[remark].add(pair.file, pair.number)
-        prompt = prompt_digest(pair.prompt)
-        self._first_prompt = self._first_prompt or prompt
-        self.one_prompt = self.one_prompt and prompt == self._first_prompt
-        digest = row_digest(pair)
-        if digest in self._seen:
-            self._tallies["duplicate"].add(pair.file, pair.number)
-        if row_digest(pair, swapped=True) in self._seen:
-            self._tallies["swapped"].add(pair.file, pair.number)
-        self._seen.add(digest)
+        self.survey.add(pair, group)
 
-    def keep(self, pairs: Sequence[Pair], encoder: PairEncoder) -> list[tuple[Pair, PairTokens]]:
-        """Look at some pairs in tokens, and return those that training or validation gets, and their tokens."""
+    def keep(self, pairs: Sequence[tuple[int, Pair]], encoder: PairEncoder) -> list[Kept]:
+        """Look at some pairs in tokens; returns those that training or validation gets, with their indexes."""
         self._unit = encoder.unit
         usable, texts = [], []
-        for given in pairs:
+        for index, given in pairs:
             pair = for_template(given, encoder.template)
             self.conversational = pair.conversational
             self._look_for_unseen_tools(pair, encoder.template)
             try:
                 texts.append(encoder.render(pair))
-                usable.append(pair)
+                usable.append((index, pair))
             except RowError as error:
                 self.refuse(pair.file, pair.number, str(error))
         encoded = encoder.encode(texts, conversational=bool(self.conversational))
-        kept = []
-        for pair, text, tokens in zip(usable, texts, encoded, strict=True):
+        kept: list[Kept] = []
+        cuts = self.policies.overlong is OverlongPolicy.TRUNCATE_PROMPT
+        for (index, whole), rendered, encoding in zip(usable, texts, encoded, strict=True):
+            pair, text, tokens = whole, rendered, encoding
+            overlong = cuts and not text.spills and measure(tokens, self.max_length).too_long
+            if overlong and (shorter := cut_prompt(pair, encoder, self.max_length)) is not None:
+                pair, text, tokens = shorter
+                self._tallies["cut"].add(pair.file, pair.number)
             self._look_for_doubles(pair, tokens, encoder)
             measures = self._measure(pair, tokens, spills=text.spills)
-            if not measures.too_long:
-                kept.append((pair, tokens.parts(measures.prompt)))
+            if measures is not None:
+                kept.append((index, pair, tokens.parts(measures.prompt)))
         self.kept += len(kept)
-        self.prompts.update(prompt_digest(pair.prompt) for pair, _ in kept)
+        self._prompts.update(text_digest(pair.prompt) for _, pair, _ in kept)
         return kept
 
     @property
@@ -116,18 +177,45 @@ class Lint:
         """Tokens of the longest prompt with a response, as training will see it."""
         return min(max(self._lengths["total"], default=0), self.max_length)
 
-    @property
-    def all_alike(self) -> bool:
-        """Whether no pair is left whose responses differ."""
-        return self._tallies["alike"].count == self.kept
+    def require_useful(self) -> None:
+        """Do with pairs of which training sees nothing, or nothing to learn from, what their policies say.
 
-    def _measure(self, pair: Pair, tokens: Encoded, *, spills: bool) -> Measures:
-        """Count a pair's lengths."""
+        Raises:
+            RunError: a policy refuses them, or there are no others.
+
+        """
+        self.require_valid()
+        overlong, alike = self._tallies["too_long"], self._tallies["alike"]
+        looked_at = len(self._lengths["total"])
+        if looked_at and overlong.count == looked_at:
+            raise RunError(
+                Reason.DATASET_INVALID,
+                f"{self.source}: every prompt is longer than dpo.maxLength ({self.max_length} tokens)",
+                hint="Set a larger dpo.maxLength.",
+            )
+        if looked_at and alike.count == looked_at - overlong.count:
+            raise RunError(
+                Reason.DATASET_INVALID,
+                f"{self.source}: in every row chosen and rejected are the same {self.max_length} or fewer tokens, as "
+                "training would see them: nothing can be learned from them",
+                hint="Set a larger dpo.maxLength if they differ later; else the model's chat template leaves out their "
+                "text, as one does that looks for parts in the content of a message: give the model another.",
+            )
+        for name, policy, tally in (
+            ("overlong", self.policies.overlong, overlong),
+            ("identicalResponses", self.policies.identical_responses, alike),
+        ):
+            if tally.count and policy in {OverlongPolicy.FAIL, RowPolicy.FAIL}:
+                what = self._texts()["too_long" if name == "overlong" else "alike"]
+                raise refused(f"{self.source}: {what}: {tally.count} of {self.rows} rows ({tally})", name)
+
+    def _measure(self, pair: Pair, tokens: Encoded, *, spills: bool) -> Measures | None:
+        """Count a pair's lengths; None when it is left out."""
         measures = measure(tokens, self.max_length)
         if spills:
-            self.errors[_SPILLS].add(
-                pair.file, pair.number, f"keeps {measures.prompt} of the {len(tokens.prompt)} tokens of its prompt"
-            )
+            example = f"keeps {measures.prompt} of the {len(tokens.prompt)} tokens of its prompt"
+            self.refuse(pair.file, pair.number, _SPILLS, example)
+            return None
         self._lost = max(self._lost, measures.lost)
         for name in ("prompt", "chosen", "rejected"):
             self._lengths[name].append(getattr(measures, name))
@@ -136,6 +224,12 @@ class Lint:
         for name in ("lost", "too_long", "truncated", "alike"):
             if getattr(measures, name):
                 self._tallies[name].add(pair.file, pair.number)
+        if measures.too_long:
+            self.drop(pair.file, pair.number, DropReason.OVERLONG, f"a prompt of {measures.prompt} {self._unit}")
+            return None
+        if measures.alike and self.policies.identical_responses is RowPolicy.DROP:
+            self.drop(pair.file, pair.number, DropReason.IDENTICAL_RESPONSES)
+            return None
         return measures
 
     def _look_for_doubles(self, pair: Pair, tokens: Encoded, encoder: PairEncoder) -> None:
@@ -157,7 +251,7 @@ class Lint:
 
     def facts(self) -> DataFacts:
         """Everything that was counted."""
-        counts = {name: self._tallies[name].count for name in ("duplicate", "truncated", "alike", "lost")}
+        counts = {name: self._tallies[name].count for name in ("truncated", "alike", "lost")}
         looked_at = len(self._lengths["total"])
         responses = bar_width(self._lengths["chosen"], self._lengths["rejected"])
         return DataFacts(
@@ -165,11 +259,16 @@ class Lint:
             files=tuple(self.files[:20]),
             format=self.form,
             rows=self.rows,
+            pairs=self.pairs,
             kept=self.kept,
-            prompts=len(self.prompts),
+            dropped=dict(Counter(row.reason for row in self.dropped)),
+            prompts=len(self._prompts),
             conversational=bool(self.conversational),
             implicit_prompts=self._implicit,
-            duplicates=counts["duplicate"],
+            duplicates=len(self.survey.repeats),
+            near_duplicates=len(self.survey.near_repeats),
+            contradictions=len(self.survey.contradicting()),
+            truncated_prompts=self._tallies["cut"].count,
             truncated=counts["truncated"],
             alike_when_truncated=counts["alike"],
             boundary_mismatches=counts["lost"],
@@ -185,24 +284,42 @@ class Lint:
 
     def warnings(self) -> list[str]:
         """What looks wrong, with row numbers; the most harmful first."""
-        texts = {
-            "too_long": f"prompts that fill dpo.maxLength ({self.max_length} tokens), rows left out",
-            "alike": f"responses that are the same once cut to dpo.maxLength ({self.max_length} tokens)",
-            "swapped": "the same pair as an earlier row, but with chosen and rejected exchanged",
+        out = [f"left out, {what}: {self._share(tally)}" for what, tally in self._invalid.items()]
+        texts = self._texts()
+        tallies = self._tallies | {
+            "contradiction": self.survey.tally(sorted(self.survey.contradicting())),
+            "duplicate": self.survey.tally(self.survey.repeats),
+            "near": self.survey.tally(self.survey.near_repeats),
+        }
+        found = [f"{text}: {self._share(tallies[name])}" for name, text in texts.items() if tallies[name].count]
+        remarks = [name for name, tally in self._tallies.items() if name not in texts and tally.count]
+        found += [f"{remark}: {self._share(self._tallies[remark])}" for remark in remarks]
+        return out + found + self._length_bias()
+
+    def _texts(self) -> dict[str, str]:
+        """Words for what may be wrong, the most harmful first."""
+        policies = self.policies
+
+        def out(policy: StrEnum) -> str:
+            return ", left out" if policy not in {RowPolicy.KEEP, RowPolicy.FAIL, OverlongPolicy.FAIL} else ""
+
+        return {
+            "too_long": f"prompts that fill dpo.maxLength ({self.max_length} tokens){out(policies.overlong)}",
+            "alike": f"responses that are the same once cut to dpo.maxLength ({self.max_length} tokens)"
+            + out(policies.identical_responses),
+            "contradiction": f"pairs that are there in both orders{out(policies.contradictions)}",
+            "cut": "prompts that lost their beginning, so that the responses have room in dpo.maxLength "
+            f"({self.max_length} tokens)",
             "truncated": f"responses that dpo.maxLength ({self.max_length} tokens) cuts",
-            "duplicate": "repetitions of an earlier row",
+            "duplicate": f"repetitions of an earlier pair{out(policies.duplicates)}",
+            "near": f"near repetitions of an earlier pair{out(policies.duplicates)}",
             "lost": "prompts that end in other tokens when a response follows, so that training and use differ by "
             + ("1 token" if self._lost == 1 else f"up to {self._lost} tokens"),
             "bos": "a doubled BOS token: the text begins with one, and the tokenizer adds another",
             "eos": "a doubled EOS token at the end of chosen",
         }
-        found = [f"{text}: {self._share(name)}" for name, text in texts.items() if self._tallies[name].count]
-        remarks = [name for name, tally in self._tallies.items() if name not in texts and tally.count]
-        found += [f"{remark}: {self._share(remark)}" for remark in remarks]
-        return found + self._length_bias()
 
-    def _share(self, name: str) -> str:
-        tally = self._tallies[name]
+    def _share(self, tally: Tally) -> str:
         return f"{tally.count} of {self.rows} rows ({tally})"
 
     def _length_bias(self) -> list[str]:

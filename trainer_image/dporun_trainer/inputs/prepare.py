@@ -16,17 +16,17 @@ from dporun_api.run_config import RunConfig
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer import disk
-from dporun_trainer.data.formats import Options
 from dporun_trainer.data.questions import load_questions
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.adapter import fetch_adapter
-from dporun_trainer.inputs.dataset import Dataset, Side, build
+from dporun_trainer.inputs.dataset import Side, build
 from dporun_trainer.inputs.encoding import Encoder
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.fit import expected_memory, require_gpu_memory
-from dporun_trainer.inputs.gather import Gathered, gather, refuse_unfit
+from dporun_trainer.inputs.gather import Gathered, gather
 from dporun_trainer.inputs.model import check_model, check_positions, say_dropout, say_modalities
 from dporun_trainer.inputs.router import require_router
+from dporun_trainer.inputs.selection import Selection, select
 from dporun_trainer.inputs.source import Source
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 from dporun_trainer.run_folder import RunFolder, room
@@ -36,8 +36,6 @@ from dporun_trainer.stores.sources import DATASET, MODEL
 
 log = logging.getLogger(__name__)
 
-DEFAULT_FRACTION = 0.1
-"""Share of the prompts that is held out when neither validation nor validationFraction is given."""
 _MAX_WARNINGS = 20
 
 
@@ -70,7 +68,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
 
     fetcher = Fetcher(claims, show)
     general = _general(config, folder, fetcher)
-    pairs = _pairs(config, folder, fetcher, report)
+    selection = _pairs(config, folder, fetcher, report)
     report(f"fetching the model from {config.model.uri}")
     model_path, revision = fetcher.model(config.model.uri, config.model.revision, folder.input_model, MODEL)
     model = _checked(config, model_path)
@@ -80,7 +78,14 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
     _require_room(config, folder, model)
     if config.checkpoints.resume_from:
         fetch_adapter(config, model, folder.input_adapter)
-    dataset = _dataset(config, folder, pairs, model_path, report)
+    dataset = build(
+        selection,
+        Encoder(load_tokenizer(model_path)),
+        train_to=Side(folder.input_train, folder.train_tokens),
+        validation_to=Side(folder.input_validation, folder.validation_tokens),
+        on_progress=report,
+    )
+    folder.dataset_report.write(dataset.report)
     warnings = [
         *model.warnings,
         *say_modalities(model),
@@ -107,6 +112,7 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
             train_rows=dataset.train_rows,
             validation_rows=dataset.validation_rows,
             warnings=tuple(shorten(warning, 300) for warning in warnings[:_MAX_WARNINGS]),
+            dropped_rows=dataset.dropped,
             fingerprint=dataset.fingerprint,
             format=dataset.lint.train.format,
         ),
@@ -157,6 +163,7 @@ def _begin(folder: RunFolder, key: str) -> None:
         shutil.rmtree(folder.inputs, ignore_errors=True)
         write_text(mark, key)
     folder.prepared.delete()
+    folder.dataset_report.delete()
 
 
 def _checked(config: RunConfig, folder: Path) -> ModelFacts:
@@ -191,51 +198,34 @@ def _general(config: RunConfig, folder: RunFolder, fetcher: Fetcher) -> Path | N
     return path
 
 
-def _pairs(
-    config: RunConfig, folder: RunFolder, fetcher: Fetcher, on_progress: Callable[[str], None]
-) -> dict[str, Gathered]:
-    """Fetch the preference pairs, and refuse what needs no model to be seen."""
-    gathered = {}
+def _pairs(config: RunConfig, folder: RunFolder, fetcher: Fetcher, on_progress: Callable[[str], None]) -> Selection:
+    """Fetch the preference pairs, and decide on them what needs no model."""
+    gathered: list[Gathered] = []
     for side, uri in (("train", config.dataset.train), ("validation", config.dataset.validation)):
         if uri is None:
             continue
         on_progress(f"fetching {side} data from {uri}")
         files = fetcher.data(uri, folder.raw_inputs / side, DATASET)
         drawn = config.dataset.max_rows if side == "train" else None
-        source = Source(uri, files, drawn, config.training.seed)
-        path = folder.raw_inputs / f"{side}-pairs.jsonl"
-        options = Options.of(config.dataset)
-        gathered[side] = gather(source, path, options, max_length=config.dpo.max_length, on_progress=on_progress)
-        on_progress(f"read {gathered[side].count:,} pairs from {uri}")
-    refuse_unfit(gathered["train"], gathered.get("validation"))
-    return gathered
-
-
-def _dataset(
-    config: RunConfig,
-    folder: RunFolder,
-    pairs: dict[str, Gathered],
-    model_path: Path,
-    on_progress: Callable[[str], None],
-) -> Dataset:
-    """Check the pairs in tokens, and write what training and validation get."""
-    return build(
-        pairs["train"],
-        pairs.get("validation"),
-        Encoder(load_tokenizer(model_path)),
-        fraction=config.dataset.validation_fraction or DEFAULT_FRACTION,
-        seed=config.training.seed,
-        train_to=Side(folder.input_train, folder.train_tokens),
-        validation_to=Side(folder.input_validation, folder.validation_tokens),
-        on_progress=on_progress,
-    )
+        one = gather(
+            Source(uri, files, drawn, config.training.seed),
+            folder.raw_inputs / f"{side}-pairs.jsonl",
+            config.dataset,
+            max_length=config.dpo.max_length,
+            prompts=gathered[0].survey.prompts if gathered else None,
+            on_progress=on_progress,
+        )
+        on_progress(f"read {one.count:,} pairs from {uri}")
+        gathered.append(one)
+    return select(gathered[0], gathered[1] if len(gathered) > 1 else None, config.dataset, config.training.seed)
 
 
 def _outcome(config: RunConfig, prepared: Prepared, what: str) -> Outcome:
     lengths = prepared.lint.train.total
     data = prepared.dataset
     count = len(data.warnings)
-    warnings = f", {count} warning{'s' if count > 1 else ''}" if count else ""
+    out = f", {data.dropped_rows} left out" if data.dropped_rows else ""
+    warnings = f"{out}, {count} warning{'s' if count > 1 else ''}" if count else out
     read = f", read as {data.format}" if data.format else ""
     return Outcome(
         state=OutcomeState.SUCCEEDED,

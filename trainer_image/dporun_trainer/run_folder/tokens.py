@@ -14,7 +14,6 @@ COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 PairTokens = tuple[Sequence[int], Sequence[int], Sequence[int]]
 """Token ids of a pair, in the order of COLUMNS."""
 
-_BATCH = 256
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -53,19 +52,6 @@ def _stream(path: Path, schema: Any) -> Iterator[Any]:
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
-
-
-def split_tokens(path: Path, other: Path, to_other: Sequence[bool]) -> None:
-    """Move some pairs from the file ``path`` to ``other``; ``to_other`` says for each whether it goes there."""
-    import pyarrow  # noqa: PLC0415  heavy
-    import pyarrow.compute  # noqa: PLC0415
-
-    table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
-    mask = pyarrow.array(to_other)
-    for target, some in ((other, mask), (path, pyarrow.compute.invert(mask))):
-        with _stream(target, table.schema) as stream:
-            for batch in table.filter(some).to_batches(max_chunksize=_BATCH):
-                stream.write_batch(batch)
 
 
 def tokenizer_digest(model: Path) -> str:
