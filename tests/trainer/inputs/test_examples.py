@@ -10,11 +10,12 @@ import yaml
 
 from dporun_api.run_config import Dataset
 from dporun_testing.paths import ROOT
-from dporun_trainer.data.formats import Options, recognise
+from dporun_trainer.data.formats import recognise
 from dporun_trainer.data.rows import Row, RowFile
 from dporun_trainer.inputs.dataset import Side, build
 from dporun_trainer.inputs.encoding import Encoder
-from dporun_trainer.inputs.gather import gather, refuse_unfit
+from dporun_trainer.inputs.gather import gather
+from dporun_trainer.inputs.selection import select
 from dporun_trainer.inputs.source import Source
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 
@@ -40,10 +41,10 @@ def test_every_example_is_listed() -> None:
 def test_prepare_takes_the_example(name: str, tiny_model: Path, tmp_path: Path) -> None:
     assert recognise(rows(name)).name == LISTED[name]
     source = Source(f"pvc://claim/{name}", [RowFile(FOLDER / name, name)])
-    gathered = gather(source, tmp_path / "pairs.jsonl", Options(), max_length=1024)
-    refuse_unfit(gathered, None)
+    policies = Dataset(train=source.uri, validation_fraction=0.25)
+    gathered = gather(source, tmp_path / "pairs.jsonl", policies, max_length=1024)
     dataset = build(
-        gathered, None, Encoder(load_tokenizer(tiny_model)), fraction=0.25, seed=1,
+        select(gathered, None, policies, seed=1), Encoder(load_tokenizer(tiny_model)),
         train_to=Side(tmp_path / "train.jsonl"), validation_to=Side(tmp_path / "validation.jsonl"),
     )  # fmt: skip
     assert (dataset.train_rows, dataset.validation_rows) == (3, 1)

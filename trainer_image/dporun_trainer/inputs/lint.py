@@ -51,7 +51,7 @@ class Lint:
     Attributes:
         source: URI of the source.
         max_length: dpo.maxLength, in tokens.
-        policies: spec.dataset.
+        dataset: spec.dataset, which says what becomes of them.
         survey: what the pairs have in common with one another.
         dropped: every row, or pair of one, that is left out.
         rows: how many there are.
@@ -63,7 +63,7 @@ class Lint:
 
     source: str
     max_length: int
-    policies: Dataset
+    dataset: Dataset
     survey: Survey
     dropped: list[DroppedRow] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Lint:
             RunError: they are too many; names the first of each kind.
 
         """
-        policy, count = self.policies.invalid_rows, self.invalid_rows
+        policy, count = self.dataset.invalid_rows, self.invalid_rows
         if not count or (policy.policy is InvalidPolicy.DROP and count <= policy.max_fraction * self.rows):
             return
         kinds = [f"{what} ({tally})" for what, tally in list(self._invalid.items())[:5]]
@@ -157,7 +157,7 @@ class Lint:
                 self.refuse(pair.file, pair.number, str(error))
         encoded = encoder.encode(texts, conversational=bool(self.conversational))
         kept: list[Kept] = []
-        cuts = self.policies.overlong is OverlongPolicy.TRUNCATE_PROMPT
+        cuts = self.dataset.overlong is OverlongPolicy.TRUNCATE_PROMPT
         for (index, whole), rendered, encoding in zip(usable, texts, encoded, strict=True):
             pair, text, tokens = whole, rendered, encoding
             overlong = cuts and not text.spills and measure(tokens, self.max_length).too_long
@@ -202,8 +202,8 @@ class Lint:
                 "text, as one does that looks for parts in the content of a message: give the model another.",
             )
         for name, policy, tally in (
-            ("overlong", self.policies.overlong, overlong),
-            ("identicalResponses", self.policies.identical_responses, alike),
+            ("overlong", self.dataset.overlong, overlong),
+            ("identicalResponses", self.dataset.identical_responses, alike),
         ):
             if tally.count and policy in {OverlongPolicy.FAIL, RowPolicy.FAIL}:
                 what = self._texts()["too_long" if name == "overlong" else "alike"]
@@ -227,7 +227,7 @@ class Lint:
         if measures.too_long:
             self.drop(pair.file, pair.number, DropReason.OVERLONG, f"a prompt of {measures.prompt} {self._unit}")
             return None
-        if measures.alike and self.policies.identical_responses is RowPolicy.DROP:
+        if measures.alike and self.dataset.identical_responses is RowPolicy.DROP:
             self.drop(pair.file, pair.number, DropReason.IDENTICAL_RESPONSES)
             return None
         return measures
@@ -298,7 +298,7 @@ class Lint:
 
     def _texts(self) -> dict[str, str]:
         """Words for what may be wrong, the most harmful first."""
-        policies = self.policies
+        policies = self.dataset
 
         def out(policy: StrEnum) -> str:
             return ", left out" if policy not in {RowPolicy.KEEP, RowPolicy.FAIL, OverlongPolicy.FAIL} else ""

@@ -159,7 +159,7 @@ def _hold_out(side: _Side, policies: Dataset, seed: int) -> set[int]:
         prompts = survey.prompts.digests()
         unit = {index: prompts[families[survey.prompt[index]]] for index in side.rest()}
         what = "all rows have the same prompt"
-    sizes = Counter(unit[index] for index in {survey.prompt[index]: index for index in unit}.values())
+    sizes = Counter(key for key, _ in {(key, survey.prompt[index]) for index, key in unit.items()})
     try:
         chosen = choose(sizes, policies.validation_fraction or DEFAULT_FRACTION, seed)
     except ValueError as error:
