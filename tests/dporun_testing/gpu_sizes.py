@@ -3,7 +3,7 @@
 python -m dporun_testing.gpu_sizes writes them anew.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -91,7 +91,15 @@ COUNTED = (PUBLISHED[0], PUBLISHED[4])
 
 @cache
 def _counted_parameters(model: Published) -> tuple[int, int]:
-    """Parameters of the model, and of the adapter that a run's defaults put on it."""
+    """Parameters of the model, and of the adapter that a run's defaults put on it; all layers are alike."""
+    one, two = (_of_layers(replace(model, layers=layers)) for layers in (1, 2))
+    parameters, trainable = (
+        first + (model.layers - 1) * (second - first) for first, second in zip(one, two, strict=True)
+    )
+    return parameters, trainable
+
+
+def _of_layers(model: Published) -> tuple[int, int]:
     from dporun_trainer.inputs.adapter_trial import try_adapter
     from dporun_trainer.inputs.structure import build_empty
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dporun_api.memory import GIB, MemoryEstimate
+from dporun_api.pod import ExitCode
 from dporun_api.results import (
     ArchiveResult,
     BestCheckpoint,
@@ -29,7 +31,25 @@ from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl, wait_condition
 
 DONE = Outcome(state=OutcomeState.SUCCEEDED)
-PREPARED = Outcome(state=OutcomeState.SUCCEEDED, dataset=DatasetSummary(train_rows=90, validation_rows=10))
+MEMORY = MemoryEstimate(
+    weights=15 * GIB,
+    adapter=GIB,
+    activations=34 * GIB,
+    checkpointed_activations=2 * GIB,
+    overhead=2 * GIB,
+    host=9 * GIB,
+)
+PREPARED = Outcome(
+    state=OutcomeState.SUCCEEDED, dataset=DatasetSummary(train_rows=90, validation_rows=10), memory=MEMORY
+)
+TOO_LARGE = Outcome(
+    state=OutcomeState.FAILED,
+    failure=Failure(
+        reason=Reason.GPU_OUT_OF_MEMORY,
+        message="the weights alone take 131.4 GiB",
+        exit_code=ExitCode.GPU_OUT_OF_MEMORY,
+    ),
+)
 TRAINED = Outcome(
     state=OutcomeState.SUCCEEDED,
     message="Trained and evaluated.",

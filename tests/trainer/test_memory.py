@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from dporun_api.memory import GIB, MemoryEstimate
 from dporun_api.run_config import RunConfig
+from dporun_testing import gpu_sizes
 from dporun_testing.run_folders import a_prepared
 from dporun_testing.training import a_config
 from dporun_trainer.memory import Shape, activations, estimate
@@ -119,3 +120,14 @@ def test_activations_are_those_that_torch_counts(arithmetic: str, checkpointing:
         shape = Shape(0, 0, hidden, intermediate, layers, 100, 4, length, lora_dropout=dropout > 0)
         found = activations(shape, dtype.itemsize, cuda=False, checkpointing=checkpointing)
         assert 0.95 < found / counted < 1.2
+
+
+def test_the_page_shows_the_sizes_of_the_estimate() -> None:
+    """After a change of it: make gpu-sizes."""
+    assert gpu_sizes.read_page("sizes") == gpu_sizes.sizes_table()
+
+
+@pytest.mark.parametrize("model", gpu_sizes.COUNTED[:1], ids=lambda model: model.name)
+def test_the_page_shows_what_torch_counts(model: gpu_sizes.Published) -> None:
+    """Of the smallest model; the larger ones take as long as everything else here."""
+    assert gpu_sizes.line(gpu_sizes.counted_row(model)) in gpu_sizes.read_page("counted").splitlines()

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from dporun_api.pod import ExitCode
 from dporun_api.results import Progress, Stage
 from dporun_testing import playing_kubelet as kubelet
 from dporun_testing.kubectl import apply, eventually, exists, get, kubectl, temporary_namespace, wait_condition
 from dporun_testing.operator_process import OperatorProcess, operators
 from dporun_testing.played_run import (
     ARCHIVED,
+    MEMORY,
     PREPARED,
+    TOO_LARGE,
     TRAINED,
     delete,
     manifest,
@@ -67,7 +70,7 @@ class Accepted:
 
 @pytest.fixture(scope="module")
 def accepted(operator: OperatorProcess, namespace: str) -> Accepted:  # noqa: ARG001  wanted for what it does
-    apply(manifest(), namespace)
+    apply(manifest(resources={"gpusPerNode": 1, "gpuMemory": "24Gi"}), namespace)
     kubelet.pod_of(namespace, "demo-prepare")
     run = get("dporun", "demo", namespace)
     claim = f"demo-results-{run['metadata']['uid'][:8]}"
@@ -114,8 +117,35 @@ def training(accepted: Accepted, namespace: str, pod_server: list[bytes]) -> Tra
     return Training(pod, status(namespace))
 
 
+def test_the_run_says_whether_its_model_fits(training: Training) -> None:
+    conditions = {condition["type"]: condition for condition in training.status["conditions"]}
+    assert (conditions["Fits"]["status"], conditions["Fits"]["reason"]) == ("True", "SufficientMemory")
+    assert "It fits into 24.0 GiB with gradient checkpointing." in conditions["Fits"]["message"]
+    assert training.status["memory"]["weights"] == MEMORY.weights
+
+
+def test_the_training_pod_asks_for_the_memory_of_its_model(training: Training, namespace: str) -> None:
+    (container,) = get("pod", training.pod, namespace)["spec"]["containers"]
+    assert container["resources"]["requests"]["memory"] == "9Gi"
+
+
+def test_a_model_that_can_never_fit_holds_no_gpu(operator: OperatorProcess, namespace: str) -> None:  # noqa: ARG001
+    apply(manifest("large", resources={"gpuMemory": "80Gi"}), namespace)
+    kubelet.end(namespace, "large-prepare", TOO_LARGE, exit_code=ExitCode.GPU_OUT_OF_MEMORY)
+    wait_condition("large", "Finished", namespace, seconds=30)
+    found = status(namespace, "large")
+    conditions = {condition["type"]: (condition["status"], condition["reason"]) for condition in found["conditions"]}
+    assert conditions["Fits"] == conditions["Succeeded"] == ("False", "GPUOutOfMemory")
+    assert not exists("job", "large-train-1", namespace)
+
+
 def test_the_dataset_is_what_the_preparation_said(training: Training) -> None:
-    assert training.status["dataset"] == {"trainRows": 90, "validationRows": 10, "warnings": []}
+    assert training.status["dataset"] == {
+        "trainRows": 90,
+        "validationRows": 10,
+        "droppedRows": 0,
+        "warnings": [],
+    }
 
 
 @dataclass(frozen=True)
