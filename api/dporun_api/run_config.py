@@ -25,6 +25,7 @@ REVISION = r"^[\w./-]+$"
 ENDPOINT_URL = r"^https?://[^/\s]+/?$"
 
 Switch = Literal["auto", "always", "never"]
+Quantization = Literal["nf4"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
@@ -204,6 +205,8 @@ class Model(Document):
     """hf://OWNER/NAME, s3://BUCKET/PREFIX or pvc://CLAIM/PATH of a transformers model in safetensors."""
     revision: str | None = Field(None, pattern=REVISION, max_length=128, examples=["main"])
     """Branch, tag or commit on the Hub; the commit that it resolves to is recorded."""
+    quantization: Quantization | None = Field(None, examples=["nf4"])
+    """nf4: train on weights of 4 bits (QLoRA), which need a quarter of the memory. As they are stored when absent."""
 
 
 class RowPolicy(StrEnum):

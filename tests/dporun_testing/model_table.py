@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PAGE = ROOT / "docs/models.md"
 TRAINS = "trains"
 WRONG = "WRONG: "
+NOT_QUANTIZED = "; not in 4 bits"
 NOT_TRIED = "not tried: "
 _BEGINS = "<!-- Below is generated: make models -->\n"
 _PACKAGES = ("transformers", "trl", "peft", "torch")
@@ -112,13 +113,19 @@ def decided(folder: Path) -> str:
             facts = check_model(folder, lora)
         except RunError as again:
             return f"{WRONG}prepare advises {setting} and refuses it: {_words(again)}"
-    if fault := _fault(folder, lora):
+    try:
+        check_model(folder, lora, "nf4")
+        quantized = True
+    except RunError:
+        quantized = False
+    if fault := _fault(folder, lora, quantized=quantized):
         return WRONG + fault
-    return TRAINS + setting + ("" if facts.takes_dropout else ", with `lora.dropout: 0`")
+    dropout = "" if facts.takes_dropout else ", with `lora.dropout: 0`"
+    return TRAINS + setting + dropout + ("" if quantized else NOT_QUANTIZED)
 
 
-def _fault(folder: Path, lora: Lora) -> str:
-    """What is wrong with the training of a model; empty when nothing is."""
+def _fault(folder: Path, lora: Lora, *, quantized: bool) -> str:
+    """What is wrong with the training of a model, also on weights of 4 bits if ``quantized``; empty when nothing is."""
     import torch
     from peft import LoraConfig, get_peft_model
     from trl.trainer.utils import add_fused_lm_head
@@ -129,8 +136,11 @@ def _fault(folder: Path, lora: Lora) -> str:
 
     batch = families.random_batch()
     try:
-        for dtype in (torch.float32, torch.bfloat16):
-            model = load_model(str(folder), dtype=dtype).eval()
+        cases = [(torch.float32, None), (torch.bfloat16, None), *([(torch.bfloat16, "nf4")] if quantized else ())]
+        for dtype, quantization in cases:
+            model = load_model(str(folder), dtype=dtype, quantization=quantization).eval()
+            if quantization and _computes_otherwise(model, load_model(str(folder), dtype=dtype).eval(), batch):
+                return "it computes with the weights of a layer otherwise than by calling it"
             families.spread_logits(model, batch)
             if dtype == torch.float32 and _sees_the_future(model, batch["input_ids"]):
                 return "a token's logits depend on later tokens"
@@ -142,6 +152,21 @@ def _fault(folder: Path, lora: Lora) -> str:
     except Exception as error:  # noqa: BLE001  what would end training
         return _words(error)
     return ""
+
+
+def _computes_otherwise(quantized: Any, model: Any, batch: dict[str, Any]) -> bool:
+    """Whether a model of 4 bits is another one than ``model`` with the weights that these bits stand for."""
+    import torch
+    from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+
+    from dporun_trainer.quantization import quantized_layers
+
+    for name, layer in quantized_layers(quantized).items():
+        weight, rounded = model.get_submodule(name).weight, dequantize_bnb_weight(layer.weight)
+        with torch.no_grad():
+            weight.copy_(rounded if isinstance(model.get_submodule(name), torch.nn.Linear) else rounded.T)
+    one, other = (_logits(each, batch["input_ids"]).float() for each in (quantized, model))
+    return bool((one - other).norm() > 0.05 * other.norm())
 
 
 def _sees_the_future(model: Any, ids: Any) -> bool:

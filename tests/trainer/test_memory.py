@@ -40,6 +40,16 @@ def test_it_fits_where_it_is_known_to_fit() -> None:
     assert not estimated().fits(40 * GIB, checkpointing=False)
 
 
+def test_four_bits_make_seventy_billion_fit_on_one_gpu() -> None:
+    """40 GB of weights: 68.4 billion of 4.13 bits, 2.1 of the vocabulary in 16, and a layer unpacked."""
+    large = replace(SEVEN_BILLION, parameters=70_553_706_496, hidden=8192, intermediate=28672, layers=80)
+    packed = replace(large, quantized=68_451_041_280)
+    assert estimated(large).weights == 141_107_412_992
+    assert estimated(packed).weights == pytest.approx(40.0e9, rel=5e-3)
+    assert estimated(packed).fits(80 * GIB, checkpointing=True)
+    assert not estimated(large).fits(140 * GIB, checkpointing=True)
+
+
 @given(st.integers(1, 64), st.integers(16, 8192))
 def test_activations_grow_with_the_sequences_of_a_batch(sequences: int, length: int) -> None:
     shape = replace(SEVEN_BILLION, sequences=sequences, length=length)

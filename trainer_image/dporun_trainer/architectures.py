@@ -6,9 +6,11 @@ trained and merged then has that class's names, and its other weights are those 
 
 from typing import Any
 
+from dporun_api.run_config import Quantization
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.loaded_weights import require_weights
+from dporun_trainer.quantization import loading_arguments, settle
 
 
 def auto_class(config: Any) -> Any:
@@ -27,12 +29,16 @@ def auto_class(config: Any) -> Any:
     return transformers.AutoModelForCausalLM
 
 
-def load_model(source: str, *, config: Any = None, **arguments: Any) -> Any:
+def load_model(
+    source: str, *, config: Any = None, quantization: Quantization | None = None, dtype: Any = "auto", **arguments: Any
+) -> Any:
     """Load the weights of a model from safetensors, without running any code that comes with it.
 
     Args:
         source: folder or Hub name.
         config: of the model; that of ``source`` when absent.
+        quantization: of the linear layers, which then compute in ``dtype``.
+        dtype: of the weights, in the words of torch; auto for the one that they are stored in.
         arguments: further ones of ``from_pretrained``.
 
     Raises:
@@ -49,9 +55,13 @@ def load_model(source: str, *, config: Any = None, **arguments: Any) -> Any:
         trust_remote_code=False,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
+        dtype=dtype,
+        **loading_arguments(quantization, dtype),
         **arguments,
     )
     require_weights(model, info, source)
+    if quantization:
+        settle(model)
     return model
 
 

@@ -81,6 +81,7 @@ class Shape:
             sequences=2 * config.training.per_device_batch_size,
             length=limit if longest is None else min(longest, limit),
             lora_dropout=config.lora.effective_dropout(takes_dropout=model.takes_dropout) > 0,
+            quantized=model.quantized_parameters,
         )
 
 

@@ -310,6 +310,11 @@ class DPORunSpec(Immutable):
             lambda spec: spec.archive is None or spec.archive.when != "Passed" or spec.evaluation.enabled,
             "archive.when: Passed needs evaluation.enabled: a run that is not evaluated passes nothing",
         ),
+        Rule(
+            "!has(self.model.quantization) || self.training.precision != 'fp32'",
+            lambda spec: spec.model.quantization is None or spec.training.precision != "fp32",
+            "model.quantization needs training.precision auto, bf16 or fp16: layers of 4 bits compute in 16",
+        ),
     )
 
     model: Model

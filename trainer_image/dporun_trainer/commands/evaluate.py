@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from dporun_api.pod import ExitCode
-from dporun_api.run_config import Precision
+from dporun_api.run_config import Precision, Quantization
 from dporun_trainer.commands.shared import begin_evaluation_process, explained, positive
 from dporun_trainer.data import formats
 from dporun_trainer.data.questions import load_questions
@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes", type=positive(int), help="processes that evaluate side by side (default: one for each GPU)"
     )
     parser.add_argument("--precision", choices=get_args(Precision), default="auto")
+    parser.add_argument(
+        "--quantization",
+        choices=[*get_args(Quantization), "none"],
+        help="of the base below an adapter (default: that of the run around the model, else none)",
+    )
     general = parser.add_mutually_exclusive_group()
     general.add_argument("--general", type=Path, help="general questions, JSONL (default: a built-in set of 60)")
     general.add_argument("--no-general", action="store_true", help="ask no general questions")
@@ -60,7 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
         pairs = formats.read_pairs(arguments.test, formats.Options())
         questions = [] if arguments.no_general else load_questions(arguments.general)
         output, on_stage = EvaluationFolder(arguments.output), assess.logged()
-        source = Source(arguments.model, arguments.base, arguments.precision)
+        quantization = arguments.quantization or assess.recorded_quantization(arguments.model)
+        source = Source(
+            arguments.model,
+            arguments.base,
+            arguments.precision,
+            None if arguments.quantization == "none" else quantization,
+        )
         with open_models(
             source,
             batches=assess.batches(pairs, options),

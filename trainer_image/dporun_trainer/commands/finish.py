@@ -89,7 +89,7 @@ def _finish(config: RunConfig, folder: RunFolder, meter: "_Meter", processes: in
         raise RunError(Reason.TRAINER_ERROR, f"there is no trained adapter in {folder.final}: train first")
     prepared = folder.load_prepared()
     evaluation = _evaluated(config, folder, prepared, meter, processes) if config.evaluation.enabled else None
-    unmerged = _merge(folder, prepared, meter)
+    unmerged = _merge(config, folder, prepared, meter)
     meter("reporting", 0, 1)
     with heartbeat(meter.progress):
         health, verdict = _judged(config, folder, evaluation, unmerged)
@@ -119,7 +119,13 @@ def _evaluated(
         max_new_tokens=config.evaluation.max_new_tokens,
     )
 
-    source = Source(folder.final, prepared.model_path, config.training.precision, config.topology.gpus_per_node)
+    source = Source(
+        folder.final,
+        prepared.model_path,
+        config.training.precision,
+        config.model.quantization,
+        config.topology.gpus_per_node,
+    )
     pairs = read_pairs(Path(prepared.validation_path))
 
     with ExitStack() as opened:
@@ -147,7 +153,7 @@ def _evaluated(
     return numbers.summary()
 
 
-def _merge(folder: RunFolder, prepared: Prepared, meter: "_Meter") -> str | None:
+def _merge(config: RunConfig, folder: RunFolder, prepared: Prepared, meter: "_Meter") -> str | None:
     """Merge the adapter, unless merged/ is just that; returns why there is no merged model."""
     if is_merged(folder.merged, folder.final):
         return None
@@ -157,7 +163,13 @@ def _merge(folder: RunFolder, prepared: Prepared, meter: "_Meter") -> str | None
     with heartbeat(meter.progress):
         prompts = [as_text(pairs[position].prompt) for position in spread(len(pairs), 8)]
         try:
-            merge(folder.final, folder.merged, prompts=prompts, base=prepared.model_path)
+            merge(
+                folder.final,
+                folder.merged,
+                prompts=prompts,
+                base=prepared.model_path,
+                quantization=config.model.quantization,
+            )
         except UnfaithfulMergeError as error:  # no reason to lose a good adapter, and its evaluation
             log.warning("%s", error.message)
             return f"merged/ is not there: {error.message}. {error.hint}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from dporun_api.pod import ExitCode
 from dporun_trainer.commands.shared import explained
 from dporun_trainer.data.questions import load_questions
+from dporun_trainer.evaluation.assess import recorded_quantization
 from dporun_trainer.evaluation.merge import merge
 
 
@@ -21,7 +22,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     def body() -> int:
         prompts = [question.question for question in load_questions()]
-        result = merge(arguments.adapter, arguments.output, base=arguments.base, prompts=prompts)
+        quantization = recorded_quantization(arguments.adapter)
+        result = merge(
+            arguments.adapter, arguments.output, base=arguments.base, prompts=prompts, quantization=quantization
+        )
         print(f"{arguments.output}: {result.dtype}, logits within {result.max_abs_difference:.2g} of the adapter's")
         return ExitCode.OK
 

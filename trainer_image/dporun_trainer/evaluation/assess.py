@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dporun_api.run_config import Dpo
+from dporun_api.run_config import Dpo, Quantization
 from dporun_trainer.data.pairs import Pair
 from dporun_trainer.data.questions import Question
 from dporun_trainer.evaluation.batching import Models, OnStage
@@ -113,6 +113,14 @@ def recorded_dpo(model: Path) -> Dpo:
     except (OSError, ValidationError) as error:
         log.warning("%s cannot be read, so beta and max_length are the defaults: %s", file.path, error)
         return Dpo()
+
+
+def recorded_quantization(model: Path) -> Quantization | None:
+    """In how few bits the base was trained with in the run whose directory ``model`` is in; None elsewhere."""
+    try:
+        return RunFolder.around(model).training_config.load().requested.model.quantization
+    except (OSError, ValidationError):  # recorded_dpo says so
+        return None
 
 
 def logged(on_stage: OnStage | None = None) -> OnStage:

@@ -3,28 +3,32 @@
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dporun_api.files import read_json, sha256, sync_folder, sync_tree, write_json
+from dporun_api.run_config import Quantization
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer import disk
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.policy import (
-    MERGE_RECORD,
     attach_adapter,
     find_base,
     is_adapter,
     load_model,
     load_tokenizer,
 )
+from dporun_trainer.evaluation.shards import stored_weights, write_merged
+from dporun_trainer.machine import Machine
+from dporun_trainer.precision import DTYPES, choose_arithmetic
 from dporun_trainer.run_folder.model_files import copy_processor, copy_tokenizer
-from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS
+from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS, MERGE_RECORD
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,8 @@ class Merge:
         effect: the same for base + adapter against the base alone: what the adapter does.
         kept: how much of that the merged model does: 1 is all of it, 0 is the base alone; a least squares fit.
         tolerance: largest ``difference`` allowed.
+        quantized_difference: as ``difference``, of the merged model against the 4-bit base + adapter: what was trained
+            and evaluated. No sign of a bad merge: it is what quantization had rounded away. None without quantization.
 
     """
 
@@ -67,6 +73,7 @@ class Merge:
     effect: float
     kept: float
     tolerance: float
+    quantized_difference: float | None = None
 
     @property
     def faithful(self) -> bool:
@@ -88,7 +95,14 @@ class UnfaithfulMergeError(RunError):
         )
 
 
-def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Path | None = None) -> Merge:
+def merge(
+    adapter: Path,
+    output: Path,
+    *,
+    prompts: Sequence[str],
+    base: str | Path | None = None,
+    quantization: Quantization | None = None,
+) -> Merge:
     """Write base + adapter as one model: safetensors in the base model's dtype, with all that goes with them.
 
     Everything is written to a temporary folder beside ``output``, read back, compared with the adapter's logits and
@@ -99,6 +113,8 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
         output: folder to create; an earlier merged model there is replaced.
         prompts: texts to compare logits on; the first few are used.
         base: folder or Hub name of the base model; found by the adapter's records when absent.
+        quantization: of the base in training. The adapter is merged into the base as it is stored, on the CPU: a GPU
+            that was large enough for 4 bits may not be for 16.
 
     Returns:
         What was measured, also written to ``output``/merge.json.
@@ -123,7 +139,7 @@ def merge(adapter: Path, output: Path, *, prompts: Sequence[str], base: str | Pa
     _require_space(base, output.parent)
     try:
         partial.mkdir()
-        result = _merge_into(partial, adapter, base, prompts)
+        result = _merge_into(partial, adapter, base, prompts, quantization)
         if not result.faithful:
             raise UnfaithfulMergeError(result)
         write_json(partial / MERGE_RECORD, asdict(result))
@@ -165,30 +181,34 @@ def adapter_sha256(adapter: Path) -> str:
     return sha256(adapter / ADAPTER_WEIGHTS)
 
 
-def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence[str]) -> Merge:
-    device_map = this_machine().device_map
+def _merge_into(
+    folder: Path, adapter: Path, base: str | Path, prompts: Sequence[str], quantization: Quantization | None
+) -> Merge:
+    machine = this_machine()
+    device_map = machine.device_map if quantization is None else None
     tokenizer = load_tokenizer(adapter, base)
     inputs = [_encode(tokenizer, prompt) for prompt in prompts[:_PROMPTS] if prompt]
     model = load_model(base, "auto", device_map).eval()
     dtype, layers = model.dtype, getattr(model.config.get_text_config(), "num_hidden_layers", None) or 1
     plain = _logits(model, inputs)
+    weights = stored_weights(model) if quantization else None
     adapted_model = attach_adapter(model, adapter).eval()
     adapted = _logits(adapted_model, inputs)
+    _make_generation_config_valid(model)
     try:
-        merged = adapted_model.merge_and_unload(safe_merge=True)
+        _write(adapted_model, weights, folder)
     except ValueError as error:
         raise RunError(Reason.NON_FINITE_LOSS, f"cannot merge {adapter}: {error}") from error
-    _make_generation_config_valid(merged)
-    merged.save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
     homes = [source for source in (adapter, Path(base)) if source.is_dir()]
     if not any(copy_tokenizer(source, folder) for source in homes):
         tokenizer.save_pretrained(folder)
     for source in homes:
         if copy_processor(source, folder):
             break
-    del model, adapted_model, merged
+    del model, adapted_model, weights
     stored = _logits(load_model(folder, "auto", device_map).eval(), inputs)
     scale = _rms(adapted) or 1.0
+    trained = _quantized_logits(adapter, base, quantization, machine, inputs) if quantization else None
     return Merge(
         base=str(Path(base).resolve() if Path(base).exists() else base),
         adapter_sha256=adapter_sha256(adapter),
@@ -199,7 +219,28 @@ def _merge_into(folder: Path, adapter: Path, base: str | Path, prompts: Sequence
         effect=_rms(adapted - plain) / scale,
         kept=_share(stored - plain, adapted - plain),
         tolerance=TOLERANCE.get(dtype, max(TOLERANCE.values())) * math.sqrt(max(1.0, layers / 16)),
+        quantized_difference=None if trained is None else _rms(stored - trained) / scale,
     )
+
+
+def _write(adapted: PeftModel, weights: Mapping[str, torch.Tensor] | None, folder: Path) -> None:
+    """Write the merged model: file by file where ``weights`` are given, if they can be, else all at once."""
+    if weights is not None:
+        try:
+            write_merged(adapted, weights, folder, max_shard_size=_MAX_SHARD_SIZE)
+            return
+        except NotImplementedError as error:
+            log.info("merging in memory: %s", error)
+    adapted.merge_and_unload(safe_merge=True).save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
+
+
+def _quantized_logits(
+    adapter: Path, base: str | Path, quantization: Quantization, machine: Machine, inputs: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Logits of what was trained and evaluated."""
+    dtype = DTYPES[choose_arithmetic("auto", machine, quantization)]
+    model = load_model(base, dtype, machine.device_map, quantization)
+    return _logits(attach_adapter(model, adapter).eval(), inputs)
 
 
 @torch.inference_mode()

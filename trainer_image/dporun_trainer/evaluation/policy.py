@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from dporun_api.files import read_json
-from dporun_api.run_config import Precision
+from dporun_api.run_config import Precision, Quantization
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer import architectures, gpu_errors
 from dporun_trainer.device import this_machine
@@ -25,6 +25,7 @@ from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.memory import Item, Result, attempt
 from dporun_trainer.precision import DTYPES, choose_arithmetic
 from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.run_folder.parts import MERGE_RECORD
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,6 @@ T = TypeVar("T")
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_CONFIG = "config.json"
-MERGE_RECORD = "merge.json"
-"""Beside a merged model: what was merged, and how exactly."""
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -104,7 +103,12 @@ Work = Callable[[Policy, Sequence[Item]], Sequence[Result]]
 
 
 def load_policy(
-    source: Path, *, base: str | Path | None = None, precision: Precision = "auto", gpus: int = 0
+    source: Path,
+    *,
+    base: str | Path | None = None,
+    precision: Precision = "auto",
+    quantization: Quantization | None = None,
+    gpus: int = 0,
 ) -> Policy:
     """Load an adapter or a merged model, and its base.
 
@@ -112,6 +116,7 @@ def load_policy(
         source: folder of a PEFT adapter or of a whole transformers model, in safetensors.
         base: folder (or Hub name) of the base model; found by the records beside ``source`` when absent.
         precision: arithmetic; auto is bf16 where the GPU has it, else fp16, and fp32 on CPU.
+        quantization: of the base on which the adapter was trained; a merged model and its base are loaded as they are.
         gpus: that this pod was given, which it then must see.
 
     Raises:
@@ -121,9 +126,10 @@ def load_policy(
     adapter = is_adapter(source)
     base = find_base(source) if base is None else _usable(base)
     machine = this_machine(gpus=gpus)
-    dtype = DTYPES[choose_arithmetic(precision, machine)]
-    log.info("loading %s and its base %s in %s on %s", source, base, dtype, machine.device)
-    reference = _without_router_logits(load_model(base, dtype, machine.device_map))
+    quantization = quantization if adapter else None
+    dtype = DTYPES[choose_arithmetic(precision, machine, quantization)]
+    log.info("loading %s and its base %s in %s on %s", source, base, quantization or dtype, machine.device)
+    reference = _without_router_logits(load_model(base, dtype, machine.device_map, quantization))
     tokenizer = load_tokenizer(source, base)
     if adapter:
         return Policy(attach_adapter(reference, source).eval(), tokenizer, None, source)
@@ -178,13 +184,19 @@ def find_base(source: Path) -> str | Path:
     )
 
 
-def load_model(source: str | Path, dtype: str, device_map: dict[str, str] | None = None) -> PreTrainedModel:
+def load_model(
+    source: str | Path,
+    dtype: str,
+    device_map: dict[str, str] | None = None,
+    quantization: Quantization | None = None,
+) -> PreTrainedModel:
     """Load a causal language model from safetensors, without running any code that comes with it.
 
     Args:
         source: folder or Hub name.
         dtype: torch's name of the weights' type, or auto for the one that they are stored in.
         device_map: see ``Machine.device_map``.
+        quantization: of its linear layers.
 
     Raises:
         RunError: it cannot be loaded, or the weights are not those of the model that its configuration describes.
@@ -192,7 +204,7 @@ def load_model(source: str | Path, dtype: str, device_map: dict[str, str] | None
     """
     disable_progress_bar()
     try:
-        return architectures.load_model(str(source), dtype=dtype, device_map=device_map)
+        return architectures.load_model(str(source), dtype=dtype, device_map=device_map, quantization=quantization)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unloadable("model", source, error) from error
 

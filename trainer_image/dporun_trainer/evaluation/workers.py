@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from dporun_api.run_config import Precision
+from dporun_api.run_config import Precision, Quantization
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.cgroup import oom_kills
 from dporun_trainer.errors import RunError
@@ -39,11 +39,14 @@ class Source(NamedTuple):
     path: Path
     base: str | Path | None = None
     precision: Precision = "auto"
+    quantization: Quantization | None = None
     gpus: int = 0
 
     def load(self) -> Policy:
         """Load the two models."""
-        return load_policy(self.path, base=self.base, precision=self.precision, gpus=self.gpus)
+        return load_policy(
+            self.path, base=self.base, precision=self.precision, quantization=self.quantization, gpus=self.gpus
+        )
 
 
 @contextlib.contextmanager

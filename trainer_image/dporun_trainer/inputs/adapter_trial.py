@@ -46,7 +46,7 @@ def try_adapter(build: Callable[[], Any], lora: Lora) -> Trial:
     name, layers = type(model).__name__, _linear_layers(model)
     unknown = _unknown_targets(lora, model)
     try:
-        adapted = _adapted(model, lora)
+        adapted = put_adapter(model, lora)
     except ValueError as error:
         if unknown and not str(error).startswith("Cannot convert PEFT target"):
             raise _no_layer(unknown[0], layers) from error
@@ -80,7 +80,13 @@ def try_adapter(build: Callable[[], Any], lora: Lora) -> Trial:
     )
 
 
-def _adapted(model: Any, lora: Lora) -> Any:
+def put_adapter(model: Any, lora: Lora) -> Any:
+    """Put the adapter on an empty model, as training does.
+
+    Raises:
+        ValueError: PEFT refuses it.
+
+    """
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415  heavy
 
     arguments = lora_arguments(lora, language_model(model), dropout=0.0)
@@ -138,7 +144,7 @@ def _fitting(build: Callable[[], Any], layers: Iterable[str]) -> set[str]:
     fitting = set()
     for layer in layers:
         try:
-            _adapted(build(), Lora(target_modules=(layer,)))
+            put_adapter(build(), Lora(target_modules=(layer,)))
         except ValueError:
             continue
         fitting.add(layer)

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from dporun_api.run_config import Lora
+from dporun_api.run_config import Lora, Quantization
 from dporun_trainer.architectures import modalities
 from dporun_trainer.inputs.adapter_trial import try_adapter
+from dporun_trainer.inputs.quantization_trial import try_quantization
 from dporun_trainer.inputs.structure import build_empty, read_config, require_trainable
 from dporun_trainer.inputs.tokenizer import check_tokenizer
 from dporun_trainer.inputs.weights import Shard, fingerprint, main_dtype, read_shards, require_floats, torch_type, unfit
@@ -13,12 +14,13 @@ from dporun_trainer.loaded_weights import require_weights
 from dporun_trainer.run_folder.prepared import ModelFacts
 
 
-def check_model(folder: Path, lora: Lora) -> ModelFacts:
+def check_model(folder: Path, lora: Lora, quantization: Quantization | None = None) -> ModelFacts:
     """Check the files of a model, and that the adapter fits it.
 
     Args:
         folder: with config, tokenizer and weights.
         lora: the adapter to be trained.
+        quantization: of the weights in training.
 
     Raises:
         RunError: the model cannot be trained as it is; names the file, and what to do.
@@ -36,6 +38,7 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     check_tokenizer(folder, vocabulary)
     trial = try_adapter(lambda: build_empty(config), lora)
+    quantized = try_quantization(lambda: build_empty(config), quantization, lora)
     text = config.get_text_config()
     return ModelFacts(
         architecture=type(model).__name__,
@@ -50,6 +53,7 @@ def check_model(folder: Path, lora: Lora) -> ModelFacts:
         max_positions=getattr(text, "max_position_embeddings", None),
         lora_modules=trial.modules,
         lora_parameters=trial.parameters,
+        quantized_parameters=quantized,
         takes_dropout=trial.takes_dropout,
         fingerprint=fingerprint(shards),
         warnings=tuple(warnings),

@@ -169,7 +169,7 @@ def _begin(folder: RunFolder, key: str) -> None:
 def _checked(config: RunConfig, folder: Path) -> ModelFacts:
     """Check the model; an error begins with the URI that the user knows, not only with the folder."""
     try:
-        return check_model(folder, config.lora)
+        return check_model(folder, config.lora, config.model.quantization)
     except RunError as error:
         raise RunError(error.reason, f"{config.model.uri}: {error.message}", hint=error.hint) from error
 

@@ -130,6 +130,8 @@ def _training(record: RunData) -> Iterator[str]:
         return
     config = record.training.requested
     dpo, lora, training = config.dpo, config.lora, config.training
+    if record.quantization:
+        yield f"- on the base in {record.quantization}, computed in {record.training.training.precision}"
     router = f", router loss {dpo.router_aux_loss_coef:g}" if dpo.router_aux_loss_coef else ""
     yield f"- loss {', '.join(dpo.loss)}, beta {dpo.beta:g}, label smoothing {dpo.label_smoothing:g}{router}"
     dropout = record.training.lora.lora_dropout
@@ -148,6 +150,13 @@ def _limits(record: RunData) -> Iterator[str]:
     yield "- The model learnt the preferences of the data, with its errors and biases; its safety was not evaluated."
     if what := _reads(record):
         yield f"- Only the language model was trained, on text; what the model makes of {what} was not evaluated."
+    if record.quantization:
+        yield f"- The results are those of the adapter on the base in {record.quantization}, on which it was trained."
+    if record.merge and record.merge.quantized_difference is not None:
+        yield (
+            f"- `merged/` is the adapter in the base as it was stored ({record.merge.dtype}): its logits differ from "
+            f"those by {record.merge.quantized_difference:.1%} of their size, so its results may, too."
+        )
     if _measured(record, "forgetting") is None:
         yield "- Forgetting of general knowledge was not measured."
 

@@ -191,6 +191,10 @@ def _run_facts(record: RunData) -> Iterator[tuple[str, str]]:
         yield "Base model", config.model.uri
         if prepared and prepared.model_revision:
             yield "Model revision", prepared.model_revision
+        if record.quantization:
+            yield "Base while training and evaluating", record.quantization
+        if record.merge and record.merge.quantized_difference is not None:
+            yield "Merged model", f"{record.merge.dtype}; logits {record.merge.quantized_difference:.1%} from the above"
         yield "Image", config.image or "not recorded (local run)"
         yield "Seed", str(config.training.seed)
         world = config.topology

@@ -22,6 +22,7 @@ from dporun_trainer.run_folder.records import (
     ComparisonRecord,
     EvaluationRecord,
     ForgettingRecord,
+    MergeRecord,
     TrainingMetrics,
     TrainingRecord,
 )
@@ -44,6 +45,7 @@ class RunData:
     metrics: EvaluationRecord | None = None
     comparison: ComparisonRecord | None = None
     forgetting: ForgettingRecord | None = None
+    merge: MergeRecord | None = None
     problems: tuple[str, ...] = ()
     """Files that are there and cannot be read."""
 
@@ -72,6 +74,12 @@ class RunData:
     def best_step(self) -> int | None:
         """Step of that checkpoint; None where no validation loss is a number, so that none is better than another."""
         return self.best.step if self.best and self.best.eval_loss is not None else None
+
+    @property
+    def quantization(self) -> str:
+        """In how many bits the base was while the adapter was trained and evaluated; empty where it was as stored."""
+        chosen = self.config.model.quantization if self.config else None
+        return f"4 bits ({chosen})" if chosen else ""
 
     @cached_property
     def regressions_first(self) -> Sequence[ComparedExample]:
@@ -106,6 +114,7 @@ def read_run_data(folder: RunFolder) -> RunData:
         metrics=reader.read(folder.evaluation.metrics),
         comparison=reader.read(folder.evaluation.comparison),
         forgetting=reader.read(folder.evaluation.forgetting),
+        merge=reader.read(folder.merge_record),
         problems=tuple(reader.problems),
     )
 

@@ -17,12 +17,13 @@ from dporun_trainer.run_folder.checkpoints import Checkpoints
 from dporun_trainer.run_folder.files import JsonFile
 from dporun_trainer.run_folder.history import LogHistory
 from dporun_trainer.run_folder.manifest import Manifest
-from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS
+from dporun_trainer.run_folder.parts import ADAPTER_WEIGHTS, MERGE_RECORD
 from dporun_trainer.run_folder.prepared import Prepared
 from dporun_trainer.run_folder.records import (
     ComparisonRecord,
     EvaluationRecord,
     ForgettingRecord,
+    MergeRecord,
     TrainingMetrics,
     TrainingRecord,
 )
@@ -74,6 +75,7 @@ class RunFolder:
 
         self.evaluation = EvaluationFolder(path / names.EVALUATION)
         self.merged = path / names.MERGED
+        self.merge_record = JsonFile(self.merged / MERGE_RECORD, MergeRecord)
         self.health = JsonFile(path / names.HEALTH, Health)
         self.verdict = JsonFile(path / names.VERDICT, Verdict)
         self.dataset_report = JsonFile(path / names.DATASET_REPORT, DatasetReport, exclude_none=True)

@@ -6,6 +6,8 @@ from pathlib import PurePosixPath
 from dporun_api import run_folder as names
 from dporun_api.run_config import ArchiveContent
 
+MERGE_RECORD = "merge.json"
+"""Beside a merged model: what was merged, and how exactly."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 """File with the weights of an adapter, in PEFT's words."""
 

@@ -44,6 +44,8 @@ class ModelFacts(Document):
     """Layers that get an adapter."""
     lora_parameters: int = Field(gt=0)
     """Trainable parameters."""
+    quantized_parameters: int = Field(0, ge=0)
+    """Those that training keeps in four bits."""
     takes_dropout: bool = True
     """Whether there can be dropout before the adapter; there is none on experts."""
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")

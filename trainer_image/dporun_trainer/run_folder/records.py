@@ -136,6 +136,18 @@ class TrainingMetrics(Record):
     non_finite_steps: int = 0
 
 
+# merged/merge.json
+
+
+class MergeRecord(Record):
+    """merge.json, as far as it is reported: how near the merged model is to what was trained."""
+
+    dtype: str
+    """Of its weights, in torch's words."""
+    quantized_difference: float | None = None
+    """From the logits of the 4-bit base + adapter, root mean square as a share of them; None where all had 16 bits."""
+
+
 # evaluation/
 
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 from trl import DPOConfig
 
 from dporun_api.files import read_json
-from dporun_api.run_config import RunConfig
+from dporun_api.run_config import Quantization, RunConfig
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.adapters import lora_arguments, require_same_layers, require_same_shape, used_targets
 from dporun_trainer.architectures import language_model, load_model
@@ -98,7 +98,7 @@ def build(
     )
 
     # Make the trainer. TRL precomputes the base model's log-probabilities here.
-    model = load_base(prepared.model_path, plan.precision, machine.device_map)
+    model = load_base(prepared.model_path, plan.precision, machine.device_map, config.model.quantization)
     dropout = config.lora.effective_dropout(takes_dropout=prepared.model.takes_dropout)
     trainer = RunTrainer(
         run=run,
@@ -153,7 +153,12 @@ def _require_planned_rows(trainer: RunTrainer) -> None:
         )
 
 
-def load_base(path: str, arithmetic: Arithmetic, device_map: dict[str, str] | None = None) -> Any:
+def load_base(
+    path: str,
+    arithmetic: Arithmetic,
+    device_map: dict[str, str] | None = None,
+    quantization: Quantization | None = None,
+) -> Any:
     """Load the base model without any dropout of its own: it is the reference, so it must answer the same every time.
 
     LoRA's dropout stays; TRL's disable_dropout would remove both.
@@ -168,7 +173,7 @@ def load_base(path: str, arithmetic: Arithmetic, device_map: dict[str, str] | No
             setattr(config.get_text_config(), name, 0.0)
     if hasattr(config.get_text_config(), "output_router_logits"):  # TRL asks for them where the router has a loss
         config.get_text_config().output_router_logits = False
-    return load_model(path, config=config, dtype=DTYPES[arithmetic], device_map=device_map)
+    return load_model(path, config=config, dtype=DTYPES[arithmetic], device_map=device_map, quantization=quantization)
 
 
 def _start_from(trainer: RunTrainer, adapter: Path, config: RunConfig) -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from dporun_api.memory import MemoryEstimate
-from dporun_api.run_config import Dpo, Precision, RunConfig, Switch
+from dporun_api.run_config import Dpo, Precision, Quantization, RunConfig, Switch
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.machine import Machine
@@ -98,7 +98,7 @@ def decide_plan(
         RunError: the configuration asks for something that cannot be done here, or a model that can never fit.
 
     """
-    precision = decide_precision(config.training.precision, machine)
+    precision = decide_precision(config.training.precision, machine, config.model.quantization)
     memory = estimate(config, shape, arithmetic=precision, cuda=machine.cuda)
     require_possible(memory, machine.capacity, machine.name, cuda=machine.cuda)
     loss_type, loss_weights = decide_losses(config.dpo)
@@ -123,7 +123,7 @@ def decide_plan(
     )
 
 
-def decide_precision(requested: Precision, machine: Machine) -> Arithmetic:
+def decide_precision(requested: Precision, machine: Machine, quantization: Quantization | None = None) -> Arithmetic:
     """Choose the arithmetic of training.
 
     Raises:
@@ -136,7 +136,7 @@ def decide_precision(requested: Precision, machine: Machine) -> Arithmetic:
     if requested == "bf16" and not machine.bf16:
         message = f"training.precision is bf16, but {machine.name} does not compute in bfloat16"
         raise RunError(Reason.INVALID_SPEC, message, hint="Set training.precision: auto, which takes fp16.")
-    return choose_arithmetic(requested, machine)
+    return choose_arithmetic(requested, machine, quantization)
 
 
 def decide_losses(dpo: Dpo) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -24,6 +24,7 @@ def run_identity(config: RunConfig, prepared: Prepared, plan: TrainingPlan) -> d
     return {
         "model": config.model.uri,
         "revision": prepared.model_revision,
+        **({"quantization": config.model.quantization} if config.model.quantization else {}),
         "dataset": prepared.dataset.fingerprint,
         **dpo,
         **{f"lora.{name}": value for name, value in config.lora.model_dump(mode="json").items()},
