@@ -126,7 +126,7 @@ def p_value(value: float, *marks: float) -> str:
 
 def can_tell_forgetting(lost: float, known: int, limit: float) -> bool:
     """Whether the base model knew enough to compare a loss with ``limit``; a great loss shows with less."""
-    return known >= KNOWN_QUESTIONS or _decides(wilson(lost, known), limit)
+    return known >= KNOWN_QUESTIONS or decides(wilson(lost, known), limit)
 
 
 def _checked(result: EvaluationSummary, asked: Evaluation) -> Iterator[Gate]:
@@ -142,14 +142,18 @@ def _checked(result: EvaluationSummary, asked: Evaluation) -> Iterator[Gate]:
 
 
 def _accuracy(result: EvaluationSummary, limit: float) -> Gate:
+    interval = wilson(result.accuracy, result.examples)
+    decided = decides(interval, limit)
+    low, high = (share(end, limit) for end in interval)
+    between = "" if decided else f" (95 % interval {low} to {high})"
     return Gate(
         name="accuracy",
         asked=f"≥ {percent(limit, 10)}",
         limit=limit,
         measured=result.accuracy,
-        told=share(result.accuracy, limit),
+        told=f"{share(result.accuracy, limit)}{between}",
         reached=result.accuracy >= limit,
-        decided=_decides(wilson(result.accuracy, result.examples), limit),
+        decided=decided,
         enough=result.examples >= FEWEST,
         basis=counted(result.examples, "pair"),
         needed=count_for_share(result.accuracy, limit),
@@ -160,7 +164,7 @@ def _reward_margin(result: EvaluationSummary, limit: float) -> Gate:
     value, low, high = result.reward_margin, result.reward_margin_low, result.reward_margin_high
     decided, needed = result.examples >= FEWEST, FEWEST  # without an interval, which only too few pairs lack
     if low is not None and high is not None:
-        decided, needed = _decides((low, high), limit), count_for_mean(value, limit, (low, high), result.examples)
+        decided, needed = decides((low, high), limit), count_for_mean(value, limit, (low, high), result.examples)
     return Gate(
         name="rewardMargin",
         asked=f"≥ {limit}",
@@ -212,12 +216,13 @@ def _forgetting(result: EvaluationSummary, limit: float) -> Gate:
         measured=lost,
         told=share(lost, limit),
         reached=lost <= limit,
-        decided=_decides(wilson(lost, known), limit),
+        decided=decides(wilson(lost, known), limit),
         basis=counted(known, "known question"),
         needed=count_for_share(lost, limit),
     )
 
 
-def _decides(interval: tuple[float, float], limit: float) -> bool:
+def decides(interval: tuple[float, float], limit: float) -> bool:
+    """Whether an interval lies on one side of a limit."""
     low, high = interval
     return not low <= limit <= high

@@ -11,11 +11,12 @@ from dporun_trainer.diagnosis.gates import (
     can_tell_forgetting,
     check_gates,
     counted,
+    decides,
     margin,
     p_value,
     share,
 )
-from dporun_trainer.significance import FEWEST, LEVEL, Lead, count_to_tell, lead, wilson
+from dporun_trainer.significance import FEWEST, LEVEL, MOST, Lead, count_for_share, count_to_tell, lead, wilson
 
 GOOD_ACCURACY, POOR_ACCURACY = 0.80, 0.70
 """An accuracy above the first is good; one below the second needs improvement."""
@@ -39,8 +40,9 @@ def judge(result: EvaluationSummary | None, asked: Evaluation, health: Health | 
     """Judge a result.
 
     It is Good when every measure is good, NeedsImprovement when at least one is poor, else Fair. What was not
-    measured, or by too few examples to tell, is not good: it is Fair. The judgement is about the best checkpoint, so
-    ``health``, which is about the whole training, only adds a reason; without an evaluation it decides.
+    measured, or by too few examples to tell, is not good: it is Fair. So is an accuracy of so few pairs that its
+    interval holds the mark, or the run's own gate: chance may have decided. The judgement is about the best
+    checkpoint, so ``health``, which is about the whole training, only adds a reason; without an evaluation it decides.
 
     A result that was not evaluated passes nothing. As the user asked for no evaluation, there are no gates to miss.
 
@@ -72,7 +74,7 @@ def judge(result: EvaluationSummary | None, asked: Evaluation, health: Health | 
 
 
 def _criteria(result: EvaluationSummary, asked: Evaluation) -> Iterator[_Criterion]:
-    yield _accuracy(result)
+    yield _accuracy(result, asked.gates.accuracy)
     yield _reward_margin(result)
     yield _answers(result)
     if asked.general.enabled:
@@ -81,13 +83,21 @@ def _criteria(result: EvaluationSummary, asked: Evaluation) -> Iterator[_Criteri
         yield _Criterion(VerdictState.FAIR, "Forgetting was not measured: evaluation.general.enabled is false.")
 
 
-def _accuracy(result: EvaluationSummary) -> _Criterion:
+def _accuracy(result: EvaluationSummary, gate: float | None) -> _Criterion:
     marks = GOOD_ACCURACY, POOR_ACCURACY
-    low, high = (share(end, *marks) for end in wilson(result.accuracy, result.examples))
+    interval = wilson(result.accuracy, result.examples)
+    low, high = (share(end, *marks) for end in interval)
     what = (
         f"Accuracy of {share(result.accuracy, *marks)} (95 % interval {low} to {high}) on "
         f"{counted(result.examples, 'validation pair')}"
     )
+    unclear = [limit for limit in (GOOD_ACCURACY, gate) if limit is not None and not decides(interval, limit)]
+    if result.accuracy > GOOD_ACCURACY and result.examples >= FEWEST and unclear:
+        limit = unclear[0]
+        needed = count_for_share(result.accuracy, limit)
+        many = f"about {needed:,} pairs" if needed < MOST else "no number of pairs"
+        words = f"is above {percent(GOOD_ACCURACY)}, but the interval holds {percent(limit, 10)}"
+        return _Criterion(VerdictState.FAIR, f"{what} {words}: {many} would decide at this value.")
     return _graded(what, result.accuracy, result.examples, *((mark, percent(mark)) for mark in marks))
 
 
