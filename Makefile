@@ -88,6 +88,12 @@ test-gpu: setup ## Run the tests that need a GPU, on a machine that has one
 	@PYTHONPATH=tests:bench $(BIN)/python -m gpu.common
 	$(BIN)/pytest -m gpu tests/gpu
 
+ROWS ?= 100000
+
+.PHONY: bench-prepare
+bench-prepare: setup ## Measure prepare on ROWS rows of about 600 tokens: build/bench/prepare.json
+	PYTHONPATH=tests $(BIN)/python bench/prepare.py --rows $(ROWS)
+
 STEPS ?= start failures memory speed evaluation
 OUT ?= build/gpu
 

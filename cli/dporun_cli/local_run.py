@@ -189,8 +189,7 @@ def _exit_code(returncode: int, *, stopped: bool) -> ExitCode:
 
 
 def _environment() -> dict[str, str]:
-    quiet = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    return {**quiet, **os.environ, pod.TERMINATION_LOG_VARIABLE: os.devnull}
+    return {"PYTHONUNBUFFERED": "1", **os.environ, pod.TERMINATION_LOG_VARIABLE: os.devnull}
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dporun_trainer.inputs.encoding import PairEncoder
 from dporun_trainer.inputs.gather import Gathered, Ticker, writer
 from dporun_trainer.inputs.lint import FEW_ROWS, Kept
 from dporun_trainer.inputs.selection import Selection, nothing_left
+from dporun_trainer.inputs.source import pace
 from dporun_trainer.run_folder.prepared import LintReport
 from dporun_trainer.run_folder.tokens import token_writer
 from dporun_trainer.significance import FEWEST
@@ -133,7 +135,7 @@ def _encode(
     on_progress: Callable[[str], None],
 ) -> SourceReport:
     """Look at the pairs of a source in tokens but those in ``out``, and write the ones that are kept."""
-    lint, ticker = gathered.lint, Ticker(on_progress)
+    lint, ticker, started = gathered.lint, Ticker(on_progress), time.monotonic()
     pairs = ((index, pair) for index, pair in enumerate(gathered.pairs()) if index not in out)
     samples: list[Sample] = []
     while batch := list(itertools.islice(pairs, _BATCH)):
@@ -142,7 +144,9 @@ def _encode(
         for index, pair, _ in kept:
             if index * _SAMPLES >= len(samples) * gathered.count:
                 samples.append(_sample(pair))
-        ticker.tick(f"tokenized {batch[-1][0] + 1:,} of {gathered.count:,} pairs of {gathered.source.uri}")
+        done = batch[-1][0] + 1
+        at = pace(done / gathered.count, done, time.monotonic() - started)
+        ticker.tick(f"tokenized {done:,} of {gathered.count:,} pairs of {gathered.source.uri}: {at}")
     lint.require_useful()
     return SourceReport(facts=lint.facts(), dropped=tuple(lint.dropped), samples=tuple(samples))
 

@@ -78,10 +78,11 @@ class Source:
                 yield row
                 count += 1
                 share = min((done + position) / max(total, 1), 1.0)
-                tick(f"{verb} {count:,} rows of {self.uri}: {_pace(share, count, time.monotonic() - started)}")
+                tick(f"{verb} {count:,} rows of {self.uri}: {pace(share, count, time.monotonic() - started)}")
             done += file.path.stat().st_size
 
 
-def _pace(share: float, count: int, seconds: float) -> str:
+def pace(share: float, count: int, seconds: float) -> str:
+    """Say how far something is: percent, rows per second, the time that is left."""
     left = f", {duration(seconds / share - seconds)} left" if share else ""
     return f"{share:.0%}, {count / max(seconds, 1e-3):,.0f} rows/s{left}"
