@@ -5,10 +5,11 @@ import subprocess
 import sys
 from typing import Any
 
-from dporun_trainer.training import memory
-from gpu.common import Found, Place, Run, Shape, Step, main
+from dporun_trainer.memory import Shape, estimate
+from gpu import common
+from gpu.common import Found, Place, Run, Step, main
 
-_EIGHT_BILLION = Shape(4096, 14336, 32, 32, 8, 128256)
+_EIGHT_BILLION = common.Shape(4096, 14336, 32, 32, 8, 128256)
 _LOAD = """
 import json, resource, sys, time
 import torch
@@ -51,27 +52,16 @@ def peak(checkpointing: str, rows: int = 2) -> Step:
             training=_training(checkpointing, rows),
         )
         run.whole()
-        usage, facts = run.folder.progress.read().usage, run.folder.load_prepared().model
-        assert usage.peak_memory_bytes is not None
-        estimate = memory.required(
-            memory.Shape(
-                parameters=facts.parameters,
-                trainable=facts.lora_parameters,
-                hidden=facts.hidden_size,
-                intermediate=facts.intermediate_size or 4 * facts.hidden_size,
-                layers=facts.layers,
-                sequences=2 * rows,
-                length=length,
-                value_bytes=2,
-                lora_dropout=False,
-                shards=1,
-            ),
-            checkpointing=checkpointing == "always",
-        )
-        ratio = usage.peak_memory_bytes / estimate
+        usage, prepared = run.folder.progress.read().usage, run.folder.load_prepared()
+        assert usage.peak_memory_bytes
+        rows_seen = prepared.lint.train.total
+        shape = Shape.of(run.config, prepared.model, rows_seen.maximum if rows_seen else None)
+        parts = estimate(run.config, shape, arithmetic="bf16", cuda=place.cuda)
+        estimated = parts.process(checkpointing=checkpointing == "always")
+        ratio = usage.peak_memory_bytes / estimated
         if place.cuda:  # on a CPU, the libraries are larger than the model
             assert 2 / 3 <= ratio <= 1, ratio
-        return {"peak GiB": usage.peak_memory_bytes / 2**30, "estimate GiB": estimate / 2**30, "usage": usage}
+        return {"peak": usage.peak_memory_bytes, "estimate": estimated, "parts": parts, "usage": usage}
 
     step.__name__ = f"peak_{rows}_pairs_checkpointing_{checkpointing}"
     step.__doc__ = (peak.__doc__ or "").removeprefix("A step: ")
