@@ -7,6 +7,7 @@ tests/gpu runs the same steps on a GPU, tests/bench some of them on the CPU, wit
 
 import argparse
 import dataclasses
+import gc
 import json
 import os
 import subprocess
@@ -20,14 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from dporun_api.document import Document
 from dporun_api.results import Outcome
 from dporun_testing import tiny_model, training
-from dporun_testing.processes import running
+from dporun_testing.processes import PolledEvent, running
 from dporun_trainer.commands.gpus import look
+from dporun_trainer.commands.train import TRAIN_PROCESS, arguments_of
 from dporun_trainer.run_folder import RunFolder
+from dporun_trainer.training import launch
 
 TOLERANCES = {"fp32": 2e-5, "fp16": 2e-3, "bf16": 1.6e-2}
 """By arithmetic, of a number of the order of 1 that was rounded a few times: two steps of bf16 (2**-7), two of fp16
@@ -98,19 +101,12 @@ class Place:
         torch.manual_seed(0)
         dtype = torch.bfloat16 if self.cuda else torch.float32
         with torch.device(self.device):
-            model = LlamaForCausalLM(config).to(dtype)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         if nan:
             with torch.no_grad():
                 model.model.layers[-1].mlp.down_proj.weight[0, 0] = torch.nan
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, max_shard_size="5GB")
         return folder
-
-    def environment(self) -> dict[str, str]:
-        """Of the product's processes."""
-        found = dict(os.environ)
-        if not self.cuda:
-            found["CUDA_VISIBLE_DEVICES"] = ""
-        return found
 
 
 class Run:
@@ -163,9 +159,7 @@ class Run:
 
     def prepare(self) -> Outcome | None:
         """Prepare it; how that ended, if not well."""
-        ended = subprocess.run(
-            self.command("prepare"), env=self._place.environment(), check=False, capture_output=True, text=True
-        )
+        ended = subprocess.run(self.command("prepare"), check=False, capture_output=True, text=True)
         return None if ended.returncode == 0 else self.folder.prepare_outcome.load()
 
     @contextmanager
@@ -173,7 +167,7 @@ class Run:
         """The process that trains, evaluates and reports, as the pod runs it; its output is in train.log."""
         with (
             (self.folder.path / "train.log").open("ab") as log,
-            running(self.command("train"), env=self._place.environment(), stdout=log, stderr=log) as process,
+            running(self.command("train"), stdout=log, stderr=log) as process,
         ):
             yield process
 
@@ -190,6 +184,14 @@ class Run:
         outcome = self.train()
         assert outcome.state == "Succeeded", outcome
         return outcome
+
+    def trained(self) -> None:
+        """Prepare and train it, without what follows: merging a large model takes minutes, and its size of disk."""
+        refused = self.prepare()
+        assert refused is None, refused
+        arguments = arguments_of(TRAIN_PROCESS, self.config_path, self.folder)
+        outcome = launch.train(self.config, self.folder, arguments, node=0, stop=PolledEvent())
+        assert outcome.state == "Succeeded", outcome
 
     def losses(self) -> list[float]:
         """Training's losses, step by step."""
@@ -208,6 +210,8 @@ def main(name: str, steps: Sequence[Step]) -> int:
     if not arguments.cpu and (problem := no_gpu()):
         print(problem, file=sys.stderr)
         return 1
+    if arguments.cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="dporun-gpu-") as folder:
         results = [measured(step, Place(Path(folder), cuda=not arguments.cpu)) for step in steps]
@@ -218,12 +222,21 @@ def main(name: str, steps: Sequence[Step]) -> int:
     return int(any(one["state"] == "failed" for one in results))
 
 
+def made(step: Step, place: Place) -> Found:
+    """Make a step, and give back the GPU's memory that it took in this process: the next one measures its own."""
+    try:
+        return step(place)
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def measured(step: Step, place: Place) -> Found:
     """Run a step; what it found, or how it failed."""
     began = time.monotonic()
     result: Found = {"step": step.__name__, "proves": (step.__doc__ or "").partition("\n")[0]}
     try:
-        result |= {"state": "held", "found": step(place)}
+        result |= {"state": "held", "found": made(step, place)}
     except NotHere as missing:
         result |= {"state": "skipped", "why": str(missing)}
     except Exception as error:  # noqa: BLE001  the next step tells something of its own

@@ -61,7 +61,7 @@ def batch_of_512(place: Place) -> Found:
 def memory_is_taken(place: Place) -> Found:
     """A GPU whose memory another process holds ends with GPUOutOfMemory, or GPUFault where CUDA cannot even start."""
     place.gpu_only("a GPU's memory is what is taken")
-    with _held(2**29):
+    with _held(2**27):
         return _named(Run(place, "taken"), Reason.GPU_OUT_OF_MEMORY, Reason.GPU_FAULT)
 
 

@@ -28,7 +28,7 @@ def arm(size: str, name: str) -> Step:
         model = place.model(size, _SHAPES[size] if place.cuda else None)
         pairs = (20 if place.cuda else 6) * rows
         run = Run(place, step.__name__, model=model, pairs=pairs, words=length, **sections | _ARMS[name])
-        run.whole()
+        run.trained()
         usage = run.folder.progress.read().usage
         assert usage.tokens_per_second
         return {"usage": usage}

@@ -26,7 +26,7 @@ def driver(place: Place) -> Found:
 
 def deepspeed_without_a_compiler(place: Place) -> Found:
     """DeepSpeed is imported without CUDA's compiler, which the image does not have."""
-    environment = {name: value for name, value in place.environment().items() if name != "CUDA_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_HOME"}
     environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), "/usr/bin", "/bin"])  # noqa: PTH120
     environment["DS_ACCELERATOR"] = place.device
     program = "import deepspeed.ops, json; print(json.dumps(dict(deepspeed.ops.__compatible_ops__)))"
@@ -62,8 +62,8 @@ def head(place: Place) -> Found:
 def _errors_of_head(place: Place, dtype: torch.dtype, rows: int, hidden: int, vocabulary: int) -> dict[str, float]:
     """Errors relative to the largest value; the reference has the same rounded inputs, in float64."""
     torch.manual_seed(rows)
-    x = torch.randn(rows, hidden).to(place.device, dtype).requires_grad_()
-    weight = (torch.randn(vocabulary, hidden) / hidden**0.5).to(place.device, dtype).requires_grad_()
+    x = torch.randn(rows, hidden, device=place.device).to(dtype).requires_grad_()
+    weight = (torch.randn(vocabulary, hidden, device=place.device) / hidden**0.5).to(dtype).requires_grad_()
     targets = torch.randint(vocabulary, (rows,), device=place.device)
     found: tuple[Any, ...] = ChunkedLogProbFunction.apply(x, weight, None, targets, 1.0, min(_CHUNK, vocabulary))
     log_probs, entropy, _, mean_logits, _ = found

@@ -1,7 +1,7 @@
 """What only a GPU proves: the steps of bench/gpu but for the large models, each as a test of its own."""
 
 import pytest
-from gpu.common import NotHere, Place, Step, no_gpu
+from gpu.common import NotHere, Place, Step, made, no_gpu
 
 from gpu import evaluation, failures, start
 
@@ -23,6 +23,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
 def test_a_step_on_the_gpu(place: Place, step: Step) -> None:
     try:
-        print(step(place))
+        print(made(step, place))
     except NotHere as missing:
         pytest.skip(str(missing))
