@@ -57,6 +57,20 @@ def test_a_quantity_is_a_number(quantity: str, value: float) -> None:
     assert amount(quantity) == value
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "hf://squad",
+        "hf://owner/name?config=a-b&split=train[:10%]+test[-5:]",
+        "hf://datasets/owner/name@refs%2Fpr%2F1/data/train-*.parquet?split=train[5%:10%]",
+        "s3://bucket/pairs/**/*.jsonl.zst?split=train",
+        "pvc://data/train-[0-4].csv",
+    ],
+)
+def test_addresses_of_data(uri: str) -> None:
+    assert spec(dataset={"train": uri}).dataset.train == uri
+
+
 @pytest.mark.parametrize("quantity", ["", "Gi", "4 GB", "4gi", "four"])
 def test_what_is_no_quantity_is_an_error(quantity: str) -> None:
     with pytest.raises(ValueError, match="is no quantity such as 500m"):
