@@ -115,6 +115,7 @@ def gather(
                 if lint.rows == lint.invalid_rows == _HOPELESS:
                     break
         lint.require_valid()
+    survey.responses.close()
     if not lint.rows:
         raise RunError(Reason.DATASET_INVALID, f"{source.uri} has no rows", hint="Check that it is the right file.")
     return Gathered(source, path, lint.pairs, lint)

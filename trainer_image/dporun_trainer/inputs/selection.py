@@ -98,6 +98,7 @@ def select(train: Gathered, validation: Gathered | None, policies: Dataset, seed
         RunError: a policy refuses pairs, the sources do not fit together, or nothing is left, or can be held out.
 
     """
+    train.survey.prompts.close()
     sides = [_Side(source) for source in (train, validation) if source is not None]
     _refuse_mixture(train, validation)
     for side in sides:
