@@ -4,11 +4,11 @@ python -m dporun_testing.gpu_sizes writes them anew.
 """
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from dporun_api.memory import GIB, MemoryEstimate, gibibytes
-from dporun_api.run_config import Lora, RunConfig
+from dporun_api.run_config import Lora, Quantization, RunConfig
 from dporun_testing.paths import ROOT
 from dporun_trainer.memory import Shape, activations, estimate
 
@@ -62,7 +62,7 @@ class Published:
 
     def shape(self, config: RunConfig) -> Shape:
         """The shape of a run with it, counted on its structure."""
-        parameters, trainable = _counted_parameters(self)
+        parameters, trainable, quantized = _counted_parameters(self)
         return Shape(
             parameters=parameters,
             trainable=trainable,
@@ -73,6 +73,7 @@ class Published:
             sequences=2 * config.training.per_device_batch_size,
             length=config.dpo.max_length,
             lora_dropout=True,
+            quantized=quantized if config.model.quantization else 0,
         )
 
 
@@ -90,43 +91,46 @@ COUNTED = (PUBLISHED[0], PUBLISHED[4])
 
 
 @cache
-def _counted_parameters(model: Published) -> tuple[int, int]:
-    """Parameters of the model, and of the adapter that a run's defaults put on it; all layers are alike."""
+def _counted_parameters(model: Published) -> tuple[int, int, int]:
+    """Parameters of the model, of a run's default adapter, and those that 4 bits are for; all layers are alike."""
     one, two = (_of_layers(replace(model, layers=layers)) for layers in (1, 2))
-    parameters, trainable = (
+    parameters, trainable, quantized = (
         first + (model.layers - 1) * (second - first) for first, second in zip(one, two, strict=True)
     )
-    return parameters, trainable
+    return parameters, trainable, quantized
 
 
-def _of_layers(model: Published) -> tuple[int, int]:
+def _of_layers(model: Published) -> tuple[int, int, int]:
     from dporun_trainer.inputs.adapter_trial import try_adapter
     from dporun_trainer.inputs.structure import build_empty
+    from dporun_trainer.quantization import quantize_empty
 
     config = model.config()
     trial = try_adapter(lambda: build_empty(config), Lora())
-    return sum(parameter.numel() for parameter in build_empty(config).parameters()), trial.parameters
+    parameters = sum(parameter.numel() for parameter in build_empty(config).parameters())
+    return parameters, trial.parameters, quantize_empty(build_empty(config))
 
 
-def a_config(**training: Any) -> RunConfig:
+def a_config(quantization: Quantization | None = None, **training: Any) -> RunConfig:
     """The defaults, on one GPU."""
+    model = {"uri": "x", "quantization": quantization}
     return RunConfig.model_validate(
-        {"run": {"name": "run"}, "model": {"uri": "x"}, "dataset": {"train": "x"}, "training": training}
+        {"run": {"name": "run"}, "model": model, "dataset": {"train": "x"}, "training": training}
     )
 
 
-def needs(model: Published) -> MemoryEstimate:
+def needs(model: Published, quantization: Quantization | None = None) -> MemoryEstimate:
     """What training ``model`` with the defaults needs, in bf16 on one GPU."""
-    config = a_config()
+    config = a_config(quantization)
     return estimate(config, model.shape(config), arithmetic="bf16", cuda=True)
 
 
-def sizes_table() -> str:
+def sizes_table(quantization: Quantization | None = None) -> str:
     """Which sizes fit where."""
     head = ["model", "weights", "all", "recomputing", *(f"{card} GB" for card in CARDS), "pod"]
     rows = []
     for model in PUBLISHED:
-        memory = needs(model)
+        memory = needs(model, quantization)
         both = [gibibytes(memory.process(checkpointing=checkpointing)) for checkpointing in (False, True)]
         cells = [_fits(memory, int(card * GIB)) for card in CARDS.values()]
         rows.append([model.name, gibibytes(memory.weights), *both, *cells, gibibytes(memory.host)])
@@ -185,7 +189,7 @@ def line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-TABLES = {"sizes": sizes_table, "counted": counted_table}
+TABLES = {"sizes": sizes_table, "sizes in 4 bits": partial(sizes_table, "nf4"), "counted": counted_table}
 
 
 def read_page(name: str) -> str:

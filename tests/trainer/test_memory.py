@@ -135,6 +135,7 @@ def test_activations_are_those_that_torch_counts(arithmetic: str, checkpointing:
 def test_the_page_shows_the_sizes_of_the_estimate() -> None:
     """After a change of it: make gpu-sizes."""
     assert gpu_sizes.read_page("sizes") == gpu_sizes.sizes_table()
+    assert gpu_sizes.read_page("sizes in 4 bits") == gpu_sizes.sizes_table("nf4")
 
 
 @pytest.mark.parametrize("model", gpu_sizes.COUNTED[:1], ids=lambda model: model.name)

@@ -150,7 +150,10 @@ def require_possible(memory: MemoryEstimate, available: int, where: str, *, cuda
     if (why := never_fits(memory, available)) is None:
         return
     if cuda:
-        hint = f"{capitalise(LARGER_GPU)} (resources.nodeSelector), or train a smaller model."
+        hint = (
+            f"{capitalise(LARGER_GPU)} (resources.nodeSelector), train on weights of 4 bits (model.quantization: nf4) "
+        )
+        hint += "where you do not already, or train a smaller model."
         raise RunError(Reason.GPU_OUT_OF_MEMORY, f"the model does not fit on {where}: {why}", hint=hint)
     hint = "Train with GPUs, with fewer processes, or a smaller model."
     raise RunError(Reason.HOST_OUT_OF_MEMORY, f"the model does not fit on {where}: {why}", hint=hint)

@@ -20,7 +20,7 @@ def expected_memory(config: RunConfig, model: ModelFacts, longest: int | None = 
     cuda = config.topology.gpus_per_node > 0
     # Whether the GPU has bfloat16 is not known, and makes no difference: float16 is as large.
     machine = Machine(cuda=cuda, bf16=True, memory=0, name="")
-    arithmetic = choose_arithmetic(config.training.precision, machine)
+    arithmetic = choose_arithmetic(config.training.precision, machine, config.model.quantization)
     return estimate(config, Shape.of(config, model, longest), arithmetic=arithmetic, cuda=cuda)
 
 
