@@ -1,5 +1,6 @@
 """Greedy answers in batches."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ def test_generation_stops_at_every_end_token_the_model_names(policy: Policy, pro
         policy.model.generation_config.eos_token_id = configured
     assert stopped.finished
     assert stopped.tokens == usual.tokens[: first + 1]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral", "qwen3_moe", "bloom", "granitemoehybrid"])
+def test_answers_that_ended_leave_the_batch_and_change_none(family: str, policy: Policy) -> None:
+    """Of families that count positions in different ways or forget the first, and one whose state cannot be divided."""
+    model = tiny_model(family, tie_word_embeddings=False)  # tied, a random model repeats its last token
+    model.generation_config.eos_token_id = list(range(10, 384, 12))  # so that answers end here and there
+    chosen = random.Random(1)
+    prompts = [[chosen.randrange(4, 384) for _ in range(chosen.randint(3, 40))] for _ in range(9)]
+    sizes: list[int] = []
+    model.register_forward_hook(lambda *call: sizes.append(len(call[2].logits)))
+    together = generate(model, policy.tokenizer, prompts, max_new_tokens=16)
+    assert sizes[0] == 9
+    assert (min(sizes) < 5) == (family != "granitemoehybrid")
+    assert len({len(answer.tokens) for answer in together}) > 3
+    assert together == [generate(model, policy.tokenizer, [prompt], max_new_tokens=16)[0] for prompt in prompts]
 
 
 def test_penalties_and_sampling_of_the_models_own_config_are_off(policy: Policy, prompts: list[list[int]]) -> None:

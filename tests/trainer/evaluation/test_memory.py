@@ -1,11 +1,17 @@
-"""What did not fit into a GPU's memory, in whatever words."""
+"""What fits into a GPU's memory, and what did not, in whatever words."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from dporun_trainer.evaluation.memory import attempt
+from dporun_trainer.evaluation.memory import answers_that_fit, attempt, widths
+
+CASES = yaml.safe_load((Path(__file__).parent / "cases/answers_that_fit.yaml").read_text())
 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -38,3 +44,10 @@ def test_every_other_error_is_passed_on(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         attempt(work, [1])
     assert caught.value is error
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["what"])
+def test_as_many_answers_at_a_time_as_fit(case: dict[str, Any]) -> None:
+    needed = widths(SimpleNamespace(**case["config"]), case["item"]).bytes_per_token
+    assert needed == case["bytes_per_token"]
+    assert answers_that_fit(int(case["free"] * 2**30), needed, case["tokens"]) == case["answers"]

@@ -19,6 +19,7 @@ from dporun_trainer.__main__ import main
 from dporun_trainer.commands import evaluate
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation.batching import in_batches
+from dporun_trainer.evaluation.memory import AT_ONCE_ON_CPU
 from dporun_trainer.evaluation.workers import Source, Workers, open_models
 
 pytestmark = pytest.mark.slow(20)
@@ -57,6 +58,7 @@ def test_each_process_gets_its_share(two: Workers) -> None:
     assert two.places == 2
     assert two.tokenizer.pad_token is not None
     assert two.max_positions == 512
+    assert two.answers_at_once(100) == AT_ONCE_ON_CPU
     found = in_batches(two, batches.pids, list(range(40)), batch_size=1, length=lambda _: 1)
     assert len(set(found)) == 2
     assert os.getpid() not in found

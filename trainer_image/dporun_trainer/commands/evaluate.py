@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-new-tokens", type=positive(int), default=128, help="longest answer, in tokens (default: %(default)s)"
     )
-    parser.add_argument("--batch-size", type=positive(int), default=8, help="pairs at a time (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=positive(int), help="pairs at a time (default: 8 that are scored, as many answers as fit)"
+    )
     parser.add_argument(
         "--processes", type=positive(int), help="processes that evaluate side by side (default: one for each GPU)"
     )

@@ -65,7 +65,7 @@ def measure_forgetting_into(
     questions: Sequence[Question],
     numbers: EvaluationRecord,
     *,
-    batch_size: int,
+    batch_size: int | None,
     on_stage: OnStage | None = None,
 ) -> EvaluationRecord:
     """Measure forgetting, write ``forgetting.json`` and enter its result into ``evaluation_metrics.json``.
@@ -75,7 +75,7 @@ def measure_forgetting_into(
         models: the tuned model and its base.
         questions: general questions.
         numbers: what ``evaluate_into`` returned.
-        batch_size: questions at a time.
+        batch_size: questions at a time; by default as many as fit.
         on_stage: called with the progress of each stage.
 
     Returns:
@@ -91,7 +91,7 @@ def measure_forgetting_into(
 
 def batches(pairs: Sequence[Pair], options: Options) -> int:
     """Batches in which the pairs are scored."""
-    return math.ceil(len(pairs) / options.batch_size)
+    return math.ceil(len(pairs) / options.pairs_at_once)
 
 
 def enter_forgetting(output: EvaluationFolder, numbers: EvaluationRecord, found: ForgettingRecord) -> EvaluationRecord:

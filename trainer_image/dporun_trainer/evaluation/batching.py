@@ -35,6 +35,9 @@ class Models(Protocol):
     def max_positions(self) -> int | None:
         """Longest sequence the model has positions for, if it has a limit."""
 
+    def answers_at_once(self, tokens: int) -> int:
+        """How many answers to generate at a time, when prompt and answer together have up to ``tokens`` tokens."""
+
     def submit(self, work: Work[Item, Result], batch: Sequence[Item]) -> Future[Sequence[Result] | None]:
         """Begin to work on a batch, at a place that is free; the result is None when the GPU ran out of memory."""
 

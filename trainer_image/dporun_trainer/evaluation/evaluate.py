@@ -22,6 +22,8 @@ from dporun_trainer.significance import FEWEST, Lead, lead, sign_test, wilson
 
 log = logging.getLogger(__name__)
 
+PAIRS_AT_ONCE = 8
+"""Pairs that are scored at a time: 16 sequences keep a GPU busy, and their logits are large."""
 RESAMPLES = 2000
 SEED = 0
 _INDICES_AT_ONCE = 2**20
@@ -36,8 +38,9 @@ class Options:
         max_length: longest prompt plus response, in tokens; longer responses are cut as in training.
         max_examples: at most this many examples get generated answers, spread evenly over the data.
         max_new_tokens: longest generated answer, in tokens.
-        batch_size: pairs (or prompts) at a time. In float32 the numbers do not depend on it; in bf16 and fp16 they
-            do by their rounding, which is why base and tuned model always get the same batch.
+        batch_size: pairs (or prompts) at a time; by default PAIRS_AT_ONCE, and as many prompts as fit. In float32 the
+            numbers do not depend on it; in bf16 and fp16 they do by their rounding, which is why base and tuned model
+            always get the same batch.
 
     """
 
@@ -45,7 +48,12 @@ class Options:
     max_length: int | None = 1024
     max_examples: int = 200
     max_new_tokens: int = 128
-    batch_size: int = 8
+    batch_size: int | None = None
+
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs are scored at a time."""
+        return self.batch_size or PAIRS_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def evaluate(models: Models, pairs: Sequence[Pair], options: Options, on_stage: 
         models,
         [tokens for _, tokens in kept],
         beta=options.beta,
-        batch_size=options.batch_size,
+        batch_size=options.pairs_at_once,
         on_progress=stage(on_stage, "scoring"),
     )
     examples = [Example(index, pairs[index], reward) for (index, _), reward in zip(kept, scored, strict=True)]

@@ -12,6 +12,8 @@ from dporun_trainer.run_folder.records import AskedQuestion, CategoryScore, Forg
 
 MAX_NEW_TOKENS = 48
 """Longest answer to a general question, in tokens."""
+SCORED_AT_ONCE = 16
+"""Answers to general questions that are scored at a time."""
 WORST = 10
 
 
@@ -81,7 +83,7 @@ def measure(
     models: Models,
     questions: Sequence[Question],
     *,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     on_stage: OnStage | None = None,
 ) -> list[Item]:
@@ -90,7 +92,7 @@ def measure(
     Args:
         models: the tuned model and its base.
         questions: what to ask.
-        batch_size: questions at a time.
+        batch_size: questions at a time; by default as many as fit.
         max_new_tokens: longest answer, in tokens.
         on_stage: called with the progress of each stage.
 
@@ -114,7 +116,7 @@ def measure(
     scored = logps_of_both(
         models,
         [*references, *own_answers],
-        batch_size=batch_size,
+        batch_size=batch_size or SCORED_AT_ONCE,
         on_progress=stage(on_stage, "scoring general answers", per_item=2),
     )
     return [

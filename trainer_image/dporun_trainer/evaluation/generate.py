@@ -1,11 +1,12 @@
-"""Greedy answers of both models, in batches that give what one prompt at a time would."""
+"""Greedy answers of both models, in batches that give what one prompt at a time would (but for rounding)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from dporun_trainer.evaluation.batching import Models, OnProgress, in_batches
 from dporun_trainer.evaluation.policy import Policy, Sides
@@ -32,7 +33,7 @@ def answers_of_both(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Sides[Answer]]:
     """Let the base and the tuned model answer every prompt, greedily.
@@ -43,7 +44,7 @@ def answers_of_both(
         models: the two models.
         prompts: token ids, each ending where the answer begins.
         max_new_tokens: longest answer, in tokens.
-        batch_size: prompts at a time.
+        batch_size: prompts at a time; by default as many as fit.
         on_progress: called with the prompts answered.
 
     Returns:
@@ -52,6 +53,8 @@ def answers_of_both(
     """
     room = None if models.max_positions is None else max(1, models.max_positions - max_new_tokens)
     fitting = [tuple(prompt if room is None else prompt[-room:]) for prompt in prompts]
+    longest = max(map(len, fitting), default=0) + max_new_tokens
+    batch_size = batch_size or models.answers_at_once(longest)
     answer = partial(_answer_both, max_new_tokens=max_new_tokens)
     return in_batches(models, answer, fitting, batch_size=batch_size, length=len, on_progress=on_progress)
 
@@ -66,18 +69,71 @@ def generate(
 ) -> list[Answer]:
     """Answer one batch of prompts, padded on the left to shape (batch, longest).
 
-    Sampling and penalties that the model's own generation config asks for are off: the same weights give the same
-    answers, and base and tuned model are compared on the same terms.
+    When half of the answers have ended, their rows leave the batch and the others go on, with the keys and values
+    computed so far.
     """
     longest = max(1, *(len(prompt) for prompt in prompts))
-    input_ids = torch.full((len(prompts), longest), tokenizer.pad_token_id or 0)
-    attention_mask = torch.zeros_like(input_ids)
+    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id or 0)
+    mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         if prompt:
-            input_ids[row, -len(prompt) :] = torch.tensor(prompt)
-            attention_mask[row, -len(prompt) :] = 1
+            ids[row, -len(prompt) :] = torch.tensor(prompt)
+            mask[row, -len(prompt) :] = 1
+    ids, mask = ids.to(model.device), mask.to(model.device)
     ends = end_tokens(model, tokenizer)
-    greedy = GenerationConfig(
+    said: list[list[int]] = [[] for _ in prompts]
+    rows, left, cache = list(range(len(prompts))), max_new_tokens, _divisible_cache(model)
+    while rows and left > 0:
+        going_on = {} if cache is None else {"past_key_values": cache, "stopping_criteria": [_HalfHaveEnded(ends)]}
+        config = _greedy(left, ends, tokenizer.pad_token_id)
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **going_on)
+        new = output[:, ids.shape[1] :]
+        left = left - new.shape[1] if cache is not None else 0
+        unfinished = []
+        for position, tokens in enumerate(new.tolist()):
+            said[rows[position]] += tokens
+            if ends.isdisjoint(tokens):
+                unfinished.append(position)
+        rows = [rows[position] for position in unfinished]
+        if cache is not None:
+            kept = torch.tensor(unfinished, dtype=torch.long, device=ids.device)
+            cache.batch_select_indices(kept)
+            ids, mask = output[kept], torch.cat([mask, torch.ones_like(new)], dim=1)[kept]
+    return [_answer(tokens, tokenizer, ends) for tokens in said]
+
+
+class _HalfHaveEnded(StoppingCriteria):
+    """Stops all rows of a batch once half of them have said one of ``ends``."""
+
+    def __init__(self, ends: frozenset[int]):
+        self._ends = torch.tensor(sorted(ends))
+        self._ended: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:  # noqa: ARG002  its interface
+        said = torch.isin(input_ids[:, -1], self._ends.to(input_ids.device))
+        self._ended = said if self._ended is None else self._ended | said
+        return (2 * self._ended.sum() >= len(said)).expand(len(said))
+
+
+def _divisible_cache(model: PreTrainedModel) -> DynamicCache | None:
+    """Make an empty cache that rows can be taken out of.
+
+    None where the model keeps more than keys and values, such as a state, or counts positions for images as well.
+    """
+    config = model.config
+    if config.get_text_config() is not config or not model._supports_default_dynamic_cache():
+        return None
+    cache = DynamicCache(config=config)
+    divisible = all(type(layer) in {DynamicLayer, DynamicSlidingWindowLayer} for layer in cache.layers)
+    return cache if divisible else None
+
+
+def _greedy(max_new_tokens: int, ends: frozenset[int], padding: int | None) -> GenerationConfig:
+    """Greedy decoding, with the sampling and penalties off that the model's own generation config asks for.
+
+    The same weights give the same answers, and base and tuned model are compared on the same terms.
+    """
+    return GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
@@ -87,12 +143,8 @@ def generate(
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         eos_token_id=sorted(ends),
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=padding,
     )
-    output = model.generate(
-        input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device), generation_config=greedy
-    )
-    return [_answer(tokens, tokenizer, ends) for tokens in output[:, longest:].tolist()]
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

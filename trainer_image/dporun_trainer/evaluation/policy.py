@@ -22,7 +22,7 @@ from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer import architectures, gpu_errors
 from dporun_trainer.device import this_machine
 from dporun_trainer.errors import RunError
-from dporun_trainer.evaluation.memory import Item, Result, attempt
+from dporun_trainer.evaluation.memory import Item, Result, answers_at_once, attempt
 from dporun_trainer.precision import DTYPES, choose_arithmetic
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.parts import MERGE_RECORD
@@ -73,6 +73,10 @@ class Policy:
     def places(self) -> int:
         """Batches that are worked on at a time."""
         return 1
+
+    def answers_at_once(self, tokens: int) -> int:
+        """How many answers to generate at a time, when prompt and answer together have up to ``tokens`` tokens."""
+        return answers_at_once(self.model, tokens)
 
     def submit(self, work: "Work[Item, Result]", batch: Sequence[Item]) -> Future[Sequence[Result] | None]:
         """Work on a batch, here and now; the result is None when the GPU ran out of memory."""

@@ -128,6 +128,15 @@ class Workers:
         """Longest sequence the model has positions for, if it has a limit."""
         return self._max_positions
 
+    def answers_at_once(self, tokens: int) -> int:
+        """How many answers to generate at a time, when prompt and answer together have up to ``tokens`` tokens.
+
+        As many as the fullest GPU takes: what shares a batch must not depend on where it is worked on.
+        """
+        places = enumerate(self._executors)
+        found = [executor.submit(_room, self._source, index, self.places, tokens) for index, executor in places]
+        return min(future.result() for future in found)
+
     def submit(self, work: Work[Item, Result], batch: Sequence[Item]) -> Future[Sequence[Result] | None]:
         """Begin to work on a batch in a process that is free; the result is None when its GPU ran out of memory."""
         index = next(index for index, newest in enumerate(self._newest) if newest.done())
@@ -176,6 +185,11 @@ def _describe(source: Source, index: int, processes: int) -> tuple[PreTrainedTok
     with _explained(index):
         policy = _loaded(source, index, processes)
         return policy.tokenizer, policy.max_positions
+
+
+def _room(source: Source, index: int, processes: int, tokens: int) -> int:
+    with _explained(index):
+        return _loaded(source, index, processes).answers_at_once(tokens)
 
 
 def _work(
