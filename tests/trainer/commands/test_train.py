@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dporun_api.pod import NODE_NAME_VARIABLE, ExitCode
+from dporun_api.pod import NODE_INDEX_VARIABLE, NODE_NAME_VARIABLE, ExitCode
 from dporun_api.results import Outcome, OutcomeState
 from dporun_api.run_config import RunConfig
 from dporun_api.v1alpha1.reasons import Reason
@@ -95,3 +95,20 @@ def test_a_failed_gpu_is_named_with_its_node(tiny_model: Path, tmp_path: Path, m
     ended = train.launch(config, training.config_path(config, tmp_path), folder, port=0)
     assert ended.failure
     assert ended.failure.message == f"{failure.message} (node gpu-7)"
+
+
+def test_another_node_leaves_when_training_ends(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its GPUs are free while the first node evaluates."""
+    from dporun_trainer.commands import train
+
+    trained = Outcome(state=OutcomeState.SUCCEEDED, message="trained")
+    monkeypatch.setattr(train, "train", lambda *_, **_named: trained)
+    monkeypatch.setenv(NODE_INDEX_VARIABLE, "1")
+    config = training.a_config("two", topology={"nodes": 2})
+    folder = RunFolder(training.prepare(config, tmp_path, tiny_model))
+    ended = train.launch(config, training.config_path(config, tmp_path), folder, port=0)
+    assert ended.state is OutcomeState.SUCCEEDED
+    assert "node 0 evaluates" in ended.message
+    assert folder.finish_outcome.read() is None
