@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from dporun_api.memory import MemoryEstimate, gibibytes
-from dporun_api.run_config import Dpo, Training
-from dporun_api.text import capitalise
+from dporun_api.run_config import Dpo, Quantization, Training
+from dporun_api.text import capitalise, sentence
 from dporun_api.v1alpha1.reasons import Reason
 
 
@@ -27,8 +27,11 @@ def smaller_batch(training: Training) -> Batch | None:
     return None if size is None else Batch(size, training.gradient_accumulation_steps * (batch // size))
 
 
-LARGER_GPU = "take a GPU with more memory"
-"""What helps in the end: the optimizer's state of an adapter is small, so a lower lora.rank does not."""
+def larger_gpu(quantization: Quantization | None, *before: str) -> str:
+    """Say what helps in the end, after what may be tried before. A lower lora.rank does not: an adapter is small."""
+    fewer_bits = [] if quantization else ["set model.quantization: nf4 (4 bits for each weight)"]
+    options = [*before, *fewer_bits, "take a GPU with more memory (resources.nodeSelector)"]
+    return ", or ".join(filter(None, (", ".join(options[:-1]), options[-1])))
 
 
 def never_fits(memory: MemoryEstimate, available: int) -> str | None:
@@ -45,6 +48,7 @@ def after_gpu_out_of_memory(
     training: Training,
     dpo: Dpo,
     *,
+    quantization: Quantization | None,
     processes: int,
     checkpointing: bool,
     memory: MemoryEstimate | None = None,
@@ -55,6 +59,7 @@ def after_gpu_out_of_memory(
     Args:
         training: with the batch that was too large.
         dpo: its maxLength is what a longest pair costs.
+        quantization: of the weights.
         processes: training processes in all.
         checkpointing: whether activations are recomputed already.
         memory: estimated need, where it is known.
@@ -62,7 +67,7 @@ def after_gpu_out_of_memory(
 
     """
     if memory is not None and available is not None and (why := never_fits(memory, available)):
-        return f"{capitalise(LARGER_GPU)}: {why}."
+        return f"{sentence(capitalise(larger_gpu(quantization)))} {capitalise(why)}."
     smaller = smaller_batch(training)
     if smaller is not None:
         return (
@@ -74,12 +79,17 @@ def after_gpu_out_of_memory(
             "The batch size is 1 already: set training.gradientCheckpointing: always, "
             f"or lower dpo.maxLength ({dpo.max_length})."
         )
-    return f"The batch size is 1 already: lower dpo.maxLength ({dpo.max_length}), or {LARGER_GPU}."
+    shorter = f"lower dpo.maxLength ({dpo.max_length})"
+    return f"The batch size is 1 already: {larger_gpu(quantization, shorter)}."
 
 
-def hint(reason: Reason, training: Training, dpo: Dpo, *, processes: int) -> str | None:
+def hint(
+    reason: Reason, training: Training, dpo: Dpo, *, quantization: Quantization | None, processes: int
+) -> str | None:
     """What to do about a failure whose trainer said nothing; None where there is nothing to say."""
     if reason is Reason.GPU_OUT_OF_MEMORY:
         checkpointing = training.gradient_checkpointing == "always"
-        return after_gpu_out_of_memory(training, dpo, processes=processes, checkpointing=checkpointing)
+        return after_gpu_out_of_memory(
+            training, dpo, quantization=quantization, processes=processes, checkpointing=checkpointing
+        )
     return reason.traits.hint

@@ -6,10 +6,10 @@ docs/gpus.md has the sizes that follow from it, and how near it is to what was c
 from dataclasses import dataclass
 from typing import Self
 
-from dporun_api.advice import LARGER_GPU, never_fits
+from dporun_api.advice import larger_gpu, never_fits
 from dporun_api.memory import GIB, MemoryEstimate
-from dporun_api.run_config import RunConfig
-from dporun_api.text import capitalise
+from dporun_api.run_config import Quantization, RunConfig
+from dporun_api.text import capitalise, sentence
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.precision import Arithmetic
@@ -134,13 +134,21 @@ def activations(shape: Shape, value_bytes: int, *, cuda: bool, checkpointing: bo
     return int(shape.sequences * shape.length * value_bytes * (kept + transient))
 
 
-def require_possible(memory: MemoryEstimate, available: int, where: str, *, cuda: bool = True) -> None:
+def require_possible(
+    memory: MemoryEstimate,
+    available: int,
+    where: str,
+    *,
+    quantization: Quantization | None,
+    cuda: bool = True,
+) -> None:
     """Refuse what can never fit, before anything is loaded; what may fit is left to try.
 
     Args:
         memory: that one process needs.
         available: bytes that there are for it, used or not.
         where: whose bytes these are, for people.
+        quantization: of the weights.
         cuda: whether they are a GPU's.
 
     Raises:
@@ -150,10 +158,7 @@ def require_possible(memory: MemoryEstimate, available: int, where: str, *, cuda
     if (why := never_fits(memory, available)) is None:
         return
     if cuda:
-        hint = (
-            f"{capitalise(LARGER_GPU)} (resources.nodeSelector), train on weights of 4 bits (model.quantization: nf4) "
-        )
-        hint += "where you do not already, or train a smaller model."
+        hint = sentence(capitalise(larger_gpu(quantization)))
         raise RunError(Reason.GPU_OUT_OF_MEMORY, f"the model does not fit on {where}: {why}", hint=hint)
     hint = "Train with GPUs, with fewer processes, or a smaller model."
     raise RunError(Reason.HOST_OUT_OF_MEMORY, f"the model does not fit on {where}: {why}", hint=hint)

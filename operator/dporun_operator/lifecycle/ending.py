@@ -80,7 +80,7 @@ def read_outcome(pod: Pod) -> Outcome | None:
 def hint(reason: Reason, spec: DPORunSpec) -> str | None:
     """What to do about a failure, in terms of this run's own manifest."""
     processes = spec.distributed.nodes * spec.processes_per_node
-    return advice.hint(reason, spec.training, spec.dpo, processes=processes)
+    return advice.hint(reason, spec.training, spec.dpo, quantization=spec.model.quantization, processes=processes)
 
 
 def _succeeded(evidence: Evidence) -> Ending | None:

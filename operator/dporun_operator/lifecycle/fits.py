@@ -61,6 +61,7 @@ def _on_gpu(spec: DPORunSpec, memory: MemoryEstimate) -> tuple[bool | None, str]
     hint = after_gpu_out_of_memory(
         spec.training,
         spec.dpo,
+        quantization=spec.model.quantization,
         processes=spec.distributed.nodes * spec.processes_per_node,
         checkpointing=switch != "never",
         memory=memory,

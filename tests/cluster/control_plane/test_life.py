@@ -216,7 +216,8 @@ def finished(archive_job: dict[str, Any], namespace: str) -> Finished:  # noqa: 
     wide = kubectl("get", "dporuns", "-n", namespace, "-o", "wide")
     tensorboard = exists("deployment", "demo-tensorboard", namespace)
     events = json.loads(kubectl("get", "events", "-n", namespace, "-o", "json"))["items"]
-    ours = [event for event in events if event["involvedObject"]["kind"] == "DPORun"]
+    about = [event["involvedObject"] for event in events]
+    ours = [event for event, its in zip(events, about, strict=True) if (its["kind"], its["name"]) == ("DPORun", "demo")]
     return Finished(status(namespace), wide, tensorboard, ours)
 
 

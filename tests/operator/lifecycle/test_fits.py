@@ -35,7 +35,7 @@ def judged(
         ("80Gi", "always", True, "It fits into 80.0 GiB with gradient checkpointing."),
         ("24Gi", "never", False, "Of 24.0 GiB, an estimate may fill 90 %: training may run out of memory."),
         ("20Gi", "auto", False, "Set training.perDeviceBatchSize: 1"),
-        ("15Gi", "auto", False, "Take a GPU with more memory: the weights alone take 15.0 GiB"),
+        ("15Gi", "auto", False, "Set model.quantization: nf4 (4 bits for each weight), or take a GPU with more memory"),
     ],
 )
 def test_a_process_is_compared_with_its_gpu(gpu: str, switch: str, fits: bool, words: str) -> None:

@@ -65,7 +65,8 @@ def test_gpu_out_of_memory_while_loading_names_the_weights() -> None:
     plan = decide_plan(EIGHT, machine, shape, train_rows=8, validation_rows=4)
     error = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
     hint = explain_training(error, EIGHT, Path(), plan=plan, machine=machine).hint or ""
-    assert hint.startswith("Take a GPU with more memory: the weights alone take 2.8 GiB")
+    assert hint.startswith("Set model.quantization: nf4 (4 bits for each weight), or take a GPU with more memory")
+    assert "The weights alone take 2.8 GiB" in hint
     assert "where 2.0 GiB are there" in hint
 
 

@@ -34,4 +34,4 @@ def require_gpu_memory(config: RunConfig, model: ModelFacts) -> None:
     memory = config.topology.gpu_memory
     if config.topology.gpus_per_node and memory is not None:
         where = f"a GPU of {gibibytes(memory)} (resources.gpuMemory)"
-        require_possible(expected_memory(config, model), memory, where)
+        require_possible(expected_memory(config, model), memory, where, quantization=config.model.quantization)

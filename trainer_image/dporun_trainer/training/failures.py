@@ -58,6 +58,7 @@ def _known(error: Exception, config: RunConfig, plan: TrainingPlan | None, machi
             hint = after_gpu_out_of_memory(
                 config.training,
                 config.dpo,
+                quantization=config.model.quantization,
                 processes=config.topology.world_size,
                 checkpointing=plan is not None and plan.gradient_checkpointing,
                 memory=plan.memory if plan else None,

@@ -100,7 +100,7 @@ def decide_plan(
     """
     precision = decide_precision(config.training.precision, machine, config.model.quantization)
     memory = estimate(config, shape, arithmetic=precision, cuda=machine.cuda)
-    require_possible(memory, machine.capacity, machine.name, cuda=machine.cuda)
+    require_possible(memory, machine.capacity, machine.name, quantization=config.model.quantization, cuda=machine.cuda)
     loss_type, loss_weights = decide_losses(config.dpo)
     schedule = decide_schedule(config, train_rows)
     validations = schedule.validations
