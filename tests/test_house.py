@@ -16,6 +16,7 @@ PARTS = {
 ABOUT_MORE_THAN_ONE_MODULE = {
     "api/test_api.py": "models of spec and status",
     "api/test_api_is_true.py": "every word of the API, and who reads or produces it",
+    "cli/test_data.py": "dporun data: the command line, and the trainer that it starts",
     "operator/lifecycle/test_cases.py": "whole runs, as files",
     "operator/lifecycle/test_invariants.py": "what holds for any run",
     "trainer/test_families.py": "whole runs of model families that differ in kind",

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 
 from dporun_api.pod import MODULE, ExitCode
+from dporun_api.row_formats import DatasetFormat
+from dporun_api.run_config import Dpo
 from dporun_cli.manifest import Manifest, ManifestError, read
 
 app = typer.Typer(
@@ -68,6 +70,45 @@ def validate(filename: ManifestFile) -> None:
     """Check a manifest as the API server would, but without a cluster: every problem, with its line."""
     for manifest in _read(filename):
         print(f"{filename}: {manifest.name} is valid")
+
+
+@app.command()
+def data(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE|URI", help="Preference data: a file, a folder of shards, hf:// or s3://.")
+    ],
+    validation: Annotated[
+        str | None, typer.Option(metavar="FILE|URI", help="Validation data: prompts of both are leaks.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URI", help="Count in tokens of this model, and check its chat template."),
+    ] = None,
+    form: Annotated[
+        DatasetFormat | None, typer.Option("--format", help="Format of the rows, where it is not recognised.")
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option(min=16, help="Of the run, in tokens (dpo.maxLength); counts with --model.")
+    ] = Dpo().max_length,
+    as_json: Annotated[bool, typer.Option("--json", help="Print dataset_report.json instead of a table.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Write dataset.html, too, with drawings.")
+    ] = None,
+) -> None:
+    """Look at preference data without a run: format, lengths, duplicates, leaks, and what a run would drop or refuse.
+
+    The exit code is 0 for data that a run would take, and 65 for data that it would refuse.
+    """
+    _require("pyarrow", "trainer")
+    options = {
+        "--validation": validation,
+        "--model": model,
+        "--format": form,
+        "--max-length": max_length,
+        "--html": html,
+    }
+    words = [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
+    raise typer.Exit(_trainer("data", source, *words, *(["--json"] if as_json else [])))
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

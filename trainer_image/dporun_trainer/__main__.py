@@ -21,6 +21,7 @@ _COMMANDS = {
     "merge": "merge an adapter into its base model, and verify the result",
     "diagnose": "print how healthy a training run is, of DPORun or of TRL, and what to change",
     "gpus": "say which GPUs this pod sees, and whether a run can train on them",
+    "data": "look at preference data as prepare would, without a run",
     "report": "write report.html, report.png and the model card (README.md) of a run",
 }
 """Name of each module of ``commands``, and its help."""

@@ -8,7 +8,7 @@ import pytest
 
 from dporun_trainer.__main__ import main
 
-LIGHT = ("prepare", "train", "archive", "restore", "diagnose", "report")
+LIGHT = ("prepare", "train", "archive", "restore", "diagnose", "report", "data")
 HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets")
 
 
@@ -33,14 +33,14 @@ def test_a_command_explains_its_arguments(command: str, capsys: pytest.CaptureFi
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert f"usage: dporun-trainer {command}" in text
-    assert ("DIR" in text) is (command in {"diagnose", "report"})
+    assert ("DIR" in text) is (command in {"diagnose", "report", "data"})
 
 
 def test_all_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for command in ("prepare", "train", "archive", "restore", "evaluate", "merge", "diagnose", "report"):
+    for command in ("prepare", "train", "archive", "restore", "evaluate", "merge", "diagnose", "report", "data"):
         assert f"\n    {command} " in text
 
 

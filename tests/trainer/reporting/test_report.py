@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from dporun_api.metrics import CHARTS
 from dporun_api.results import BestCheckpoint, EvaluationSummary, Failure, Outcome, OutcomeState
 from dporun_api.run_config import Evaluation
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_testing.page import Page
 from dporun_testing.paths import UNHEALTHY
 from dporun_testing.run_folders import an_evaluation, finished_run
 from dporun_trainer.__main__ import main
@@ -25,32 +25,6 @@ from dporun_trainer.reporting.report import differences
 from dporun_trainer.run_folder import RunFolder
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
-
-
-class Page(HTMLParser):
-    """What a browser would see: tags with attributes, and the text."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._hidden = 0
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-        self._hidden += tag == "style"
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag == "style"
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.text += data
-
-    @property
-    def words(self) -> str:
-        return " ".join(self.text.split())
 
 
 def page(directory: Path) -> Page:

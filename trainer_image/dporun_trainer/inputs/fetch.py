@@ -4,17 +4,16 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer import disk
 from dporun_trainer.data.rows import RowFile, count_rows
 from dporun_trainer.disk import size
 from dporun_trainer.errors import RunError
-from dporun_trainer.inputs import hub
 from dporun_trainer.inputs.slices import Slice, shares, split_address
 from dporun_trainer.inputs.splits import choose, read_card, split_glob
 from dporun_trainer.inputs.weights import wanted
-from dporun_trainer.stores.s3 import S3Store
 from dporun_trainer.stores.sources import (
     Credentials,
     HubSource,
@@ -26,6 +25,10 @@ from dporun_trainer.stores.sources import (
     require_there,
 )
 from dporun_trainer.stores.transfer import Meter, StoredFile
+
+if TYPE_CHECKING:  # the clients take most of a second to import, and local files need none
+    from dporun_trainer.inputs import hub
+    from dporun_trainer.stores.s3 import S3Store
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +49,16 @@ class Fetcher:
     claims: Path
     seen: Callable[[str], None] | None = None
 
-    def model(self, uri: str, revision: str | None, folder: Path, credentials: Credentials) -> tuple[Path, str | None]:
-        """Make the base model available: (its folder, its commit on the Hub).
+    def model(
+        self,
+        uri: str,
+        revision: str | None,
+        folder: Path,
+        credentials: Credentials,
+        *,
+        pick: Callable[[list[str]], list[str]] = wanted,
+    ) -> tuple[Path, str | None]:
+        """Make the files of the base model that ``pick`` picks available: (its folder, its commit on the Hub).
 
         Raises:
             RunError: it cannot be had; the error names what to check.
@@ -58,17 +69,21 @@ class Fetcher:
                 require_there(local, uri, credentials.reason)
                 return local.path, None
             case S3Source(bucket, key):
+                from dporun_trainer.stores.s3 import S3Store  # noqa: PLC0415  heavy
+
                 store = S3Store(bucket, key, credentials)
                 files = {file.name: file for file in store.files()}
                 if not files:
                     raise RunError(credentials.reason, f"{uri}: nothing there", hint="Check the path of the model.")
-                self._from_s3(store, [files[name] for name in wanted(list(files))], folder, "model")
+                self._from_s3(store, [files[name] for name in pick(list(files))], folder, "model")
                 return folder, None
             case HubSource() as repository:
+                from dporun_trainer.inputs import hub  # noqa: PLC0415  heavy
+
                 if repository.path:
                     raise RunError(credentials.reason, f"{uri}: a model is a whole repository", hint=_MODEL)
                 listing = hub.list_files(_at(repository, revision), "model", credentials)
-                names = wanted([file.name for file in listing.files])
+                names = pick([file.name for file in listing.files])
                 self._from_hub(listing, names, folder, credentials, "model")
                 return folder, listing.commit
 
@@ -113,6 +128,8 @@ class Fetcher:
         return _Place([path] if (root / path).is_file() else list(files_below(root)), path, bring)
 
     def _bucket(self, source: S3Source, folder: Path, credentials: Credentials) -> "_Place":
+        from dporun_trainer.stores.s3 import S3Store  # noqa: PLC0415  heavy
+
         parent, _, path = source.key.rstrip("/").rpartition("/")
         store = S3Store(source.bucket, parent, credentials)
         if path and (one := store.stat(path)) is not None:
@@ -129,6 +146,8 @@ class Fetcher:
         return _Place(list(files), path, bring)
 
     def _repository(self, repository: HubSource, folder: Path, credentials: Credentials) -> "_Place":
+        from dporun_trainer.inputs import hub  # noqa: PLC0415  heavy
+
         listing = hub.list_files(repository, "dataset", credentials)
 
         def bring(names: Sequence[str]) -> list[Path]:
@@ -138,7 +157,7 @@ class Fetcher:
         names = [file.name for file in listing.files]
         return _Place(names, repository.path, bring, split=None if repository.path else "train")
 
-    def _from_s3(self, store: S3Store, files: list[StoredFile], folder: Path, what: str) -> None:
+    def _from_s3(self, store: "S3Store", files: list[StoredFile], folder: Path, what: str) -> None:
         for file in files:
             if ".." in PurePosixPath(file.name).parts or PurePosixPath(file.name).is_absolute():
                 raise RunError(Reason.DATASET_INVALID, f"{store.uri}/{file.name}: a name that leads elsewhere")
@@ -149,8 +168,10 @@ class Fetcher:
             meter.file()
 
     def _from_hub(
-        self, listing: hub.Listing, names: Sequence[str], folder: Path, credentials: Credentials, what: str
+        self, listing: "hub.Listing", names: Sequence[str], folder: Path, credentials: Credentials, what: str
     ) -> None:
+        from dporun_trainer.inputs import hub  # noqa: PLC0415  heavy
+
         files = [file for file in listing.files if file.name in names and not _whole(folder / file.name, file)]
         hub.download(listing, names, folder, credentials, self._meter(what, files, folder))
 

@@ -77,6 +77,7 @@ def gather(
     *,
     max_length: int,
     prompts: Texts | None = None,
+    seen: Callable[[Lint], None] = lambda _: None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Gathered:
     """Read every row of ``source``, and write the pairs to ``path``.
@@ -87,6 +88,7 @@ def gather(
         policies: what the user says about the rows.
         max_length: dpo.maxLength, in tokens.
         prompts: those of another source, for validation data those of the training data.
+        seen: gets the lint before the first row, and knows by it what was wrong where the data is refused.
         on_progress: called with lines of progress.
 
     Raises:
@@ -95,6 +97,7 @@ def gather(
     """
     survey = Survey(prompts or Texts(policies.similarity), Texts(policies.similarity))
     lint = Lint(source.uri, max_length, policies, survey)
+    seen(lint)
     lint.files.extend(file.name for file in source.files)
     ticker = Ticker(on_progress)
     with writer(path) as out:

@@ -7,7 +7,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dporun_api.files import write_text
@@ -23,11 +24,9 @@ from dporun_trainer.inputs.dataset import Side, build
 from dporun_trainer.inputs.encoding import Encoder
 from dporun_trainer.inputs.fetch import Fetcher
 from dporun_trainer.inputs.fit import expected_memory, require_gpu_memory
-from dporun_trainer.inputs.gather import Gathered, gather
 from dporun_trainer.inputs.model import check_model, check_positions, say_dropout, say_modalities
+from dporun_trainer.inputs.reading import Reading
 from dporun_trainer.inputs.router import require_router
-from dporun_trainer.inputs.selection import Selection, select
-from dporun_trainer.inputs.source import Source
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 from dporun_trainer.run_folder import RunFolder, room
 from dporun_trainer.run_folder.prepared import ModelFacts, Prepared
@@ -68,7 +67,9 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
 
     fetcher = Fetcher(claims, show)
     general = _general(config, folder, fetcher)
-    selection = _pairs(config, folder, fetcher, report)
+    reading = Reading(config.dataset, config.dpo.max_length, config.training.seed)
+    with _reported(folder, reading):
+        selection = reading.select(fetcher, folder.raw_inputs, report)
     report(f"fetching the model from {config.model.uri}")
     model_path, revision = fetcher.model(config.model.uri, config.model.revision, folder.input_model, MODEL)
     model = _checked(config, model_path)
@@ -78,13 +79,14 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
     _require_room(config, folder, model)
     if config.checkpoints.resume_from:
         fetch_adapter(config, model, folder.input_adapter)
-    dataset = build(
-        selection,
-        Encoder(load_tokenizer(model_path)),
-        train_to=Side(folder.input_train, folder.train_tokens),
-        validation_to=Side(folder.input_validation, folder.validation_tokens),
-        on_progress=report,
-    )
+    with _reported(folder, reading):
+        dataset = build(
+            selection,
+            Encoder(load_tokenizer(model_path)),
+            train_to=Side(folder.input_train, folder.train_tokens),
+            validation_to=Side(folder.input_validation, folder.validation_tokens),
+            on_progress=report,
+        )
     folder.dataset_report.write(dataset.report)
     warnings = [
         *model.warnings,
@@ -198,26 +200,15 @@ def _general(config: RunConfig, folder: RunFolder, fetcher: Fetcher) -> Path | N
     return path
 
 
-def _pairs(config: RunConfig, folder: RunFolder, fetcher: Fetcher, on_progress: Callable[[str], None]) -> Selection:
-    """Fetch the preference pairs, and decide on them what needs no model."""
-    gathered: list[Gathered] = []
-    for side, uri in (("train", config.dataset.train), ("validation", config.dataset.validation)):
-        if uri is None:
-            continue
-        on_progress(f"fetching {side} data from {uri}")
-        files = fetcher.data(uri, folder.raw_inputs / side, DATASET)
-        drawn = config.dataset.max_rows if side == "train" else None
-        one = gather(
-            Source(uri, files, drawn, config.training.seed),
-            folder.raw_inputs / f"{side}-pairs.jsonl",
-            config.dataset,
-            max_length=config.dpo.max_length,
-            prompts=gathered[0].survey.prompts if gathered else None,
-            on_progress=on_progress,
-        )
-        on_progress(f"read {one.count:,} pairs from {uri}")
-        gathered.append(one)
-    return select(gathered[0], gathered[1] if len(gathered) > 1 else None, config.dataset, config.training.seed)
+@contextmanager
+def _reported(folder: RunFolder, reading: Reading) -> Iterator[None]:
+    """Leave dataset_report.json of data that is refused meanwhile."""
+    try:
+        yield
+    except RunError as error:
+        if (refused := reading.refused(error.failure())) is not None:
+            folder.dataset_report.write(refused)
+        raise
 
 
 def _outcome(config: RunConfig, prepared: Prepared, what: str) -> Outcome:

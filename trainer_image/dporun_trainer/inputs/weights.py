@@ -46,8 +46,13 @@ def wanted(names: list[str]) -> list[str]:
     elif WEIGHTS in top:
         weights = [WEIGHTS]
     _require_safetensors(top, weights)
-    texts = [name for name in names if name in top or str(PurePosixPath(name).parent) == TEMPLATES]
-    return weights + [name for name in texts if name.endswith(_TEXT_SUFFIXES)]
+    return weights + texts_of(names)
+
+
+def texts_of(names: list[str]) -> list[str]:
+    """Choose what a model's repository has besides weights: configuration, tokenizer, processor."""
+    texts = [name for name in names if "/" not in name or str(PurePosixPath(name).parent) == TEMPLATES]
+    return [name for name in texts if name.endswith(_TEXT_SUFFIXES)]
 
 
 def read_shards(folder: Path) -> list[Shard]:

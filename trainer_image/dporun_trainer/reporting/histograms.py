@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from dporun_api.dataset_report import Lengths
 from dporun_trainer.reporting.drawing import COLOURS, INK, MUTED, Mark, dress, picture, write
@@ -63,12 +63,19 @@ def _scale(axes: Axes, bars: Bars) -> None:
     axes.set_xticks([tick for tick in locator.tick_values(0, last) if tick <= (0.92 * last if cut else end)])
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
     dress(axes, "")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     if cut:
         write(axes, f"{last:,}+", (end, 0), (0, -11), ha="right", va="top", color=MUTED)
     if bars.limit is not None and bars.limit <= last:
         axes.axvline(bars.limit, color=INK, alpha=0.7, linewidth=1, linestyle=":", gid="limit")
         align = "right" if bars.limit > 0.85 * end else "center"
         write(axes, f"maxLength {bars.limit:,}", (bars.limit, 1), (0, 5), ha=align, color=INK, gid="limit")
+
+
+def _short(count: float) -> str:
+    """Write a count so that it fits beside the axis."""
+    return f"{count:,.0f}" if count < 10_000 else f"{count / 1000:,.0f}k"
 
 
 def _rows(count: int) -> str:
