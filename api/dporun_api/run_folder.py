@@ -41,6 +41,8 @@ HEALTH = PurePosixPath("health.json")
 VERDICT = PurePosixPath("verdict.json")
 DATASET_REPORT = PurePosixPath("dataset_report.json")
 """What the data turned out to be, and every row that was left out."""
+DATASET_HTML = PurePosixPath("dataset.html")
+"""The same for people, drawn and with samples."""
 REPORT_HTML = PurePosixPath("report.html")
 REPORT_PNG = PurePosixPath("report.png")
 MODEL_CARD = PurePosixPath("README.md")

@@ -46,6 +46,8 @@ class RunData:
     comparison: ComparisonRecord | None = None
     forgetting: ForgettingRecord | None = None
     merge: MergeRecord | None = None
+    dataset_page: str | None = None
+    """Name of the page about the data, beside the report."""
     problems: tuple[str, ...] = ()
     """Files that are there and cannot be read."""
 
@@ -115,6 +117,7 @@ def read_run_data(folder: RunFolder) -> RunData:
         comparison=reader.read(folder.evaluation.comparison),
         forgetting=reader.read(folder.evaluation.forgetting),
         merge=reader.read(folder.merge_record),
+        dataset_page=folder.dataset_html.name if folder.dataset_html.is_file() else None,
         problems=tuple(reader.problems),
     )
 

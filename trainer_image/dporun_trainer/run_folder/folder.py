@@ -79,6 +79,7 @@ class RunFolder:
         self.health = JsonFile(path / names.HEALTH, Health)
         self.verdict = JsonFile(path / names.VERDICT, Verdict)
         self.dataset_report = JsonFile(path / names.DATASET_REPORT, DatasetReport, exclude_none=True)
+        self.dataset_html = path / names.DATASET_HTML
         self.report_html = path / names.REPORT_HTML
         self.report_png = path / names.REPORT_PNG
         self.model_card = path / names.MODEL_CARD
