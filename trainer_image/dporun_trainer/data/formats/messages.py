@@ -120,10 +120,11 @@ def _message(message: Mapping[str, Any], column: str) -> Message:
 
 
 def _part(part: object, column: str) -> str:
-    """Text of a part of a message's content, as ``{type: text, text: …}``."""
+    """Text of a part of a message's content: ``{type: text, text: …}``, or ``value`` as LLaMA-Factory has it."""
     kind = part.get("type") if isinstance(part, dict) else None
-    if isinstance(part, dict) and isinstance(part.get("text"), str) and kind in ("text", None):
-        return str(part["text"])
+    said = part.get("text", part.get("value")) if isinstance(part, dict) else None
+    if isinstance(said, str) and kind in ("text", None):
+        return said
     raise RowError(f"a part of a message in {column} that is no text ({kind or 'unknown'}): training sees text alone")
 
 
