@@ -162,6 +162,7 @@ def _dataset_facts(record: RunData) -> Iterator[tuple[str, str, str]]:
     yield both("Source", lambda facts: facts.source)
     yield both("Read as", lambda facts: facts.format or DASH)
     yield both("Distinct prompts", lambda facts: f"{facts.prompts:,}")
+    yield both("Left out", lambda facts: f"{sum(facts.dropped.values()):,}")
     yield both("Repeated rows", lambda facts: f"{facts.duplicates:,}")
     yield both("Truncated to maxLength", lambda facts: f"{facts.truncated:,}")
     if train.scores or (held_out and held_out.scores):
