@@ -75,7 +75,7 @@ def more_processes_than_gpus(place: Place) -> Found:
 
 
 def broken_weights(place: Place) -> Found:
-    """A model with a NaN among its weights is given up after three steps, with NonFiniteLoss."""
+    """A model with a NaN among its weights is given up before it is trained, with NonFiniteLoss."""
     return _named(Run(place, "nan", model=place.model("broken", nan=True)), Reason.NON_FINITE_LOSS)
 
 

@@ -113,9 +113,11 @@ def test_a_resumed_attempt_forecasts_only_what_is_left() -> None:
 
 
 def test_what_comes_after_training_is_counted() -> None:
-    evaluation = finishing_seconds(answers=10, tokens=100, seconds_per_token=0.02, evaluation=5)
-    assert evaluation > 10 * 100 * 0.02 * 2 / 8
-    assert seconds_left(PLAN, WorkDone(100, 2, [1.0]), afterwards=evaluation) == evaluation
+    def estimate(processes: int) -> float:
+        return finishing_seconds(answers=100, tokens=100, seconds_per_token=0.02, evaluation=5, processes=processes)
+
+    assert estimate(1) - estimate(4) == pytest.approx(2 * (7 - 2) * 100 * 0.02)
+    assert seconds_left(PLAN, WorkDone(100, 2, [1.0]), afterwards=estimate(1)) == estimate(1)
 
 
 @given(st.lists(st.floats(0.01, 5), min_size=1, max_size=100), st.integers(0, 2))

@@ -24,7 +24,8 @@ HEARTBEAT_SECONDS = 5.0
 
 _RECENT = 50
 _FINISH_START = 20.0
-_FINISH_BATCH = 8
+_FINISH_BATCH = 16
+"""Answers that a process of the evaluation generates at a time, at least."""
 _FORWARD_SHARE = 0.4
 """A validation pair costs about this share of a training pair: the forward of forward and backward."""
 
@@ -166,7 +167,9 @@ def seconds_left(work: TotalWork, done: WorkDone, *, afterwards: float = 0.0) ->
     return steps * step + evaluations * evaluation + afterwards
 
 
-def finishing_seconds(*, answers: int, tokens: int, seconds_per_token: float, evaluation: float) -> float:
+def finishing_seconds(
+    *, answers: int, tokens: int, seconds_per_token: float, evaluation: float, processes: int
+) -> float:
     """Estimate what comes after training: start, rewards of all validation pairs, generated answers.
 
     Args:
@@ -174,9 +177,11 @@ def finishing_seconds(*, answers: int, tokens: int, seconds_per_token: float, ev
         tokens: longest answer.
         seconds_per_token: of one generated answer; answers are generated several at a time.
         evaluation: seconds of one validation, which has to be done with and without the adapter.
+        processes: of the evaluation: one for each GPU of the pod.
 
     """
-    return _FINISH_START + 2 * evaluation + 2 * answers * tokens * seconds_per_token / _FINISH_BATCH
+    batches = -(-answers // (_FINISH_BATCH * processes))
+    return _FINISH_START + 2 * evaluation + 2 * batches * tokens * seconds_per_token
 
 
 def percent(work: TotalWork, done: WorkDone) -> float:

@@ -1,12 +1,14 @@
 """TRL's fused head against the model's own logits: equal for what it knows, and a run is stopped where they differ."""
 
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import nn
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 from trl import DPOTrainer
 from trl.trainer.utils import add_fused_lm_head
@@ -54,11 +56,19 @@ def test_dropout_is_off_while_comparing_and_on_again_afterwards() -> None:
     assert model.training
 
 
-def test_a_model_whose_logits_are_no_numbers_is_not_judged_here() -> None:
-    model = families.tiny_model("llama")
-    add_fused_lm_head(model)
-    nn.init.constant_(model.lm_head.weight, float("nan"))
-    assert agreement(model, families.random_batch()).holds
+@pytest.mark.usefixtures("single_process")
+def test_a_model_with_a_nan_stops_before_it_is_trained(model: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = math.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    config = a_config("broken")
+    directory = prepare(config, tmp_path, broken)
+    with pytest.raises(RunError, match=r"not finite .* before anything is trained") as raised:
+        attempt(config, directory)
+    assert raised.value.reason is Reason.NON_FINITE_LOSS
+    assert not RunFolder(directory).checkpoints.folders()
 
 
 def test_a_long_row_is_cut_to_what_needs_no_memory() -> None:

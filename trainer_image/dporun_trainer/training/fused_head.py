@@ -38,16 +38,18 @@ class Agreement:
         difference: mean over the responses' tokens of the absolute difference, in nats.
         tolerance: largest difference that rounding explains.
         tokens: compared.
+        finite: whether the model's own log-probabilities are numbers.
 
     """
 
     difference: float
     tolerance: float
     tokens: int
+    finite: bool
 
     @property
     def holds(self) -> bool:
-        """Whether rounding explains the difference; a model without finite logits is not judged here."""
+        """Whether rounding explains the difference, where there are numbers at all (see ``finite``)."""
         return not self.difference > self.tolerance
 
 
@@ -85,6 +87,7 @@ def agreement(model: Any, batch: dict[str, torch.Tensor]) -> Agreement:
         difference=float((fused.float() - own).abs().mean()),
         tolerance=largest * max(ROUNDINGS[dtype] * torch.finfo(dtype).eps for dtype in types),
         tokens=int(predicts.sum()),
+        finite=bool(own.isfinite().all()),
     )
 
 
@@ -92,12 +95,19 @@ def require_own_logits(trainer: "RunTrainer") -> None:
     """Stop a run whose log-probabilities are not those of its model. Collective.
 
     Raises:
-        RunError: they differ by more than rounding explains, in any process.
+        RunError: they differ by more than rounding explains, in any process, or are no numbers.
 
     """
     batch = trainer.data_collator([short_row(next(iter(trainer.train_dataset)))])
     batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
     everyone = gather_object([agreement(trainer.model, batch)])
+    if not all(found.finite for found in everyone):
+        raise RunError(
+            Reason.NON_FINITE_LOSS,
+            "the model's log-probabilities are not finite (NaN or infinity) before anything is trained",
+            hint="Set training.precision: bf16 or fp32 if it is fp16, in which models trained in bf16 overflow; "
+            "otherwise look for NaN among the model's weights.",
+        )
     if wrong := next((found for found in everyone if not found.holds), None):
         raise RunError(
             Reason.MODEL_INVALID,

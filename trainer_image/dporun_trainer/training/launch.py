@@ -106,7 +106,7 @@ def training_environment(config: RunConfig, environment: Mapping[str, str], ends
     """
     grace = max(config.grace_period_seconds - max(10, config.grace_period_seconds // 10), 5)
     kept = {name: value for name, value in offline(environment).items() if not name.startswith("PET_")}
-    ours = _DEFAULT_ENVIRONMENT | threads.variables(kept, config.topology.processes_per_node)
+    ours = threads.variables(kept, config.topology.processes_per_node)
     return (
         ours
         | kept
@@ -127,7 +127,7 @@ def offline(environment: Mapping[str, str]) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     kept = {name: value for name, value in environment.items() if not name.startswith((SecretPrefix.ARCHIVE, "AWS_"))}
-    return {**kept, **fixed} | ({} if has_gpu() else {"DS_ACCELERATOR": "cpu"})
+    return {**_DEFAULT_ENVIRONMENT, **kept, **fixed} | ({} if has_gpu() else {"DS_ACCELERATOR": "cpu"})
 
 
 def train(

@@ -140,6 +140,7 @@ class Reporter(TrainerCallback):
             tokens=evaluation.max_new_tokens,
             seconds_per_token=self._seconds_per_token,
             evaluation=known[1],
+            processes=max(self._trainer.run.config.topology.gpus_per_node, 1),
         )
 
 
