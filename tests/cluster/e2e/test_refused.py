@@ -28,7 +28,7 @@ def test_an_invalid_manifest_is_refused_at_apply(
 
 
 def test_bad_data_fails_before_training(workspace: Workspace, s3: Any) -> None:
-    rows = '{"prompt": "Hi", "chosen": "Hello.", "rejected": "Hello."}\n' * 3
+    rows = '{"prompt": "Hi", "chosen": "Hello.", "rejected": ""}\n' * 3
     s3.put_object(Bucket=workspace.bucket, Key="tiny/data/bad.jsonl", Body=rows.encode())
     uri = f"s3://{workspace.bucket}/tiny/data/bad.jsonl"
     apply(workspace.manifest("bad-data", dataset={"train": uri}), workspace.namespace)
@@ -41,7 +41,7 @@ def test_bad_data_fails_before_training(workspace: Workspace, s3: Any) -> None:
     failure = status()["failure"]
     assert failure["reason"] == "DatasetInvalid"
     assert failure["exitCode"] == 65
-    assert "the same in chosen and rejected (rows 1, 2, 3" in failure["message"]
+    assert "an empty rejected (rows 1, 2, 3" in failure["message"]
     jobs = kubectl(
         "get", "jobs", "--namespace", workspace.namespace, "--selector", "dporun.io/run=bad-data", "-o", "name"
     )

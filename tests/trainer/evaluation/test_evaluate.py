@@ -23,6 +23,7 @@ from dporun_testing.run_folders import a_training_record
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs, write_rows
 from dporun_testing.training import a_config
 from dporun_trainer.__main__ import main
+from dporun_trainer.data.formats import Options as FormatOptions
 from dporun_trainer.data.formats import read_pairs
 from dporun_trainer.data.pairs import Pair
 from dporun_trainer.errors import RunError
@@ -218,7 +219,7 @@ def test_beta_is_the_runs_own(tmp_path: Path) -> None:
 def test_wrong_rows_are_named(tmp_path: Path) -> None:
     rows = [*text_pairs(1), {"prompt": "a"}, {"prompt": "a", "chosen": "b", "rejected": "b"}, {"prompt": "a"}]
     with pytest.raises(RunError) as caught:
-        read_pairs(write_rows(tmp_path / "test.jsonl", rows))
+        read_pairs(write_rows(tmp_path / "test.jsonl", rows), FormatOptions())
     assert "rows 2, 4 of test.jsonl" in caught.value.message
     assert "no chosen" in caught.value.message
     assert "row 3 of test.jsonl" in caught.value.message

@@ -59,7 +59,8 @@ class Survey:
             near = self._near.setdefault((self.prompts.kin[prompt], chosen, rejected), index)
             if near != index:
                 self.near_repeats[index] = near
-        opposite = self._seen.get(row_digest(pair, swapped=True))
+        # Equal responses are their own opposite; dataset.identicalResponses is about them.
+        opposite = self._seen.get(row_digest(pair, swapped=True)) if pair.chosen != pair.rejected else None
         if opposite is not None:
             self.contradictions[index] = opposite
             self.contradictions.setdefault(opposite, index)

@@ -23,7 +23,6 @@ def test_any_row_is_a_pair_or_an_error(columns: dict[str, object]) -> None:
     except RowError:
         return
     assert pair.conversational == all(isinstance(text, list) for text in (pair.prompt, pair.chosen, pair.rejected))
-    assert pair.chosen != pair.rejected
     again = from_preference(Row("f", 1, json.loads(pair.line())))
     assert again.line() == pair.line(), "what was written is read as the same"
 
@@ -37,3 +36,8 @@ def test_implicit_prompt_loses_no_text(prompt: str, chosen: str, rejected: str) 
     assert pair.implicit
     assert f"{pair.prompt}{pair.chosen}" == prompt + chosen
     assert f"{pair.prompt}{pair.rejected}" == prompt + rejected
+
+
+def test_a_score_too_large_for_a_float_is_none() -> None:
+    row = {"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 10**400, "score_rejected": 1}
+    assert from_preference(Row("f", 1, row)).score_chosen is None

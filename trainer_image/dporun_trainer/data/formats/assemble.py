@@ -15,6 +15,7 @@ _SCORES = (
     ("chosen_score", "rejected_score"),
     ("chosen_rating", "rejected_rating"),
     ("chosen-rating", "rejected-rating"),
+    ("rating_chosen", "rating_rejected"),
     ("chosen_avg_rating", "rejected_avg_rating"),
 )
 
@@ -32,13 +33,12 @@ def assemble(row: Row, prompt: Text | None, chosen: Text, rejected: Text) -> Pai
         rejected: the other one.
 
     Raises:
-        RowError: something is empty, or the responses are the same, or the row has more than text.
+        RowError: something is empty, or the row has more than text. Responses that are the same are none of it:
+            dataset.identicalResponses says what becomes of them.
 
     """
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise RowError("text in one of chosen and rejected, and messages in the other")
-    if chosen == rejected:
-        raise RowError("the same in chosen and rejected")
     if media := [column for column in MEDIA if row.columns.get(column)]:
         raise RowError(
             f"a column {media[0]}, but training sees text alone: take such rows out, or the column where the text "
@@ -83,6 +83,8 @@ def _split(prompt: Text | None, chosen: Text, rejected: Text) -> tuple[Text, Tex
     """Bring the three to one kind, and find the prompt: (prompt, chosen, rejected, implicit, repeated)."""
     if isinstance(chosen, str) or isinstance(rejected, str):
         if prompt is None:
+            if chosen == rejected:
+                raise RowError("no prompt, and the same in chosen and rejected, so that it cannot be told from them")
             length = _shared_text(str(chosen), str(rejected))
             return chosen[:length], chosen[length:], rejected[length:], True, False
         if isinstance(prompt, str):
@@ -93,9 +95,24 @@ def _split(prompt: Text | None, chosen: Text, rejected: Text) -> tuple[Text, Tex
         length = len(prompt) if repeated else 0
         return prompt, chosen[length:], rejected[length:], False, repeated
     length = common_prefix(chosen, rejected)
-    if prompt and not length:
-        return [user(prompt)], chosen, rejected, False, False
-    return chosen[:length], chosen[length:], rejected[length:], True, False
+    if chosen == rejected:  # The last message is the response.
+        length = max(length - 1, 0)
+    shared = list(chosen[:length])
+    if prompt and not _says(shared, prompt):
+        after = next((index for index, message in enumerate(shared) if message["role"] != "system"), length)
+        return [*shared[:after], user(prompt), *shared[after:]], chosen[length:], rejected[length:], False, False
+    return shared, chosen[length:], rejected[length:], True, False
+
+
+def _says(shared: Sequence[Message], prompt: str) -> bool:
+    """Whether the beginning of conversations has what the user asks.
+
+    That is so when their first turn is the user's, though it be worded otherwise than the prompt beside them.
+    """
+    turns = [message for message in shared if message["role"] != "system"]
+    if turns and turns[0]["role"] == "user":
+        return True
+    return any(message["role"] == "user" and message["content"].strip() == prompt.strip() for message in turns)
 
 
 def _starts_with(messages: Sequence[Message], prompt: Sequence[Message]) -> bool:
@@ -155,6 +172,6 @@ def number(value: object) -> float | None:
         return None
     try:
         found = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None

@@ -17,6 +17,7 @@ _TEXTS = ("response", "completion", "answer", "text", "content", "output")
 _SCORES = ("score", "overall_score", "rating", "reward")
 _PARALLEL_SCORES = ("scores", "ratings", "rewards", "rating", "score")
 _PARALLEL_RANKS = ("ranks", "rank", "ranking")
+_BLANK = "candidates without a word, which are left out"
 _PROMPTS = ("prompt", "instruction", "question", "messages", "conversations")
 
 
@@ -52,18 +53,22 @@ def from_candidates(row: Row, wanted: Candidates) -> list[Pair]:
         RowError: there are no candidates that can be compared.
 
     """
-    found = sorted(_candidates(row.columns), key=lambda candidate: -candidate.worth)
+    given, blank = _candidates(row.columns)
+    found = sorted(given, key=lambda candidate: -candidate.worth)
     if len(found) < 2:
-        raise RowError("fewer than two candidates with a score or a rank")
-    every = [(found[0], found[-1])] if wanted.pairs is CandidatePairs.BEST_WORST else itertools.combinations(found, 2)
-    chosen = [(better, worse) for better, worse in every if _apart(better, worse, wanted.min_margin)]
+        raise RowError("fewer than two candidates with a text and a score or a rank")
+    chosen = [pair for pair in itertools.combinations(found, 2) if _apart(*pair, wanted.min_margin)]
+    if wanted.pairs is CandidatePairs.BEST_WORST:
+        # The best one comes first; the last one that it is paired with is the worst that says something else.
+        chosen = [pair for pair in chosen if pair[0] is found[0]][-1:]
     if not chosen:
         raise RowSkipped("candidates of which none is better than another, or not by dataset.candidates.minMargin")
     prompt = _prompt(row.columns)
-    pairs = []
+    pairs: list[Pair] = []
     for better, worse in chosen:
         pair = assemble(row, prompt, answer(better.response), answer(worse.response))
-        pairs.append(replace(pair, score_chosen=better.score, score_rejected=worse.score))
+        remarks = (*pair.remarks, _BLANK) if blank and not pairs else pair.remarks
+        pairs.append(replace(pair, score_chosen=better.score, score_rejected=worse.score, remarks=remarks))
     return pairs
 
 
@@ -71,7 +76,15 @@ def _apart(better: _Candidate, worse: _Candidate, margin: float) -> bool:
     return better.worth > worse.worth and better.worth - worse.worth >= margin and better.response != worse.response
 
 
-def _candidates(columns: Mapping[str, Any]) -> list[_Candidate]:
+def _candidates(columns: Mapping[str, Any]) -> tuple[list[_Candidate], bool]:
+    """Read those that have a text and something that orders them; returns whether others were blank, too.
+
+    Scores decide where each has one, else ranks: a score of one is not to be compared with a rank of another.
+
+    Raises:
+        RowError: they cannot be read, or are ordered by different things.
+
+    """
     name = _first(columns, _LISTS)
     items = columns[name] if name else None
     if not isinstance(items, list):
@@ -81,15 +94,19 @@ def _candidates(columns: Mapping[str, Any]) -> list[_Candidate]:
     else:
         read = list(zip(items, _column(columns, _PARALLEL_SCORES, items), _column(columns, _PARALLEL_RANKS, items),
                         strict=True))  # fmt: skip
-    found = []
+    written = []
     for response, score, rank in read:
         if not isinstance(response, str):
             raise RowError(f"a candidate in {name} without a text")
-        worth, value = number(score), number(rank)
-        if worth is None and value is None:
-            continue
-        found.append(_Candidate(response, worth if worth is not None else -float(value or 0), worth))
-    return found
+        if response.strip():
+            written.append((response, number(score), number(rank)))
+    ordered = [(response, score, rank) for response, score, rank in written if (score, rank) != (None, None)]
+    scored = [_Candidate(response, score, score) for response, score, _ in ordered if score is not None]
+    ranked = [_Candidate(response, -rank, None) for response, _, rank in ordered if rank is not None]
+    found = max(scored, ranked, key=len)  # Scores, where there are as many of both.
+    if len(found) < len(ordered):
+        raise RowError(f"a score of some candidates in {name}, and a rank of others")
+    return found, len(written) < len(read)
 
 
 def _column(columns: Mapping[str, Any], names: Sequence[str], items: Sequence[object]) -> Sequence[object]:

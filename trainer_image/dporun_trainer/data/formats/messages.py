@@ -6,7 +6,7 @@ from typing import Any
 
 from dporun_trainer.data.pairs import Message, RowError, Text
 
-_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
+_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
 _OTHERS_KEPT = ("name", "tool_call_id")
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 """Columns and types of parts that no text model can read."""
@@ -105,8 +105,8 @@ def _message(message: Mapping[str, Any], column: str) -> Message:
     calls = message.get("tool_calls")
     if of_sharegpt and role == "function_call":
         role, content, calls = "assistant", "", _parsed(content) or "nothing"
-    if of_sharegpt and isinstance(role, str):
-        role = _SHAREGPT_ROLES.get(role, role)
+    if isinstance(role, str):
+        role = _ROLES.get(role, role)
     if content is None and calls:
         content = ""
     if isinstance(content, list):
@@ -121,8 +121,10 @@ def _message(message: Mapping[str, Any], column: str) -> Message:
 
 def _part(part: object, column: str) -> str:
     """Text of a part of a message's content: ``{type: text, text: …}``, or ``value`` as LLaMA-Factory has it."""
-    kind = part.get("type") if isinstance(part, dict) else None
-    said = part.get("text", part.get("value")) if isinstance(part, dict) else None
+    known: dict[str, Any] = part if isinstance(part, dict) else {}
+    kind, said = known.get("type"), known.get("text")
+    if said is None:  # Parquet has both keys, one of them null.
+        said = known.get("value")
     if isinstance(said, str) and kind in ("text", None):
         return said
     raise RowError(f"a part of a message in {column} that is no text ({kind or 'unknown'}): training sees text alone")

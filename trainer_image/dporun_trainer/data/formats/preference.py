@@ -17,6 +17,8 @@ from dporun_trainer.data.pairs import Message, Pair, RowError, Text
 from dporun_trainer.data.rows import Row
 
 _CONVERSATIONS = ("conversations", "messages")
+_QUESTIONS = ("question", "query", "input", "context")
+"""Columns that may hold what the user asks, where there is no prompt."""
 _WHOLE = ("messages", "conversations")
 """Second words of the columns chosen_… and rejected_… that hold whole conversations."""
 
@@ -64,6 +66,8 @@ def is_alpaca(columns: Mapping[str, Any]) -> bool:
 def from_alpaca(row: Row) -> Pair:
     """Alpaca: ``instruction`` and ``input``, ``history``; chosen and rejected, or ``output`` as [better, worse]."""
     columns = row.columns
+    if columns.get("input") is None:
+        required(columns, "instruction")
     if not is_preference(columns):
         output = required(columns, "output")
         if not isinstance(output, list) or len(output) != 2:
@@ -77,13 +81,26 @@ def is_question(columns: Mapping[str, Any]) -> bool:
     """Whether there is a question, or a prompt with a system text, with two answers as text."""
     if not is_preference(columns) or not isinstance(columns["chosen"], str):
         return False
-    asked = isinstance(columns.get("prompt"), str) and isinstance(columns.get("system"), str)
-    return asked or (isinstance(columns.get("question"), str) and "prompt" not in columns)
+    if columns.get("prompt") is None:
+        return any(isinstance(columns.get(name), str) for name in _QUESTIONS)
+    return has_text_prompt(columns) and has_system(columns)
+
+
+def has_text_prompt(columns: Mapping[str, Any]) -> bool:
+    """Whether prompt and answers are text."""
+    return all(isinstance(columns.get(name), str) for name in ("prompt", "chosen", "rejected"))
+
+
+def has_system(columns: Mapping[str, Any]) -> bool:
+    """Whether there is a system text that says something."""
+    system = columns.get("system")
+    return isinstance(system, str) and bool(system.strip())
 
 
 def from_question(row: Row) -> Pair:
-    """``system``, ``question`` (or ``prompt``), ``chosen`` and ``rejected``, all of them text."""
-    column = "prompt" if "prompt" in row.columns else "question"
+    """``system``, ``question`` (or another of its names), ``chosen`` and ``rejected``, all of them text."""
+    names = ("prompt", *_QUESTIONS)
+    column = next((name for name in names if row.columns.get(name) is not None), "question")
     required(row.columns, column)
     return _asked(row, [], text(row.columns, column), row.columns)
 

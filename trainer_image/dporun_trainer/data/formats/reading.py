@@ -17,6 +17,8 @@ WRITTEN = Options(format=DatasetFormat.PREFERENCE)
 def read_pairs(path: Path, options: Options = WRITTEN) -> list[Pair]:
     """Read preference pairs.
 
+    Of a user's own file, responses that are the same are refused; prepare writes them where the policy keeps them.
+
     Raises:
         RunError: no such file, or rows that are no preference pairs; names them.
 
@@ -29,7 +31,10 @@ def read_pairs(path: Path, options: Options = WRITTEN) -> list[Pair]:
     for row in rows:
         try:
             with contextlib.suppress(RowSkipped):
-                pairs += form.pairs(row)
+                found = form.pairs(row)
+                if options is not WRITTEN and any(pair.chosen == pair.rejected for pair in found):
+                    raise RowError("the same in chosen and rejected")
+                pairs += found
         except RowError as error:
             wrong.setdefault(str(error), Tally()).add(row.file, row.number)
     if wrong:

@@ -122,28 +122,33 @@ def recognise(rows: Sequence[Row], options: Options = Options()) -> Format:
     """Decide the format of a source.
 
     That of most of its first rows, each of which has the first format that fits it; the one that the user fixes is
-    taken as it is. Rows that cannot be read do not count.
+    taken as it is. Rows that cannot be read do not count. One row with a system text makes the text pairs beside it
+    questions, too: as text they would lose it.
 
     Args:
         rows: the first ones (LOOKED_AT).
         options: what the user says about them.
 
     Raises:
-        RunError: a column that the user names is in none of the rows, or no format fits any of them.
+        RunError: a column that the user names is in none of the rows, or no format fits any of them, or another column
+            seems to be their prompt.
 
     """
     readable = [row for row in rows if row.error is None]
     _require_columns(readable, options.columns)
     fixed = options.format
     if fixed is None:
-        fits = Counter(known.name for row in readable if (known := _fitting(row, options.columns)))
+        renamed = [_renamed(row, options.columns) for row in readable]
+        fits = _formats(renamed)
         if readable and not fits:
-            unfit.refuse([_renamed(row, options.columns) for row in readable])
+            unfit.refuse(renamed)
         # Where no row can be read, each says why, whatever the format.
         fixed = max(fits, key=lambda name: fits[name]) if fits else DatasetFormat.PREFERENCE
     known = next(known for known in _KNOWN if known.name is fixed)
     form = Format(known.name, known.title, options, known.convert)
     if fixed is DatasetFormat.PREFERENCE:
+        if options.format is None:
+            unfit.refuse_unread_prompt(renamed)
         unfit.refuse_promptless(readable, sum(_lacks_prompt(form, row) for row in readable))
     return form
 
@@ -155,9 +160,20 @@ def recognise_first(rows: Iterable[Row], options: Options) -> tuple[Format, Iter
     return recognise(first, options), itertools.chain(first, stream)
 
 
-def _fitting(row: Row, columns: Columns) -> _Known | None:
-    values = _renamed(row, columns).columns
-    return next((known for known in _KNOWN if known.fits(values)), None)
+def _formats(rows: Sequence[Row]) -> Counter[DatasetFormat]:
+    """How many rows each format fits first."""
+    fits = [(row, known.name) for row in rows if (known := _fitting(row.columns))]
+    asked = any(name is DatasetFormat.QUESTION and preference.has_system(row.columns) for row, name in fits)
+    return Counter(
+        DatasetFormat.QUESTION
+        if asked and name is DatasetFormat.PREFERENCE and preference.has_text_prompt(row.columns)
+        else name
+        for row, name in fits
+    )
+
+
+def _fitting(columns: Mapping[str, Any]) -> _Known | None:
+    return next((known for known in _KNOWN if known.fits(columns)), None)
 
 
 def _lacks_prompt(form: Format, row: Row) -> bool:

@@ -1,5 +1,6 @@
 """Data for other methods than DPO: named as what it is, with what to do."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -60,6 +61,52 @@ def refuse_promptless(rows: Sequence[Row], lacking: int) -> None:
             "Name the column of the prompt in dataset.columns.prompt, or add one.",
         )
 
+
+def refuse_unread_prompt(rows: Sequence[Row]) -> None:
+    """Raise when most rows are two texts without a prompt, beside a text that seems to be it.
+
+    Otherwise the words with which both begin, often one or two, would be the prompt, and the real one lost.
+
+    Args:
+        rows: the first rows, in TRL's format.
+
+    Raises:
+        RunError: names the column.
+
+    """
+    unread = Counter(name for row in rows for name in _unread_prompts(row.columns))
+    for name, count in unread.most_common(1):
+        if 2 * count > len(rows):
+            _refuse(
+                rows,
+                f"{rows[0].file} has no prompt, but a column {name} that seems to be one",
+                f"Set dataset.columns.prompt to {name}. If the prompt is what chosen and rejected have in common at "
+                "their start, set dataset.format to Preference.",
+            )
+
+
+def _unread_prompts(columns: Mapping[str, Any]) -> list[str]:
+    chosen = columns.get("chosen")
+    if columns.get("prompt") is not None or not isinstance(chosen, str):
+        return []
+    return [
+        name
+        for name, value in columns.items()
+        if _ASKING & set(_WORD.findall(name.lower())) and isinstance(value, str) and _several_words(value)
+        if value.strip() not in chosen
+    ]
+
+
+def _several_words(value: str) -> bool:
+    return len(value.split(maxsplit=1)) > 1
+
+
+_WORD = re.compile(r"[^\W_]+")
+_ASKING = {
+    "prompt", "prompts", "question", "query", "input", "inputs", "instruction", "instructions", "problem", "task",
+    "post", "context", "user", "human", "request", "title",
+}  # fmt: skip
+"""Words in the names of columns that hold what was asked."""
 
 _FEWEST = 2
 """With one row, what it lacks is told as that row's error."""
