@@ -26,6 +26,10 @@ from dporun_testing import tiny_model
 CONFIG = {"lora": {"rank": 4}, "dpo": {"maxLength": 2048}, "evaluation": {"enabled": False}}
 WORDS = 20_000
 VOCABULARY = 8_000
+TEMPLATE = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request. Task:"
+)
+"""A beginning that all prompts share, as many data sets have one."""
 
 
 def main() -> None:
@@ -107,7 +111,7 @@ def save_model(folder: Path, texts: list[str]) -> Path:
 def rows(chance: random.Random, words: list[str], count: int, *, chat: bool) -> Iterator[dict[str, object]]:
     """Pairs of about 600 tokens: prompts of 40 to 260 words, responses of 130 to 400."""
     for _ in range(count):
-        prompt = sentence(chance, words, chance.randint(40, 260))
+        prompt = f"{TEMPLATE} {sentence(chance, words, chance.randint(40, 260))}"
         chosen, rejected = (sentence(chance, words, chance.randint(130, 400)) for _ in range(2))
         if chat:
             responses = ([{"role": "assistant", "content": text}] for text in (chosen, rejected))
