@@ -1,5 +1,7 @@
 """RunError: what a person needs, within the lengths that Failure allows."""
 
+import os
+
 from dporun_api.pod import ExitCode
 from dporun_api.text import shorten
 from dporun_api.v1alpha1.reasons import Reason
@@ -22,6 +24,11 @@ def test_failure_is_cut_to_what_the_contract_allows() -> None:
     failure = RunError(Reason.TRAINER_ERROR, "m" * 5000, hint="h" * 5000, rank=3).failure(log_tail="l" * 5000)
     assert (len(failure.message), len(failure.hint or ""), len(failure.log_tail or "")) == (1024, 512, 2048)
     assert (failure.rank, failure.exit_code) == (3, 1)
+
+
+def test_failure_can_name_a_file_whose_name_is_not_utf8() -> None:
+    failure = RunError(Reason.TRAINER_ERROR, os.fsdecode(b"a\xff"), hint=os.fsdecode(b"b\xff")).failure()
+    assert (failure.message, failure.hint) == ("a\\udcff", "b\\udcff")
 
 
 def test_shorten_marks_the_cut() -> None:

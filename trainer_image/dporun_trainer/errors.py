@@ -22,8 +22,8 @@ class RunError(Exception):
     def __init__(self, reason: Reason, message: str, *, hint: str | None = None, rank: int | None = None):
         super().__init__(message)
         self.reason = reason
-        self.message = message
-        self.hint = hint
+        self.message = _utf8(message)
+        self.hint = None if hint is None else _utf8(hint)
         self.rank = rank
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -45,6 +45,11 @@ class RunError(Exception):
             exit_code=self.exit_code,
             log_tail=None if log_tail is None else log_tail[-2048:],
         )
+
+
+def _utf8(text: str) -> str:
+    """Have a text be one that can be written: the name of a file need not be UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _run_error(reason: Reason, message: str, hint: str | None, rank: int | None) -> RunError:

@@ -139,15 +139,105 @@ def test_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ('a\tb\n1\t"start\n2\tx\n3\tend"\n', [["1", '"start'], ["2", "x"], ["3", 'end"']]),
+        ('a\tb\n"Quoted" x\t1\n', [['"Quoted" x', "1"]]),
+        ('a\tb\n"Yes."\t1\n', [["Yes.", "1"]]),
+        ('a\tb\n1\t"so ""2"":\n\t3\n\t\t4"\n5\t6\n', [["1", 'so "2":\n\t3\n\t\t4'], ["5", "6"]]),
+    ],
+)
+def test_quotes_between_tabs(tmp_path: Path, text: str, cells: list[list[str]]) -> None:
+    """They are characters of the text, unless the file means them as quotes."""
+    (tmp_path / "a.tsv").write_text(text)
+    rows = list(read_rows(tmp_path / "a.tsv"))
+    assert [list(row.columns.values()) for row in rows] == cells
+
+
+@pytest.mark.parametrize("text", [",a,b\n0,1,2\n", "sep=;\na;b\n1;2\n"])
+def test_what_pandas_and_excel_add_is_no_data(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    assert [(row.number, row.columns) for row in read_rows(tmp_path / "a.csv")] == [(2, {"a": "1", "b": "2"})]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "value"),
+    [
+        ("chosen", '{"a": 1}', None),
+        ("rejected", '["x"]', None),
+        ("question", '[{"a": 1}]', None),
+        ("response_j", '[{"from": "gpt", "value": "x"}]', [{"from": "gpt", "value": "x"}]),
+        ("output", '["better", "worse"]', ["better", "worse"]),
+        ("scores", "[5, 1]", [5, 1]),
+        ("chosen_messages", '[{"role": "user"}]', [{"role": "user"}]),
+    ],
+)
+def test_json_in_cells(tmp_path: Path, column: str, cell: str, value: object) -> None:
+    """Text that happens to be JSON stays text."""
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", column], ["1", cell]])
+    assert next(read_rows(tmp_path / "a.csv")).columns[column] == (cell if value is None else value)
+
+
+def test_rows_that_cannot_be_written_are_bad_rows(tmp_path: Path) -> None:
+    r"""Halves of a character (\ud800) and bottomless lists end the row, not the run."""
+    bad = ['{"a": [{"b": "\\ud800"}]}', '{"\\uDFFF": 1}']
+    deep = '{"a": ' + "[" * 200_000 + "\n"
+    (tmp_path / "a.jsonl").write_text("\n".join([*bad, '{"a": "\\ud83d\\ude00"}', deep]))
+    (tmp_path / "a.json").write_text(f"[{', '.join(bad)}, {deep}")
+    rows = list(read_rows(tmp_path / "a.jsonl"))
+    assert [row.error for row in rows] == [
+        *["text that is not UTF-8"] * 2,
+        None,
+        "lists or objects that are nested too deeply",
+    ]
+    assert rows[2].columns == {"a": "\N{GRINNING FACE}"}
+    read = read_rows(tmp_path / "a.json")
+    assert [next(read).error for _ in bad] == ["text that is not UTF-8"] * 2
+    with pytest.raises(RunError, match="row 3 has lists or objects that are nested too deeply"):
+        next(read)
+
+
+def test_damaged_gzip_is_an_error(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(b"".join(b'{"a": %d}\n' % (n * n) for n in range(20_000))))
+    data[10:50] = b"\xff" * 40
+    (tmp_path / "a.jsonl.gz").write_bytes(data)
+    with pytest.raises(RunError, match=r"a\.jsonl\.gz cannot be read: .*while decompressing"):
+        list(read_rows(tmp_path / "a.jsonl.gz"))
+
+
+def test_parquet_with_text_that_is_not_utf8(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    texts = pyarrow.array([b"x", b"\xff", b"y"], pyarrow.binary())
+    table = pyarrow.table({"a": pyarrow.Array.from_buffers(pyarrow.string(), 3, texts.buffers())})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    rows = [(row.number, row.columns.get("a"), row.error) for row in read_rows(tmp_path / "a.parquet")]
+    assert rows == [(1, "x", None), (2, None, "text that is not UTF-8"), (3, "y", None)]
+
+
+def test_parquet_with_the_same_column_twice(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array(["x"])] * 2, names=["a", "a"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(RunError, match="columns twice under the same name: a, a"):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize(
     ("text", "error"),
     [
         ('a,b\n1,2\n3,"4\n5,6\n', "row 3: unexpected end of data"),
         ("a,,b\n1,2,3\n", "columns without a name"),
         ("a,b,a\n1,2,3\n", "twice the same"),
+        ("question,réponse\n1,2\n", "is not UTF-8: the names of its columns"),
     ],
 )
 def test_broken_tables(tmp_path: Path, text: str, error: str) -> None:
-    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "a.csv").write_text(text, encoding="latin-1")
     with pytest.raises(RunError) as raised:
         list(read_rows(tmp_path / "a.csv"))
     assert error in raised.value.message

@@ -4,14 +4,20 @@ import csv
 import io
 import itertools
 import json
+import math
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.data.kinds import BOM, Kind, head_of, kind_of, open_stream, separator
 from dporun_trainer.errors import RunError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _BATCH = 256
 """Rows of Parquet that are in memory at a time."""
@@ -20,6 +26,14 @@ _SPACE = " \t\r\n"
 _DECODER = json.JSONDecoder()
 _LONGEST = 1 << 26
 """Characters of the longest row of an array, or cell of a table: a bracket or quote that is never closed ends here."""
+_NOT_UTF8 = "text that is not UTF-8"
+_TOO_DEEP = "lists or objects that are nested too deeply"
+_LISTED = (
+    "messages", "conversations", "history", "tools", "prompt_messages", "output", "responses", "completions",
+    "answers", "generations", "candidates", "scores", "ratings", "rewards", "ranks", "score", "rating", "rank",
+    "ranking",
+)  # fmt: skip
+"""Columns in which a cell of a table that is JSON is one; elsewhere it may be a text that happens to be JSON."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +93,15 @@ def read_rows(path: Path, name: str | None = None, seen: Callable[[int], None] =
             if kind is Kind.PARQUET:
                 yield from _parquet(path, name, seen)
                 return
-            rows = {Kind.LINES: _lines, Kind.ARRAY: _array, Kind.TABLE: _table}[kind](stream, name)
+            if kind is Kind.TABLE:
+                rows = _table(stream, path, name)
+            else:
+                rows = _array(stream, name) if kind is Kind.ARRAY else _lines(stream, name)
             for count, row in enumerate(rows):
                 if count % _BATCH == 0:
                     seen(raw.tell())
                 yield row
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(name, f"cannot be read: {error}") from error
 
 
@@ -102,6 +119,8 @@ def _lines(stream: IO[bytes], name: str) -> Iterator[Row]:
         except ValueError as error:  # of UnicodeDecodeError and JSONDecodeError alike
             why = f" ({error.msg})" if isinstance(error, json.JSONDecodeError) else ""
             yield Row(name, number, {}, f"something that is not JSON in UTF-8{why}")
+        except RecursionError:
+            yield Row(name, number, {}, _TOO_DEEP)
         else:
             yield _row(name, number, value)
 
@@ -140,6 +159,8 @@ def _value(buffer: str, at: int, text: IO[str], name: str, number: int) -> tuple
             value, end = _DECODER.raw_decode(buffer, at)
             if end < len(buffer):  # else a number may go on
                 return value, buffer, end
+        except RecursionError as found:
+            raise _unreadable(name, f"cannot be read: row {number} has {_TOO_DEEP}") from found
         except json.JSONDecodeError as found:
             error = found
             torn = found.msg.startswith("Unterminated") or found.pos > len(buffer) - 16
@@ -161,27 +182,63 @@ def _read(text: IO[str], name: str, number: int, length: int = _CHUNK) -> str:
         raise _unreadable(name, f"is not JSON in UTF-8: {error.reason}, somewhere after row {number}") from error
 
 
-def _table(stream: io.BufferedReader, name: str) -> Iterator[Row]:
-    """Read CSV whose first row has the names; a cell that is a JSON list or object is one."""
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    header = text.readline()
-    delimiter = separator(header) or ","
-    csv.field_size_limit(_LONGEST)
-    names = next(csv.reader([header], delimiter=delimiter), [])
-    if len(set(names)) < len(names) or not all(name.strip() for name in names):
-        raise _unreadable(name, f"has columns without a name, or twice the same: {header.strip()}")
-    names = [column.strip() for column in names]
+def _table(stream: io.BufferedReader, path: Path, name: str) -> Iterator[Row]:
+    """Read CSV whose first row has the names; a cell that is a JSON list or object is one where that can be meant."""
+    text, delimiter, names = _opened(stream, name)
+    plain = delimiter == "\t" and _fit(path, name, plain=True) > _fit(path, name, plain=False)
+    width = len(names)
+    index = width > 1 and not names[0]  # as pandas writes it
+    names = names[index:]
+    if len(set(names)) < len(names) or not all(names):
+        raise _unreadable(name, f"has columns without a name, or twice the same: {delimiter.join(names)}")
     number = 1
     try:
-        for number, cells in enumerate(csv.reader(text, delimiter=delimiter, strict=True), 2):
-            if len(cells) == len(names):
-                yield _cells(name, number, dict(zip(names, cells, strict=True)))
+        for number, cells in enumerate(_reader(text, delimiter, plain=plain), 2):
+            if len(cells) == width:
+                yield _cells(name, number, dict(zip(names, cells[index:], strict=True)))
             elif cells:
-                yield Row(name, number, {}, f"{len(cells)} cells where the first row has {len(names)} names")
+                yield Row(name, number, {}, f"{len(cells)} cells where the first row has {width} names")
     except csv.Error as error:
         raise _unreadable(
             name, f"is not CSV: row {number + 1}: {error}", "Look for a quote that is not closed."
         ) from error
+
+
+def _opened(stream: io.BufferedReader, name: str) -> tuple[IO[str], str, list[str]]:
+    """Begin to read a table: (what follows its first row, what separates its columns, their names)."""
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    header = text.readline()
+    said = header.strip().removeprefix("sep=") if header.startswith("sep=") else ""
+    if len(said) == 1:  # a line for Excel, which does not count as a row there
+        header = text.readline()
+    try:
+        header.encode()
+    except UnicodeEncodeError as error:
+        raise _unreadable(name, "is not UTF-8: the names of its columns are in another encoding", "Save it as UTF-8."
+        ) from error  # fmt: skip
+    delimiter = said if len(said) == 1 else separator(header) or ","
+    names = next(csv.reader([header], delimiter=delimiter), [])
+    return text, delimiter, [column.strip() for column in names]
+
+
+def _reader(text: IO[str], delimiter: str, *, plain: bool) -> Iterator[list[str]]:
+    csv.field_size_limit(_LONGEST)
+    return csv.reader(text, delimiter=delimiter, strict=True, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
+
+
+def _fit(path: Path, name: str, *, plain: bool) -> tuple[float, int]:
+    """Say how well a table can be read with quotes or without (``plain``): (minus its torn rows, its whole ones).
+
+    Text between tabs is often written without quoting, and a quote is a character like others. Taken for one that
+    quotes, it joins rows to one; where it does quote, cells of several lines are torn when it is taken for a character.
+    """
+    with path.open("rb") as raw:
+        text, delimiter, names = _opened(open_stream(raw, name), name)
+        try:
+            widths = Counter(len(cells) == len(names) for cells in _reader(text, delimiter, plain=plain) if cells)
+        except csv.Error:
+            return -math.inf, 0
+    return -widths[False], widths[True]
 
 
 def _cells(name: str, number: int, columns: dict[str, Any]) -> Row:
@@ -189,19 +246,43 @@ def _cells(name: str, number: int, columns: dict[str, Any]) -> Row:
         try:
             cell.encode()
         except UnicodeEncodeError:
-            return Row(name, number, {}, "text that is not UTF-8")
-        if cell.startswith(("[{", "{'", '{"')):
-            try:
-                columns[column] = json.loads(cell)
-            except ValueError:
-                if cell.startswith(("[{'", "{'")):
-                    return Row(name, number, {}, "a list as Python prints it: write it with json.dumps")
-    return Row(name, number, columns)
+            return Row(name, number, {}, _NOT_UTF8)
+        if not cell.startswith(("[", "{")):
+            continue
+        listed = column in _LISTED or column.endswith(("_messages", "_conversations"))
+        try:
+            value = json.loads(cell)
+        except (ValueError, RecursionError):
+            if cell.startswith(("[{'role'", "[{'from'", "[{'content'", "[{'value'") + (("['", "{'", "[{'") * listed)):
+                return Row(name, number, {}, "a list as Python prints it: write it with json.dumps")
+        else:
+            if listed or _are_messages(value):
+                columns[column] = value
+    return _utf8(Row(name, number, columns))
+
+
+def _are_messages(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, dict) and ("role" in item or "from" in item) for item in value)
+    )
+
+
+def _utf8(row: Row) -> Row:
+    """Have a row be one that can be written: JSON can name halves of a character by their numbers, anywhere."""
+    try:
+        json.dumps(row.columns, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return Row(row.file, row.number, {}, _NOT_UTF8)
+    except RecursionError:
+        return Row(row.file, row.number, {}, _TOO_DEEP)
+    return row
 
 
 def _row(name: str, number: int, value: object) -> Row:
     if isinstance(value, dict):
-        return Row(name, number, value)
+        return _utf8(Row(name, number, value))
     return Row(name, number, {}, "something that is not a JSON object")
 
 
@@ -213,13 +294,26 @@ def _parquet(path: Path, name: str, seen: Callable[[int], None]) -> Iterator[Row
         with pyarrow.parquet.ParquetFile(path) as file:
             size, rows = path.stat().st_size, max(file.metadata.num_rows, 1)
             number = 0
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise _unreadable(name, f"has columns twice under the same name: {', '.join(names)}")
             for batch in file.iter_batches(_BATCH):
-                for columns in batch.to_pylist():
+                for columns in _records(batch):
                     number += 1
-                    yield Row(name, number, columns)
+                    yield Row(name, number, {}, _NOT_UTF8) if columns is None else Row(name, number, columns)
                 seen(size * number // rows)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # UnicodeDecodeError of a name, for one
         raise _unreadable(name, f"is not a whole Parquet file: {error}") from error
+
+
+def _records(batch: "pyarrow.RecordBatch") -> list[dict[str, Any] | None]:
+    """Convert the rows of a batch; None for one with text that is not UTF-8, which Parquet does not check."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [None]
+        return [record for index in range(batch.num_rows) for record in _records(batch.slice(index, 1))]
 
 
 def _unreadable(name: str, what: str, hint: str | None = None) -> RunError:
