@@ -29,6 +29,7 @@ def test_kind(head: bytes, name: str, kind: Kind) -> None:
     [
         (b"version https://git-lfs.github.com/spec/v1\noid", "a.parquet", "a.parquet is the pointer of Git LFS"),
         (b"\n<!DOCTYPE html><html>", "a.jsonl", "a.jsonl is an HTML page"),
+        (b"\n <div>Not found</div>", "a.jsonl", "a.jsonl is an HTML page"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied', "a.csv", "is an XML document"),
         (b"PK\x03\x04\x14", "a.csv", "is a ZIP archive"),
         (b"\xff\xfea\x00", "a.csv", "is text in UTF-16"),

@@ -112,3 +112,12 @@ def test_glob_finds_no_way_out_of_a_claim(data: Path, tmp_path: Path) -> None:
 def test_model_is_a_whole_repository(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="a model is a whole repository"):
         Fetcher(tmp_path).model("hf://owner/name/file", None, tmp_path, DATASET)
+
+
+def test_folder_of_save_to_disk_is_named(tmp_path: Path) -> None:
+    """Its JSON files are about the rows, and hold none."""
+    for name in ("data-00000-of-00001.arrow", "dataset_info.json", "state.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(RunError, match=r"Arrow files, as Dataset\.save_to_disk writes them") as raised:
+        found(str(tmp_path), tmp_path)
+    assert "Dataset.to_parquet" in (raised.value.hint or "")

@@ -5,7 +5,7 @@ import io
 import json
 import logging
 from enum import Enum
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import IO, cast
 
 from dporun_api.v1alpha1.reasons import Reason
@@ -24,6 +24,9 @@ SUFFIXES = (
 )
 """How the names of files of rows end."""
 
+_ABOUT = frozenset({"config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"})
+"""Files about a data set, as the ``datasets`` library writes them beside its rows."""
+
 SEPARATORS = ",\t;"
 BOM = b"\xef\xbb\xbf"
 _HEAD = 1 << 16
@@ -31,9 +34,8 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 _FOREIGN = (
     (b"version https://git-lfs", "is the pointer of Git LFS to a file, not the file", "Fetch it with `git lfs pull`."),
-    (b"<!doctype html", "is an HTML page, such as a server's message of an error or a login", "Fetch it again."),
-    (b"<html", "is an HTML page, such as a server's message of an error or a login", "Fetch it again."),
     (b"<?xml", "is an XML document, such as a server's message of an error", "Fetch it again."),
+    (b"<", "is an HTML page, such as a server's message of an error or a login", "Fetch it again."),
     (b"pk\x03\x04", "is a ZIP archive", "Unpack it."),
     (b"bzh", "is compressed with bzip2", "Compress it with gzip or zstd, or not at all."),
     (b"\xfd7zxz", "is compressed with xz", "Compress it with gzip or zstd, or not at all."),
@@ -136,11 +138,11 @@ def head_of(stream: io.BufferedReader) -> bytes:
 
 
 def is_rows(name: str) -> bool:
-    """Whether a file is one of rows, by its name."""
-    return name.endswith(SUFFIXES)
+    """Whether a file of a folder is one of rows, by its name."""
+    return name.endswith(SUFFIXES) and PurePosixPath(name).name not in _ABOUT
 
 
 def _suffix(name: str) -> str:
     for packed in _PACKED:
         name = name.removesuffix(packed)
-    return Path(name).suffix
+    return PurePosixPath(name).suffix

@@ -31,12 +31,15 @@ def choose(
         RunError: there are no such files, or no such split.
 
     """
-    if path in names:
-        found = [path]
-    else:
-        below = [name for name in names if not path or name.startswith(path + "/") or matches(path, name)]
-        found = sorted(name for name in below if is_rows(name) and not _hidden(name))
+    below = [name for name in names if not path or name.startswith(path + "/") or matches(path, name)]
+    found = [path] if path in names else sorted(name for name in below if is_rows(name) and not _hidden(name))
     if not found:
+        if any(name.endswith(".arrow") for name in below):
+            raise RunError(
+                Reason.DATASET_INVALID,
+                f"{uri}: Arrow files, as Dataset.save_to_disk writes them, and nothing else that holds rows",
+                hint="Load it with datasets.load_from_disk, and write it with Dataset.to_parquet or Dataset.to_json.",
+            )
         raise RunError(
             Reason.DATASET_INVALID,
             f"{uri}: nothing there that holds rows",
