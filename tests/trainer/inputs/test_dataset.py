@@ -235,6 +235,13 @@ def test_a_wrong_file_is_not_read_to_its_end(encoder: Encoder, tmp_path: Path) -
         built(tmp_path, encoder, [{"prompt": "p", "chosen": "", "rejected": "r"}] * 1200)
 
 
+def test_bad_rows_at_the_beginning_end_no_run_that_lets_all_pass(encoder: Encoder, tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "chosen": "", "rejected": "r"}] * 1001 + text_pairs(30)
+    dataset = built(tmp_path, encoder, rows, invalidRows={"maxFraction": 1})
+    assert dataset.report.train.facts.rows == 1031
+    assert dataset.train_rows + dataset.validation_rows == 30
+
+
 def test_a_few_bad_rows_of_many_are_left_out(encoder: Encoder, tmp_path: Path) -> None:
     """The most used set of human preferences has 5 rows of 2,312 whose response is empty."""
     rows = [*text_pairs(300), {"prompt": "what is red", "chosen": "", "rejected": "a fruit"}]

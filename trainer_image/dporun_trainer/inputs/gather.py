@@ -23,7 +23,8 @@ from dporun_trainer.inputs.survey import Survey
 
 _REPORT_SECONDS = 5.0
 _HOPELESS = 1000
-"""When so many rows at the beginning cannot be used, and no other was found, the rest is not read."""
+"""When so many rows at the beginning cannot be used, and no other was found, the rest is not read, unless
+dataset.invalidRows lets even that pass."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def gather(
             except RowError as error:
                 lint.refuse(row.file, row.number, str(error))
                 if lint.rows == lint.invalid_rows == _HOPELESS:
-                    break
+                    lint.require_valid()
         lint.require_valid()
     survey.responses.close()
     if not lint.rows:

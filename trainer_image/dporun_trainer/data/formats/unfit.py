@@ -10,6 +10,7 @@ from dporun_trainer.data.rows import Row
 from dporun_trainer.errors import RunError
 
 _LABELS = ("label", "kto_tag", "desirable")
+_TEXT_LABELS = ("true", "false", "1", "0")
 _SINGLE = ("completion", "response", "output", "answer", "messages", "conversations", "text")
 
 _LABELLED = (
@@ -115,9 +116,14 @@ _FEWEST = 2
 def _kind(columns: Mapping[str, Any]) -> tuple[str, str] | None:
     if not any(columns.get(name) is not None for name in _SINGLE):
         return None
-    if any(isinstance(columns.get(name), bool | int) for name in _LABELS):
+    if any(_is_label(columns.get(name)) for name in _LABELS):
         return _LABELLED
     return _SUPERVISED
+
+
+def _is_label(value: object) -> bool:
+    """Whether it says good or bad; tables have text only."""
+    return isinstance(value, bool | int) or (isinstance(value, str) and value.strip().lower() in _TEXT_LABELS)
 
 
 def _refuse(rows: Sequence[Row], message: str, hint: str) -> NoReturn:
