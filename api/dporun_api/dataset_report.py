@@ -60,7 +60,8 @@ class Lengths(Document):
     p90: int = Field(ge=0)
     p99: int = Field(ge=0)
     maximum: int = Field(ge=0)
-    histogram: Histogram
+    histogram: Histogram = Histogram(width=1, counts=(0,))
+    """Of no rows in what the first version prepared."""
 
 
 class ScoreFacts(Document):

@@ -14,7 +14,7 @@ from dporun_trainer.diagnosis.health import diagnose
 from dporun_trainer.diagnosis.verdict import judge
 from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.checkpoints import Marker, mark_complete
-from dporun_trainer.run_folder.prepared import LintReport, ModelFacts, Prepared
+from dporun_trainer.run_folder.prepared import LintReport, ModelFacts, Prepared, Tokens
 from dporun_trainer.run_folder.records import (
     AskedQuestion,
     ComparedExample,
@@ -131,9 +131,11 @@ def a_prepared(**changes: Any) -> Prepared:
         model_path="/models/base",
         train_path="/data/train.jsonl",
         validation_path="/data/validation.jsonl",
-        train_tokens_path="/data/tokens/train.arrow",
-        validation_tokens_path="/data/tokens/validation.arrow",
-        tokenizer="e" * 64,
+        tokens=Tokens(
+            train_path="/data/tokens/train.arrow",
+            validation_path="/data/tokens/validation.arrow",
+            tokenizer="e" * 64,
+        ),
         model=ModelFacts(
             fingerprint="cd" * 32, architecture="LlamaForCausalLM", parameters=1_000_000, dtype="float32",
             bytes=4_000_000, hidden_size=128, layers=4, vocabulary=2000, lora_modules=28, lora_parameters=200_000,

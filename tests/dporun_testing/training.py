@@ -22,7 +22,7 @@ from dporun_trainer.diagnosis import health
 from dporun_trainer.inputs.encoding import Encoder, measure
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 from dporun_trainer.run_folder import RunFolder
-from dporun_trainer.run_folder.prepared import LintReport, ModelFacts
+from dporun_trainer.run_folder.prepared import LintReport, ModelFacts, Tokens
 from dporun_trainer.run_folder.tokens import token_writer, tokenizer_digest
 
 PROCESS = {
@@ -88,9 +88,11 @@ def prepare(
         ),
         train_path=str(folder.input_train),
         validation_path=str(folder.input_validation),
-        train_tokens_path=str(folder.train_tokens),
-        validation_tokens_path=str(folder.validation_tokens),
-        tokenizer=tokenizer_digest(model),
+        tokens=Tokens(
+            train_path=str(folder.train_tokens),
+            validation_path=str(folder.validation_tokens),
+            tokenizer=tokenizer_digest(model),
+        ),
         adapter_path=None if adapter is None else str(adapter),
         dataset=DatasetSummary(train_rows=train, validation_rows=validation, fingerprint="f" * 64),
         lint=LintReport(train=facts),

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from dporun_testing.adapters import save_random_adapter
 from dporun_testing.families import save, tiny_model
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model
-from dporun_trainer.evaluation.generate import answers_of_both, end_tokens, generate
+from dporun_trainer.evaluation.generate import CACHES_OF_THEIR_OWN, answers_of_both, end_tokens, generate
 from dporun_trainer.evaluation.policy import Policy, load_model, load_policy
 from dporun_trainer.evaluation.scoring import encode_prompt
 
@@ -117,3 +118,12 @@ def test_a_router_that_shows_its_logits_generates_too(policy: Policy, prompts: l
     both = answers_of_both(routed, prompts[:3], max_new_tokens=4, batch_size=3)
     assert all(answers.base == answers.tuned for answers in both)
     assert load_model(base, "auto").config.output_router_logits
+
+
+def test_the_models_with_caches_of_their_own_are_those_of_transformers() -> None:
+    theirs = {
+        config.model_type
+        for config, model in MODEL_FOR_CAUSAL_LM_MAPPING.items()
+        if not getattr(model, "_supports_default_dynamic_cache", lambda: True)()
+    }
+    assert theirs == CACHES_OF_THEIR_OWN

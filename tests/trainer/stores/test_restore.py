@@ -21,7 +21,7 @@ from dporun_trainer.archiving.archive import archive
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.adapter import fetch_adapter
 from dporun_trainer.run_folder import RunFolder
-from dporun_trainer.run_folder.prepared import LintReport, ModelFacts, Prepared
+from dporun_trainer.run_folder.prepared import LintReport, ModelFacts, Prepared, Tokens
 from dporun_trainer.stores.restore import restore
 
 MODEL = ModelFacts(
@@ -43,9 +43,7 @@ def archived(tmp_path: Path) -> Path:
         model=MODEL,
         train_path="t",
         validation_path="v",
-        train_tokens_path="t",
-        validation_tokens_path="v",
-        tokenizer="e" * 64,
+        tokens=Tokens(train_path="t", validation_path="v", tokenizer="e" * 64),
         dataset=DatasetSummary(train_rows=1, validation_rows=1),
         lint=LintReport(train=DataFacts(source="s")),
     )

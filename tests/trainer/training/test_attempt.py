@@ -260,7 +260,7 @@ def test_tokens_of_another_tokenizer_are_refused(model: Path, tmp_path: Path) ->
     config = a_config("tokenizer")
     directory = training.prepare(config, tmp_path, tmp_path / "model")
     (tmp_path / "model" / "chat_template.jinja").write_text("{{ messages }}")
-    with pytest.raises(RunError, match="is not the one that the data was prepared with") as raised:
+    with pytest.raises(RunError, match="was not prepared with the tokenizer") as raised:
         attempt(config, directory)
     assert raised.value.reason is Reason.NOT_PREPARED
 

@@ -147,6 +147,7 @@ def private_names(path: Path) -> Iterator[tuple[int, str]]:
 LANGUAGE = {name for kind in (object, type, BaseException, type(ast), list) for name in dir(kind)} | {
     "__cause__",
     "__context__",
+    "__version__",
     "__torch_function__",  # as public as __add__: torch's documented way to extend it
 }
 

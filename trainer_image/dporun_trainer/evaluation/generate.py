@@ -11,6 +11,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from dporun_trainer.evaluation.batching import Models, OnProgress, in_batches
 from dporun_trainer.evaluation.policy import Policy, Sides
 
+CACHES_OF_THEIR_OWN = frozenset({"minimax", "reformer", "rwkv", "xlnet", "xlstm"})
+"""Model types whose cache is no DynamicCache."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -121,7 +124,7 @@ def _divisible_cache(model: PreTrainedModel) -> DynamicCache | None:
     None where the model keeps more than keys and values, such as a state, or counts positions for images as well.
     """
     config = model.config
-    if config.get_text_config() is not config or not model._supports_default_dynamic_cache():
+    if config.get_text_config() is not config or config.model_type in CACHES_OF_THEIR_OWN:
         return None
     cache = DynamicCache(config=config)
     divisible = all(type(layer) in {DynamicLayer, DynamicSlidingWindowLayer} for layer in cache.layers)

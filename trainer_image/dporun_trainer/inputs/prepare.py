@@ -29,7 +29,7 @@ from dporun_trainer.inputs.reading import Reading
 from dporun_trainer.inputs.router import require_router
 from dporun_trainer.inputs.tokenizer import load_tokenizer
 from dporun_trainer.run_folder import RunFolder, room
-from dporun_trainer.run_folder.prepared import ModelFacts, Prepared
+from dporun_trainer.run_folder.prepared import ModelFacts, Prepared, Tokens
 from dporun_trainer.run_folder.tokens import tokenizer_digest
 from dporun_trainer.stores.sources import DATASET, MODEL
 
@@ -105,9 +105,11 @@ def prepare(config: RunConfig, folder: RunFolder, *, claims: Path) -> Outcome:
         model=model,
         train_path=str(folder.input_train.absolute()),
         validation_path=str(folder.input_validation.absolute()),
-        train_tokens_path=str(folder.train_tokens.absolute()),
-        validation_tokens_path=str(folder.validation_tokens.absolute()),
-        tokenizer=tokenizer_digest(model_path),
+        tokens=Tokens(
+            train_path=str(folder.train_tokens.absolute()),
+            validation_path=str(folder.validation_tokens.absolute()),
+            tokenizer=tokenizer_digest(model_path),
+        ),
         general_path=str(general.absolute()) if general else None,
         adapter_path=str(folder.input_adapter.absolute()) if config.checkpoints.resume_from else None,
         dataset=DatasetSummary(
@@ -143,19 +145,19 @@ def inputs_key(config: RunConfig) -> str:
 def _finished(folder: RunFolder, key: str) -> Prepared | None:
     """What an earlier preparation left, if it is of these inputs and still there."""
     prepared = folder.prepared.read()
-    if prepared is None or prepared.key != key:
+    if prepared is None or prepared.key != key or prepared.tokens is None:
         return None
     paths = (
         prepared.model_path,
         prepared.train_path,
         prepared.validation_path,
-        prepared.train_tokens_path,
-        prepared.validation_tokens_path,
+        prepared.tokens.train_path,
+        prepared.tokens.validation_path,
         prepared.general_path,
         prepared.adapter_path,
     )
     there = all(Path(path).exists() for path in paths if path)
-    return prepared if there and tokenizer_digest(Path(prepared.model_path)) == prepared.tokenizer else None
+    return prepared if there and tokenizer_digest(Path(prepared.model_path)) == prepared.tokens.tokenizer else None
 
 
 def _begin(folder: RunFolder, key: str) -> None:

@@ -60,6 +60,17 @@ class ModelFacts(Document):
         return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
+class Tokens(Document):
+    """The pairs in tokens, in the same order."""
+
+    train_path: str
+    """Absolute path."""
+    validation_path: str
+    """Likewise."""
+    tokenizer: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 over the tokenizer's files and chat templates that made these tokens."""
+
+
 class Prepared(Document):
     """The result of prepare; ``inputs/prepared.json``, written last."""
 
@@ -75,12 +86,8 @@ class Prepared(Document):
     """Absolute path of JSONL with prompt, chosen and rejected, each a string or a list of messages."""
     validation_path: str
     """The same, held out."""
-    train_tokens_path: str
-    """Absolute path of the same pairs as train_path in tokens, in the same order."""
-    validation_tokens_path: str
-    """Likewise for validation_path."""
-    tokenizer: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 over the tokenizer's files and chat templates that made these tokens."""
+    tokens: Tokens | None = None
+    """The same pairs in tokens; the first version made none."""
     general_path: str | None = None
     """Absolute path of the general questions; absent when the built-in set is used or none is asked."""
     adapter_path: str | None = None

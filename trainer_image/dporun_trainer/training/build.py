@@ -22,7 +22,7 @@ from dporun_trainer.machine import Machine
 from dporun_trainer.memory import Shape
 from dporun_trainer.precision import DTYPES, Arithmetic
 from dporun_trainer.run_folder import RunFolder
-from dporun_trainer.run_folder.prepared import Prepared
+from dporun_trainer.run_folder.prepared import Prepared, Tokens
 from dporun_trainer.run_folder.tokens import tokenizer_digest
 from dporun_trainer.training import callbacks
 from dporun_trainer.training.agreement import LOADING_SECONDS, agree_on_start, allow
@@ -40,7 +40,7 @@ def decide(config: RunConfig, prepared: Prepared) -> tuple[Machine, TrainingPlan
         RunError: the configuration asks for what this machine or number of processes cannot do.
 
     """
-    _require_own_tokens(prepared)
+    _own_tokens(prepared)
     _require_world_size(config)
     machine = this_machine(config.topology.processes_per_node, gpus=config.topology.gpus_per_node)
     rows, lengths = prepared.dataset, prepared.lint.train.total
@@ -93,9 +93,8 @@ def build(
     datasets.disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(prepared.model_path)
     # Tokenized by prepare, and mapped into memory: the processes of a node share one copy.
-    train, validation = (
-        datasets.Dataset.from_file(path) for path in (prepared.train_tokens_path, prepared.validation_tokens_path)
-    )
+    tokens = _own_tokens(prepared)
+    train, validation = (datasets.Dataset.from_file(path) for path in (tokens.train_path, tokens.validation_path))
 
     # Make the trainer. TRL precomputes the base model's log-probabilities here.
     model = load_base(prepared.model_path, plan.precision, machine.device_map, config.model.quantization)
@@ -122,13 +121,19 @@ def build(
     return trainer
 
 
-def _require_own_tokens(prepared: Prepared) -> None:
-    """Make sure that the tokens are those of the model's tokenizer as it is now: a model in a claim may change."""
-    if tokenizer_digest(Path(prepared.model_path)) != prepared.tokenizer:
+def _own_tokens(prepared: Prepared) -> Tokens:
+    """The tokens that prepare made.
+
+    Raises:
+        RunError: they are not those of the model's tokenizer as it is now: a model in a claim may change.
+
+    """
+    if prepared.tokens is None or tokenizer_digest(Path(prepared.model_path)) != prepared.tokens.tokenizer:
         raise RunError(
             Reason.NOT_PREPARED,
-            f"the tokenizer or chat template in {prepared.model_path} is not the one that the data was prepared with",
+            f"the data was not prepared with the tokenizer and chat template that are in {prepared.model_path} now",
         )
+    return prepared.tokens
 
 
 def _require_world_size(config: RunConfig) -> None:
