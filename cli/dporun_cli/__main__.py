@@ -27,6 +27,14 @@ errors = Console(stderr=True, highlight=False)
 ManifestFile = Annotated[
     Path, typer.Option("--filename", "-f", exists=True, dir_okay=False, help="File with the DPORun.", metavar="FILE")
 ]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="URI=PATH",
+        help="Use PATH for every URI of the manifest that begins with URI; can be given several times.",
+    ),
+]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Folder of the run.")]
 
 
@@ -36,14 +44,7 @@ def run(
     local: Annotated[
         Path | None, typer.Option(file_okay=False, metavar="DIR", help="Run on this computer, with results in DIR.")
     ] = None,
-    maps: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="URI=PATH",
-            help="Use PATH for every URI of the manifest that begins with URI; can be given several times.",
-        ),
-    ] = None,
+    maps: Maps = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Training processes; the effective batch stays that of the manifest.")
     ] = None,
@@ -75,8 +76,22 @@ def validate(filename: ManifestFile) -> None:
 @app.command()
 def data(
     source: Annotated[
-        str, typer.Argument(metavar="FILE|URI", help="Preference data: a file, a folder of shards, hf:// or s3://.")
-    ],
+        str | None,
+        typer.Argument(metavar="FILE|URI", help="Preference data: a file, a folder of shards, hf:// or s3://."),
+    ] = None,
+    filename: Annotated[
+        Path | None,
+        typer.Option(
+            "--filename",
+            "-f",
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="File with the DPORun whose data, policies, seed, dpo.maxLength and model count; "
+            "what else is given here wins over it.",
+        ),
+    ] = None,
+    maps: Maps = None,
     validation: Annotated[
         str | None, typer.Option(metavar="FILE|URI", help="Validation data: prompts of both are leaks.")
     ] = None,
@@ -84,12 +99,16 @@ def data(
         str | None,
         typer.Option(metavar="DIR|URI", help="Count in tokens of this model, and check its chat template."),
     ] = None,
+    no_model: Annotated[
+        bool, typer.Option("--no-model", help="Leave the manifest's model out, and count in characters.")
+    ] = False,
     form: Annotated[
         DatasetFormat | None, typer.Option("--format", help="Format of the rows, where it is not recognised.")
     ] = None,
     max_length: Annotated[
-        int, typer.Option(min=16, help="Of the run, in tokens (dpo.maxLength); counts with --model.")
-    ] = Dpo().max_length,
+        int | None,
+        typer.Option(min=16, help=f"Of the run, in tokens (dpo.maxLength); {Dpo().max_length} when absent."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print dataset_report.json instead of a table.")] = False,
     html: Annotated[
         Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Write dataset.html, too, with drawings.")
@@ -97,18 +116,36 @@ def data(
 ) -> None:
     """Look at preference data without a run: format, lengths, duplicates, leaks, and what a run would drop or refuse.
 
-    The exit code is 0 for data that a run would take, and 65 for data that it would refuse.
+    With `-f` the data is that of a DPORun, looked at as its `prepare` would: columns, policies, seed, and tokens of its
+    model, of which only the tokenizer is fetched. Without, every policy has its default.
+
+    The exit code is 0 for data that a run would take, 65 for data that it would refuse, and 64 for a bad manifest.
     """
+    if source is None and filename is None:
+        raise typer.BadParameter("name a file of preference data, or a manifest: -f FILE", param_hint="FILE|URI")
+    if maps and filename is None:
+        raise typer.BadParameter("replaces URIs of a manifest; add -f FILE", param_hint="--map")
+    if model is not None and no_model:
+        raise typer.BadParameter("give one of --model and --no-model", param_hint="--no-model")
+    manifest = None if filename is None else _only(_read(filename))
     _require("pyarrow", "trainer")
-    options = {
-        "--validation": validation,
-        "--model": model,
-        "--format": form,
-        "--max-length": max_length,
-        "--html": html,
-    }
-    words = [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
-    raise typer.Exit(_trainer("data", source, *words, *(["--json"] if as_json else [])))
+    from dporun_cli import data_command  # noqa: PLC0415  needs nothing that validate should wait for
+    from dporun_cli.local_config import LocalConfigError, parse_maps  # noqa: PLC0415  likewise
+
+    given = data_command.Given(
+        train=source,
+        validation=validation,
+        model=model,
+        options={"--format": form, "--max-length": max_length, "--html": html},
+        switches={"--no-model": no_model, "--json": as_json},
+    )
+    try:
+        code = data_command.run(manifest, parse_maps(maps or []), given, lambda words: _trainer(*words))
+    except LocalConfigError as error:
+        for problem in error.problems:
+            errors.print(problem, markup=False, soft_wrap=True)
+        raise typer.Exit(ExitCode.CONFIG_INVALID) from error
+    raise typer.Exit(code)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

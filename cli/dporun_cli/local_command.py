@@ -7,7 +7,7 @@ from rich.console import Console
 
 from dporun_api.pod import Command, ExitCode
 from dporun_api.results import OutcomeState
-from dporun_cli.local_config import LocalConfigError, local_config
+from dporun_cli.local_config import LocalConfigError, local_config, parse_maps
 from dporun_cli.local_run import LocalRun, OtherRunError
 from dporun_cli.manifest import Manifest
 from dporun_cli.summary import show_failure, show_result
@@ -18,7 +18,7 @@ def run(manifest: Manifest, root: Path, maps: Sequence[str], processes: int | No
     """Run ``manifest`` below ``root``, show its progress and its result, and return the exit code."""
     console = Console(highlight=False)
     try:
-        config = local_config(manifest, root, _parse_maps(maps), processes=processes)
+        config = local_config(manifest, root, parse_maps(maps), processes=processes)
         title = f"{config.run.name} in {root / config.run.directory}"
         with shown(console, title) as view:
             local = LocalRun(config, root, view)
@@ -52,13 +52,3 @@ def _failed(local: LocalRun) -> Command | None:
         if local.log(command).exists() and (outcome is None or outcome.state is not OutcomeState.SUCCEEDED):
             return command
     return None
-
-
-def _parse_maps(maps: Sequence[str]) -> dict[str, Path]:
-    problems = [
-        f"--map {text}: write URI=PATH, such as s3://bucket/prefix=./folder" for text in maps if "=" not in text
-    ]
-    if problems:
-        raise LocalConfigError(problems)
-    pairs = (text.rpartition("=") for text in maps)
-    return {uri: Path(path).expanduser() for uri, _, path in pairs}

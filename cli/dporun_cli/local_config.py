@@ -1,6 +1,6 @@
 """A manifest for the cluster, translated for this computer: folders for URIs, one node, processes that fit."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,22 @@ class LocalConfigError(Exception):
     def __init__(self, problems: list[str]):
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def parse_maps(maps: Sequence[str]) -> dict[str, Path]:
+    """Read the values of ``--map``.
+
+    Raises:
+        LocalConfigError: one is not URI=PATH.
+
+    """
+    problems = [
+        f"--map {text}: write URI=PATH, such as s3://bucket/prefix=./folder" for text in maps if "=" not in text
+    ]
+    if problems:
+        raise LocalConfigError(problems)
+    pairs = (text.rpartition("=") for text in maps)
+    return {uri: Path(path).expanduser() for uri, _, path in pairs}
 
 
 def local_config(manifest: Manifest, root: Path, folders: Folders, *, processes: int | None = None) -> RunConfig:
@@ -52,13 +68,7 @@ def local_config(manifest: Manifest, root: Path, folders: Folders, *, processes:
         problems.append(f"spec.checkpoints.resumeFrom.run: there is no folder {source_run}")
     document = config.model_dump()
     document["checkpoints"]["upload"] = False  # no volume is lost with a node: the run's folder is on this disk
-    used = {prefix for path, uri in _uris(document) for prefix in [_replace(document, path, uri, folders)] if prefix}
-    problems += [f"--map {prefix}=...: matches no URI in the manifest" for prefix in folders if prefix not in used]
-    problems += [
-        f"{dotted(('spec', *path))}: {uri} exists only in a cluster; give its local path: --map {uri}=PATH"
-        for path, uri in _uris(document)
-        if uri.startswith("pvc://")
-    ]
+    problems += _replace_all(document, folders, needed=_URI_FIELDS)
     asked = config.topology.world_size
     count = processes or asked
     # Forward passes per optimizer step, of all processes: they stay the same, and with them the effective batch.
@@ -80,14 +90,44 @@ def local_config(manifest: Manifest, root: Path, folders: Folders, *, processes:
     )
 
 
+def data_config(manifest: Manifest, folders: Folders, *, replaced: Collection[tuple[str, ...]] = ()) -> RunConfig:
+    """Build the RunConfig of a run whose data alone is looked at on this computer.
+
+    Args:
+        manifest: the DPORun.
+        folders: replace URIs of the manifest.
+        replaced: fields whose URI is not read, such as ("dataset", "train").
+
+    Raises:
+        LocalConfigError: data or model are in a claim of the cluster, or a folder replaces nothing.
+
+    """
+    config = translate(manifest.spec, run=Identity(name=manifest.name))
+    document = config.model_dump()
+    needed = [field for field in _DATA_FIELDS if field not in replaced]
+    if problems := _replace_all(document, folders, needed=needed):
+        raise LocalConfigError(problems)
+    return RunConfig.model_validate(document)
+
+
+_DATA_FIELDS = (("model", "uri"), ("dataset", "train"), ("dataset", "validation"))
 _URI_FIELDS = (
-    ("model", "uri"),
-    ("dataset", "train"),
-    ("dataset", "validation"),
+    *_DATA_FIELDS,
     ("evaluation", "general", "uri"),
     ("checkpoints", "resume_from"),
     ("archive", "uri"),
 )
+
+
+def _replace_all(document: dict[str, Any], folders: Folders, *, needed: Collection[tuple[str, ...]]) -> list[str]:
+    """Replace every URI for which there is a folder, and return what is wrong with ``needed`` URIs and with folders."""
+    used = {prefix for path, uri in _uris(document) for prefix in [_replace(document, path, uri, folders)] if prefix}
+    problems = [f"--map {prefix}=...: matches no URI in the manifest" for prefix in folders if prefix not in used]
+    return problems + [
+        f"{dotted(('spec', *path))}: {uri} exists only in a cluster; give its local path: --map {uri}=PATH"
+        for path, uri in _uris(document)
+        if path in needed and uri.startswith("pvc://")
+    ]
 
 
 def _uris(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:

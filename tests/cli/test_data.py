@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from dporun_api import pod
 from dporun_api.dataset_report import DatasetReport, DropReason
+from dporun_cli.local_config import local_config
+from dporun_cli.manifest import read
+from dporun_testing.manifests import dporun
 from dporun_testing.tiny_model import chat_pairs, save_tiny_model, text_pairs, write_rows
 
 NARROW = {"COLUMNS": "80"}
@@ -38,6 +42,26 @@ def on_a_terminal(*arguments: object, **environment: str) -> str:
         process.wait()
     os.close(leader)
     return written.decode()
+
+
+def manifest(folder: Path, **spec: Any) -> Path:
+    """A manifest for ``--map s3://bucket=FOLDER``."""
+    path = folder / "dporun.yaml"
+    path.write_text(
+        json.dumps(dporun("run", {"model": {"uri": "s3://bucket/model"}, "resources": {"gpusPerNode": 0}} | spec))
+    )
+    return path
+
+
+def prepared(path: Path, folder: Path) -> tuple[int, DatasetReport]:
+    """Exit code and report of the real prepare, of the manifest at ``path``."""
+    config = local_config(read(path)[0], folder, {"s3://bucket": folder})
+    (folder / "run.json").write_text(config.to_json())
+    arguments = pod.arguments(pod.Command.PREPARE, config=folder / "run.json", root=folder, port=None)
+    environment = os.environ | {pod.TERMINATION_LOG_VARIABLE: os.devnull}
+    done = subprocess.run([sys.executable, "-m", pod.MODULE, *arguments], check=False, env=environment)
+    report = (folder / config.run.directory / "dataset_report.json").read_bytes()
+    return done.returncode, DatasetReport.model_validate_json(report)
 
 
 def words(text: str) -> str:
@@ -147,3 +171,51 @@ def test_data_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     assert "\033[2J" not in shown
     assert "\u202e" not in shown
     assert "owned" in shown
+
+
+def test_columns_and_policies_of_a_manifest_count(tmp_path: Path) -> None:
+    rows = [{"q": row["prompt"], "j": row["chosen"], "k": row["rejected"]} for row in text_pairs(60)]
+    write_rows(tmp_path / "train.jsonl", [*rows, *rows[:5]])
+    columns = {"prompt": "q", "chosen": "j", "rejected": "k"}
+    path = manifest(tmp_path, dataset={"columns": columns, "duplicates": "Drop", "maxRows": 50})
+    done = run("-f", path, "--map", f"s3://bucket={tmp_path}", "--no-model", "--json")
+    assert done.returncode == 0, done.stderr
+    report = DatasetReport.model_validate_json(done.stdout)
+    assert report.train.facts.unit == "characters"
+    assert report.train.facts.rows == 50
+    assert report.train.facts.dropped.keys() == {DropReason.DUPLICATE}
+    by_hand = DatasetReport.model_validate_json(
+        run(write_rows(tmp_path / "other.jsonl", rows[:30]), "-f", path, "--no-model", "--json").stdout
+    )
+    assert by_hand.train.facts.rows == 30, "the bucket of the manifest is not asked"
+
+
+@pytest.mark.slow(30)
+def test_a_manifest_says_what_prepare_would_say(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "model")
+    rows = text_pairs(60)
+    rows[7]["prompt"] *= 30
+    write_rows(tmp_path / "train.jsonl", [*rows, rows[3]])
+    dataset = {"validationFraction": 0.3, "duplicates": "Drop"}
+    for overlong, expected in (("Drop", pod.ExitCode.OK), ("Fail", pod.ExitCode.DATA_INVALID)):
+        path = manifest(tmp_path, dataset=dataset | {"overlong": overlong}, dpo={"maxLength": 64}, training={"seed": 7})
+        done = run("-f", path, "--map", f"s3://bucket={tmp_path}", "--json")
+        code, report = prepared(path, tmp_path)
+        assert done.returncode == code == expected, done.stderr
+        assert DatasetReport.model_validate_json(done.stdout) == report
+
+
+def test_a_claim_of_a_manifest_needs_a_folder(tmp_path: Path) -> None:
+    path = manifest(tmp_path, dataset={"train": "pvc://data/train.jsonl"})
+    done = run("-f", path)
+    assert done.returncode == 64
+    assert done.stderr == (
+        "spec.dataset.train: pvc://data/train.jsonl exists only in a cluster; "
+        "give its local path: --map pvc://data/train.jsonl=PATH\n"
+    )
+
+
+def test_without_data_the_usage_is_told() -> None:
+    done = run()
+    assert done.returncode == 2
+    assert "name a file of preference data, or a manifest: -f FILE" in words(done.stderr.replace("│", ""))

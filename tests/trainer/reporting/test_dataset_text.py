@@ -57,6 +57,20 @@ def test_a_histogram_is_one_short_line() -> None:
     assert histogram(few) == ("█ ▁", 1)
 
 
+def test_histograms_of_responses_have_the_same_bars() -> None:
+    short = Lengths(mean=60, p50=60, p90=90, p99=99, maximum=99, histogram=Histogram(width=50, counts=(1, 2, 3)))
+    assert histogram(short, [RESPONSES])[1] == histogram(RESPONSES, [short])[1] == 100
+
+
+def test_a_histogram_fits_into_80_columns() -> None:
+    for bars in range(1, 42):
+        drawn = Histogram(width=50_000, counts=(1,) * bars)
+        longest = Lengths(mean=1, p50=100_000, p90=1_000_000, p99=1_000_000, maximum=9_000_000, histogram=drawn)
+        said = shown(a_report(prompt=longest, chosen=longest, rejected=longest)).splitlines()
+        start = next(at for at, line in enumerate(said) if line.startswith("Lengths"))
+        assert [line.split()[0] for line in said[start + 2 : start + 5]] == ["prompt", "chosen", "rejected"]
+
+
 def test_what_is_zero_is_not_a_fact_to_tell() -> None:
     said = shown(a_report())
     for name in ("Repeated pairs", "Contradicting pairs", "Left out", "Cut to maxLength"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dporun_api.dataset_report import DatasetReport
 from dporun_api.pod import ExitCode
-from dporun_api.run_config import Dataset, Training
+from dporun_api.run_config import Dataset, Model
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.dataset import Side, build
 from dporun_trainer.inputs.encoding import Characters, Encoder, PairEncoder
@@ -21,8 +21,9 @@ def inspect(
     dataset: Dataset,
     scratch: Path,
     *,
-    model: str | None,
+    model: Model | None,
     max_length: int,
+    seed: int,
     claims: Path,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> DatasetReport:
@@ -31,8 +32,9 @@ def inspect(
     Args:
         dataset: the data, and what is to become of its rows.
         scratch: empty folder for what is fetched and written meanwhile.
-        model: path or URI of the model whose tokenizer counts; without one, lengths are in characters.
+        model: whose tokenizer counts, at a path or URI; without one, lengths are in characters.
         max_length: dpo.maxLength, in tokens; without a model nothing is cut.
+        seed: training.seed, with which rows are drawn and held out.
         claims: folder below which claims are mounted.
         on_progress: called with lines of progress.
 
@@ -44,7 +46,7 @@ def inspect(
 
     """
     fetcher = Fetcher(claims, on_progress)
-    reading = Reading(dataset, sys.maxsize if model is None else max_length, Training().seed)
+    reading = Reading(dataset, sys.maxsize if model is None else max_length, seed)
     try:
         selection = reading.select(fetcher, scratch / "raw", on_progress)
         return build(
@@ -61,8 +63,8 @@ def inspect(
         return report
 
 
-def _encoder(model: str | None, fetcher: Fetcher, scratch: Path) -> PairEncoder:
+def _encoder(model: Model | None, fetcher: Fetcher, scratch: Path) -> PairEncoder:
     if model is None:
         return Characters()
-    folder, _ = fetcher.model(model, None, scratch / "model", MODEL, pick=texts_of)
+    folder, _ = fetcher.model(model.uri, model.revision, scratch / "model", MODEL, pick=texts_of)
     return Encoder(load_tokenizer(folder))

@@ -17,7 +17,8 @@ SAMPLE_LETTERS = 300
 """Of each text of a sample; the page shows more."""
 SHOWN_DROPS = 10
 _BARS = "▁▂▃▄▅▆▇█"
-_MOST_BARS = 30
+_MOST_BARS = 24
+"""On a terminal of 80 columns the numbers beside them need the rest."""
 _COLOURS = {"good": "green", "fair": "yellow", "poor": "red"}
 
 
@@ -60,13 +61,15 @@ def _sections(report: DatasetReport) -> Iterator[tuple[str, list[RenderableType]
     yield "Samples", samples
 
 
-def histogram(lengths: Lengths) -> tuple[str, int]:
+def histogram(lengths: Lengths, beside: Iterable[Lengths] = ()) -> tuple[str, int]:
     """Draw how many rows are how long in one short line: the line, and how much of a length a bar stands for.
 
-    A bar of nothing is a blank; the last one stands for all that is longer, too.
+    A bar of nothing is a blank; the last one stands for all that is longer, too. Those ``beside`` that have bars of the
+    same width keep the same width here.
     """
     counts, width = lengths.histogram.counts, lengths.histogram.width
-    if len(counts) > _MOST_BARS:
+    alike = [one.histogram.counts for one in (lengths, *beside) if one.histogram.width == width]
+    if max(map(len, alike)) > _MOST_BARS:
         counts, width = tuple(sum(counts[start : start + 2]) for start in range(0, len(counts), 2)), 2 * width
     highest = max(counts)
     return "".join(_BARS[(count * len(_BARS) - 1) // highest] if count else " " for count in counts), width
@@ -96,7 +99,7 @@ def _histograms(drawn: dict[str, Lengths]) -> Table:
     for column in table.columns[2:]:
         column.justify = "right"
     for kind, lengths in drawn.items():
-        bars, width = histogram(lengths)
+        bars, width = histogram(lengths, drawn.values())
         table.add_row(kind, bars, *(f"{value:,}" for value in (width, lengths.p50, lengths.p90, lengths.maximum)))
     return table
 
