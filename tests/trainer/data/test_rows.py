@@ -179,17 +179,28 @@ def test_json_in_cells(tmp_path: Path, column: str, cell: str, value: object) ->
     assert next(read_rows(tmp_path / "a.csv")).columns[column] == (cell if value is None else value)
 
 
+def test_a_message_in_a_cell_beside_a_conversation(tmp_path: Path) -> None:
+    """As ShareGPT has it; elsewhere the same cell is an answer in JSON."""
+    said = json.dumps({"from": "gpt", "value": "x"})
+    for beside, expected in (("conversations", json.loads(said)), ("prompt", said)):
+        with (tmp_path / "a.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([[beside, "chosen"], ["[]", said]])
+        assert next(read_rows(tmp_path / "a.csv")).columns["chosen"] == expected
+
+
 def test_rows_that_cannot_be_written_are_bad_rows(tmp_path: Path) -> None:
     r"""Halves of a character (\ud800) and bottomless lists end the row, not the run."""
     bad = ['{"a": [{"b": "\\ud800"}]}', '{"\\uDFFF": 1}']
     deep = '{"a": ' + "[" * 200_000 + "\n"
-    (tmp_path / "a.jsonl").write_text("\n".join([*bad, '{"a": "\\ud83d\\ude00"}', deep]))
+    deepish = '{"a": ' + "[" * 110 + "]" * 110 + "}"
+    fine = ['{"a": "\\ud83d\\ude00"}', json.dumps({"a": "[" * 200, "b": [[]] * 200})]
+    (tmp_path / "a.jsonl").write_text("\n".join([*bad, *fine, deepish, deep]))
     (tmp_path / "a.json").write_text(f"[{', '.join(bad)}, {deep}")
     rows = list(read_rows(tmp_path / "a.jsonl"))
     assert [row.error for row in rows] == [
         *["text that is not UTF-8"] * 2,
-        None,
-        "lists or objects that are nested too deeply",
+        *[None] * 2,
+        *["lists or objects that are nested too deeply"] * 2,
     ]
     assert rows[2].columns == {"a": "\N{GRINNING FACE}"}
     read = read_rows(tmp_path / "a.json")

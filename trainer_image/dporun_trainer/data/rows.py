@@ -27,6 +27,8 @@ _DECODER = json.JSONDecoder()
 _LONGEST = 1 << 26
 """Characters of the longest row of an array, or cell of a table: a bracket or quote that is never closed ends here."""
 _NOT_UTF8 = "text that is not UTF-8"
+_DEEPEST = 100
+"""Lists or objects within one another; what reads them later calls itself for each."""
 _TOO_DEEP = "lists or objects that are nested too deeply"
 _LISTED = (
     "messages", "conversations", "history", "tools", "prompt_messages", "output", "responses", "completions",
@@ -256,9 +258,10 @@ def _cells(name: str, number: int, columns: dict[str, Any]) -> Row:
             if cell.startswith(("[{'role'", "[{'from'", "[{'content'", "[{'value'") + (("['", "{'", "[{'") * listed)):
                 return Row(name, number, {}, "a list as Python prints it: write it with json.dumps")
         else:
-            if listed or _are_messages(value):
+            one = isinstance(value, dict) and "conversations" in columns  # ShareGPT: chosen is a message
+            if listed or _are_messages([value] if one else value):
                 columns[column] = value
-    return _utf8(Row(name, number, columns))
+    return _usable(Row(name, number, columns))
 
 
 def _are_messages(value: object) -> bool:
@@ -269,20 +272,33 @@ def _are_messages(value: object) -> bool:
     )
 
 
-def _utf8(row: Row) -> Row:
+def _usable(row: Row) -> Row:
     """Have a row be one that can be written: JSON can name halves of a character by their numbers, anywhere."""
     try:
-        json.dumps(row.columns, ensure_ascii=False).encode()
+        text = json.dumps(row.columns, ensure_ascii=False)
+        text.encode()
     except UnicodeEncodeError:
         return Row(row.file, row.number, {}, _NOT_UTF8)
     except RecursionError:
         return Row(row.file, row.number, {}, _TOO_DEEP)
+    if text.count("[") + text.count("{") > _DEEPEST and _is_deep(row.columns):
+        return Row(row.file, row.number, {}, _TOO_DEEP)
     return row
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        below = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        if not below:
+            return False
+        level = list(itertools.chain.from_iterable(below))
+    return True
 
 
 def _row(name: str, number: int, value: object) -> Row:
     if isinstance(value, dict):
-        return _utf8(Row(name, number, value))
+        return _usable(Row(name, number, value))
     return Row(name, number, {}, "something that is not a JSON object")
 
 
