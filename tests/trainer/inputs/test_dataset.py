@@ -235,7 +235,7 @@ def test_a_wrong_file_is_not_read_to_its_end(encoder: Encoder, tmp_path: Path) -
         built(tmp_path, encoder, [{"prompt": "p", "chosen": "", "rejected": "r"}] * 1200)
 
 
-def test_bad_rows_at_the_beginning_end_no_run_that_lets_all_pass(encoder: Encoder, tmp_path: Path) -> None:
+def test_bad_rows_first_do_not_end_what_lets_all_pass(encoder: Encoder, tmp_path: Path) -> None:
     rows = [{"prompt": "p", "chosen": "", "rejected": "r"}] * 1001 + text_pairs(30)
     dataset = built(tmp_path, encoder, rows, invalidRows={"maxFraction": 1})
     assert dataset.report.train.facts.rows == 1031
