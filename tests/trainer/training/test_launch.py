@@ -74,6 +74,11 @@ def test_a_run_sets_variables_of_nccl_over_the_administrator_s() -> None:
     assert default["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
 
 
+def test_the_evaluation_s_memory_is_segmented_like_training_s() -> None:
+    assert launch.offline({})["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert launch.offline({"PYTORCH_ALLOC_CONF": "backend:native"})["PYTORCH_ALLOC_CONF"] == "backend:native"
+
+
 def test_the_processes_hold_no_keys_of_a_cloud() -> None:
     keys = {"ARCHIVE_AWS_SECRET_ACCESS_KEY": "s", "AWS_SECRET_ACCESS_KEY": "s", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}
     made = launch.training_environment(a_config(), {**keys, "HOME": "/home/trainer"}, Path("ends"))
