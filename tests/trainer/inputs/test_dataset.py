@@ -279,6 +279,42 @@ def test_one_prompt_cannot_be_split(encoder: Encoder, tmp_path: Path) -> None:
     assert "dataset.validation" in str(raised.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([{"prompt": "what is red", "chosen": "color", "rejected": "fruit"}], "there is only one pair"),
+        ([{"prompt": text, "chosen": "color", "rejected": "fruit"} for text in ("what is red", "What is  red")],
+         "the prompts of all rows are nearly the same"),
+        ([{"prompt": f"what is {n}", "responses": ["color", "fruit"], "scores": [1, 1]} for n in range(3)],
+         "no pair is left for training: none left out; rows skipped for candidates of which none is better"),
+    ],
+    ids=["one", "near", "ties"],
+)  # fmt: skip
+def test_why_nothing_can_be_held_out(encoder: Encoder, tmp_path: Path, rows: list[Any], why: str) -> None:
+    with pytest.raises(RunError, match=why):
+        built(tmp_path, encoder, rows)
+
+
+@pytest.mark.parametrize(("groups", "warned"), [(2, True), (10, False)])
+def test_much_more_held_out_than_wanted_is_told(encoder: Encoder, tmp_path: Path, groups: int, warned: bool) -> None:
+    rows = [row | {"topic": number % groups} for number, row in enumerate(text_pairs(40))]
+    dataset = built(tmp_path, encoder, rows, groupBy="topic")
+    warning = (
+        "20 of 40 prompts are held out, 50% where dataset.validationFraction asks for 10%, because rows with the same "
+        "topic (dataset.groupBy) stay together"
+    )
+    assert (warning in dataset.warnings) is warned
+    assert any("are held out" in one for one in dataset.warnings) is warned
+
+
+def test_several_pairs_of_a_row_are_one_row(encoder: Encoder, tmp_path: Path) -> None:
+    answers = [f"{n} a color " * 60 for n in range(4)]
+    row = {"prompt": "what is red", "responses": answers, "scores": [1, 2, 3, 4]}
+    dataset = built(tmp_path, encoder, [row], chat_pairs(25), candidates={"pairs": "All"})
+    assert dataset.lint.train.truncated == 6
+    assert "responses that dpo.maxLength (64 tokens) cuts: 1 of 1 rows (row 1 of train.jsonl)" in dataset.warnings
+
+
 def test_fingerprint_follows_rows_and_their_order(encoder: Encoder, tmp_path: Path) -> None:
     rows, other = text_pairs(10), text_pairs(5, seed=1)
     prints = {

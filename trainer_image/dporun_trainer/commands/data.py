@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = (
         f"Exit code: {ExitCode.OK} a run would take the data, {ExitCode.DATA_INVALID} it would refuse it, "
-        f"{ExitCode.ERROR} it could not be looked at."
+        f"or the model, {ExitCode.ERROR} it could not be looked at."
     )
     parser.add_argument("train", metavar="FILE|URI", nargs="?", help="preference data; needed without --config")
     parser.add_argument(

@@ -74,23 +74,37 @@ def row_digest(pair: Pair, *, swapped: bool = False) -> bytes:
 
 @dataclass
 class Tally:
-    """Rows with the same defect: how many, and the first few of them."""
+    """Rows with the same defect: how many, and the first few of them.
+
+    Attributes:
+        count: how often it was added to, perhaps for several pairs of a row.
+        rows: how many rows these are, as long as the pairs of a row come one after the other.
+        first: file and number of the first rows.
+        example: what the first one is like.
+
+    """
 
     count: int = 0
+    rows: int = 0
     first: list[tuple[str, int]] = field(default_factory=list)
     example: str = ""
+    _last: tuple[str, int] | None = None
 
     def add(self, file: str, number: int, example: str = "") -> None:
-        """Count a row; ``example`` says what the first one is like."""
+        """Count a row, or a pair of it; ``example`` says what the first one is like."""
         self.count += 1
+        if (file, number) == self._last:
+            return
+        self._last = (file, number)
+        self.rows += 1
         if self.count == 1 and example:
             self.example = f"; row {number} {example}"
         if len(self.first) < 5:
             self.first.append((file, number))
 
     def __str__(self) -> str:
-        more = f" and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
-        word = "row" if self.count == 1 else "rows"
+        more = f" and {self.rows - len(self.first)} more" if self.rows > len(self.first) else ""
+        word = "row" if self.rows == 1 else "rows"
         files = {file for file, _ in self.first}
         if len(files) == 1:
             return f"{word} {', '.join(str(number) for _, number in self.first)}{more} of {files.pop()}{self.example}"

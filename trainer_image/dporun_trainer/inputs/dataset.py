@@ -96,7 +96,7 @@ def build(
     for name, rows in (("training", train_rows), ("validation", validation_rows)):
         if not rows:
             raise nothing_left(name, filter(None, (train, other)))
-    warnings = [*selection.leaks.warnings, *train.lint.warnings()]
+    warnings = [*selection.warnings, *train.lint.warnings()]
     if other is not None:
         warnings += [f"validation: {warning}" for warning in other.lint.warnings()]
     if validation_rows < FEW_ROWS:

@@ -1,10 +1,12 @@
 """From files of rows to pairs: what can be seen of the data before there is a tokenizer. No heavy imports."""
 
+import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -12,7 +14,7 @@ from typing import IO
 from dporun_api.files import sync_folder
 from dporun_api.run_config import Dataset
 from dporun_api.v1alpha1.reasons import Reason
-from dporun_trainer.data.formats import Options, recognise_first
+from dporun_trainer.data.formats import LOOKED_AT, Format, Options, recognise_first
 from dporun_trainer.data.pairs import Pair, RowError, RowSkipped
 from dporun_trainer.data.rows import Row
 from dporun_trainer.errors import RunError
@@ -104,8 +106,10 @@ def gather(
     with writer(path) as out:
         form, rows = recognise_first(source.rows(ticker.tick), Options.of(policies))
         lint.form = form.title
+        first = list(itertools.islice(rows, LOOKED_AT))
+        lint.conversational = _conversational(form, first)
         on_progress(f"{source.uri} is read as {form.title}")
-        for row in rows:
+        for row in itertools.chain(first, rows):
             lint.rows += 1
             try:
                 group = _group(row, policies.group_by)
@@ -123,6 +127,15 @@ def gather(
     if not lint.rows:
         raise RunError(Reason.DATASET_INVALID, f"{source.uri} has no rows", hint="Check that it is the right file.")
     return Gathered(source, path, lint.pairs, lint)
+
+
+def _conversational(form: Format, rows: Iterable[Row]) -> bool | None:
+    """Whether most of the first rows are messages: one odd row must not decide against all others."""
+    kinds = Counter[bool]()
+    for row in rows:
+        with suppress(RowError, RowSkipped):
+            kinds.update(pair.conversational for pair in form.pairs(row)[:1])
+    return max(kinds, key=lambda kind: kinds[kind], default=None)
 
 
 def _group(row: Row, column: str | None) -> bytes | None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dporun_api.dataset_report import DatasetReport
-from dporun_api.pod import ExitCode
 from dporun_api.run_config import Dataset, Model
+from dporun_api.v1alpha1.reasons import Reason
 from dporun_trainer.errors import RunError
 from dporun_trainer.inputs.dataset import Side, build
 from dporun_trainer.inputs.encoding import Characters, Encoder, PairEncoder
@@ -42,7 +42,7 @@ def inspect(
         The report, with ``refused`` where a run would end here.
 
     Raises:
-        RunError: data or model cannot be had at all.
+        RunError: data cannot be had at all, or the model is at fault.
 
     """
     fetcher = Fetcher(claims, on_progress)
@@ -57,7 +57,7 @@ def inspect(
             on_progress=on_progress,
         ).report
     except RunError as error:
-        report = reading.refused(error.failure()) if error.exit_code is ExitCode.DATA_INVALID else None
+        report = reading.refused(error.failure()) if error.reason is Reason.DATASET_INVALID else None
         if report is None:
             raise
         return report

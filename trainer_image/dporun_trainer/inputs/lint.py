@@ -58,6 +58,7 @@ class Lint:
         pairs: how many they hold.
         kept: how many of these training or validation gets.
         conversational: whether they are messages.
+        skipped: how many rows hold no preference, by why.
 
     """
 
@@ -72,6 +73,7 @@ class Lint:
     pairs: int = 0
     kept: int = 0
     conversational: bool | None = None
+    skipped: Counter[str] = field(default_factory=Counter)
     _invalid: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     _invalid_rows: set[tuple[str, int]] = field(default_factory=set)
     _prompts: set[bytes] = field(default_factory=set)
@@ -122,6 +124,7 @@ class Lint:
 
     def skip(self, file: str, number: int, what: str) -> None:
         """Count a row that holds no preference."""
+        self.skipped[what] += 1
         self._tallies[f"rows skipped for {what}"].add(file, number)
 
     def read(self, pair: Pair, group: bytes | None) -> None:
@@ -207,7 +210,7 @@ class Lint:
         ):
             if tally.count and policy in {OverlongPolicy.FAIL, RowPolicy.FAIL}:
                 what = self._texts()["too_long" if name == "overlong" else "alike"]
-                raise refused(f"{self.source}: {what}: {tally.count} of {self.rows} rows ({tally})", name)
+                raise refused(f"{self.source}: {what}: {self._share(tally)}", name)
 
     def _measure(self, pair: Pair, tokens: Encoded, *, spills: bool) -> Measures | None:
         """Count a pair's lengths; None when it is left out."""
@@ -320,7 +323,7 @@ class Lint:
         }
 
     def _share(self, tally: Tally) -> str:
-        return f"{tally.count} of {self.rows} rows ({tally})"
+        return f"{tally.rows} of {self.rows} rows ({tally})"
 
     def _length_bias(self) -> list[str]:
         facts = self.facts()

@@ -16,6 +16,9 @@ from dporun_trainer.inputs.survey import Survey
 DEFAULT_FRACTION = 0.1
 """Share of the prompts that is held out when neither validation nor validationFraction is given."""
 
+_FAR = 2
+"""Times the wanted share from which on it is told that more is held out."""
+
 
 @dataclass(frozen=True)
 class Leaks:
@@ -44,6 +47,7 @@ class Selection:
         validation_out: likewise of ``validation``.
         held_out: indexes of pairs of ``train`` that validation gets.
         leaks: prompts on both sides.
+        warnings: what looks wrong with the two sides.
 
     """
 
@@ -53,6 +57,7 @@ class Selection:
     validation_out: set[int]
     held_out: set[int]
     leaks: Leaks
+    warnings: tuple[str, ...]
 
 
 @dataclass
@@ -110,8 +115,9 @@ def select(train: Gathered, validation: Gathered | None, policies: Dataset, seed
                    "nearly repeat an earlier one", survey.near_repeats)  # fmt: skip
     first = sides[0]
     held: set[int] = set()
+    warnings: tuple[str, ...] = ()
     if validation is None:
-        held = _hold_out(first, policies, seed)
+        held, warnings = _hold_out(first, policies, seed)
         train_pairs, other, validation_pairs = set(first.rest()) - held, first, held
     else:
         train_pairs, other, validation_pairs = set(first.rest()), sides[1], set(sides[1].rest())
@@ -119,18 +125,21 @@ def select(train: Gathered, validation: Gathered | None, policies: Dataset, seed
     for name, pairs in (("training", train_pairs - first.out), ("validation", validation_pairs)):
         if not pairs:
             raise nothing_left(name, [side.source for side in sides])
-    return Selection(train, validation, first.out, sides[1].out if validation else set(), held, leaks)
+    out = sides[1].out if validation else set()
+    return Selection(train, validation, first.out, out, held, leaks, (*warnings, *leaks.warnings))
 
 
 def nothing_left(name: str, sources: Iterable[Gathered]) -> RunError:
     """Why there is nothing for training, or for validation."""
-    dropped = Counter[str]()
+    dropped, skipped = Counter[str](), Counter[str]()
     for source in sources:
         dropped.update(row.reason.value for row in source.lint.dropped)
+        skipped.update(source.lint.skipped)
     reasons = ", ".join(f"{count} as {reason}" for reason, count in dropped.items())
+    rows = "".join(f"; rows skipped for {why}: {count}" for why, count in skipped.items())
     return RunError(
         Reason.DATASET_INVALID,
-        f"no pair is left for {name}: {reasons or 'none'} left out",
+        f"no pair is left for {name}: {reasons or 'none'} left out{rows}",
         hint="Look at what dataset.overlong, dataset.identicalResponses, dataset.duplicates and dataset.leaks leave "
         "out, or give more data.",
     )
@@ -148,28 +157,48 @@ def _refuse_mixture(train: Gathered, validation: Gathered | None) -> None:
         )
 
 
-def _hold_out(side: _Side, policies: Dataset, seed: int) -> set[int]:
-    """Choose pairs to hold out: whole groups, or all pairs of prompts that are nearly the same."""
+def _hold_out(side: _Side, policies: Dataset, seed: int) -> tuple[set[int], tuple[str, ...]]:
+    """Choose pairs to hold out: whole groups, or all pairs of prompts that are nearly the same; returns warnings, too.
+
+    Raises:
+        RunError: they are all one, or there are none.
+
+    """
     survey, uri = side.survey, side.source.source.uri
+    if not side.rest():
+        raise nothing_left("training", [side.source])
     if policies.group_by is not None:
         keys = list(survey.group_keys)
         unit: dict[int, bytes] = {index: keys[survey.group[index]] for index in side.rest()}
         what = f"all rows have the same {policies.group_by} (dataset.groupBy)"
+        large = f"rows with the same {policies.group_by} (dataset.groupBy)"
     else:
         families = survey.prompts.families()
         prompts = survey.prompts.digests()
         unit = {index: prompts[families[survey.prompt[index]]] for index in side.rest()}
-        what = "all rows have the same prompt"
+        same = len({survey.prompt[index] for index in unit}) == 1
+        what = "all rows have the same prompt" if same else "the prompts of all rows are nearly the same"
+        large = "prompts that are nearly the same"
+    if len(unit) == 1:
+        what = "there is only one pair"
     sizes = Counter(key for key, _ in {(key, survey.prompt[index]) for index, key in unit.items()})
+    fraction = policies.validation_fraction or DEFAULT_FRACTION
     try:
-        chosen = choose(sizes, policies.validation_fraction or DEFAULT_FRACTION, seed)
+        chosen = choose(sizes, fraction, seed)
     except ValueError as error:
         raise RunError(
             Reason.DATASET_INVALID,
             f"{uri}: no validation rows can be held out, because {what}",
             hint="Name a file of validation rows in dataset.validation.",
         ) from error
-    return {index for index, key in unit.items() if key in chosen}
+    held, total = sum(sizes[key] for key in chosen), sum(sizes.values())
+    warnings: tuple[str, ...] = ()
+    if held > _FAR * max(fraction * total, 1):
+        warnings = (
+            f"{held} of {total} prompts are held out, {held / total:.0%} where dataset.validationFraction asks for "
+            f"{fraction:.0%}, because {large} stay together",
+        )
+    return {index for index, key in unit.items() if key in chosen}, warnings
 
 
 def choose(sizes: Mapping[bytes, int], fraction: float, seed: int) -> set[bytes]:

@@ -76,7 +76,7 @@ def facts(report: DatasetReport) -> Iterator[tuple[str, str, str]]:
     if any(side.pairs not in {0, side.rows} for side in (train, held_out) if side):
         yield both("Pairs read", lambda side: f"{side.pairs:,}")
     yield from counted("Left out", lambda side: sum(side.dropped.values()))
-    yield both("Distinct prompts", lambda side: f"{side.prompts:,}")
+    yield from counted("Distinct prompts", lambda side: side.prompts)
     yield from counted("Prompt found in the responses", lambda side: side.implicit_prompts)
     yield from counted("Repeated pairs", lambda side: side.duplicates)
     yield from counted("Nearly repeated pairs", lambda side: side.near_duplicates)
