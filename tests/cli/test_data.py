@@ -114,6 +114,16 @@ def test_a_wrong_format_is_told_with_what_is_there(tmp_path: Path) -> None:
     assert "bad, good, question" in words(done.stdout + done.stderr)
 
 
+def test_responses_that_are_the_same_are_left_out(tmp_path: Path) -> None:
+    """Without a model nothing is cut, so dpo.maxLength is not the reason."""
+    rows = [*text_pairs(30), {"prompt": "2 + 2?", "chosen": "4", "rejected": "4"}]
+    done = run(write_rows(tmp_path / "pairs.jsonl", rows), "--json")
+    assert any(
+        warning.startswith("responses that are the same, left out: 1 of 31 rows (row 31 ")
+        for warning in DatasetReport.model_validate_json(done.stdout).warnings
+    )
+
+
 def test_a_file_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     done = run(tmp_path / "nothing.jsonl", "--json")
     assert done.returncode == 65

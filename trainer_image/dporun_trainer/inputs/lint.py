@@ -196,6 +196,12 @@ class Lint:
                 f"{self.source}: every prompt is longer than dpo.maxLength ({self.max_length} tokens)",
                 hint="Set a larger dpo.maxLength.",
             )
+        if looked_at == alike.count > 0 and self._unit != "tokens":
+            raise RunError(
+                Reason.DATASET_INVALID,
+                f"{self.source}: in every row chosen and rejected are the same: nothing can be learned from them",
+                hint="Look at the columns that are read as chosen and rejected; dataset.columns names others.",
+            )
         if looked_at and alike.count == looked_at - overlong.count:
             raise RunError(
                 Reason.DATASET_INVALID,
@@ -308,7 +314,8 @@ class Lint:
 
         return {
             "too_long": f"prompts that fill dpo.maxLength ({self.max_length} tokens){out(policies.overlong)}",
-            "alike": f"responses that are the same once cut to dpo.maxLength ({self.max_length} tokens)"
+            "alike": "responses that are the same"
+            + (f" once cut to dpo.maxLength ({self.max_length} tokens)" if self._unit == "tokens" else "")
             + out(policies.identical_responses),
             "contradiction": f"pairs that are there in both orders{out(policies.contradictions)}",
             "cut": "prompts that lost their beginning, so that the responses have room in dpo.maxLength "

@@ -21,6 +21,7 @@ _QUESTIONS = ("question", "query", "input", "context")
 """Columns that may hold what the user asks, where there is no prompt."""
 _WHOLE = ("messages", "conversations")
 """Second words of the columns chosen_… and rejected_… that hold whole conversations."""
+_OF_OPENAI = ("preferred_output", "non_preferred_output")
 
 
 def is_preference(columns: Mapping[str, Any]) -> bool:
@@ -82,8 +83,17 @@ def is_question(columns: Mapping[str, Any]) -> bool:
     if not is_preference(columns) or not isinstance(columns["chosen"], str):
         return False
     if columns.get("prompt") is None:
-        return any(isinstance(columns.get(name), str) for name in _QUESTIONS)
+        return any(_is_asked(columns, name) for name in _QUESTIONS)
     return has_text_prompt(columns) and has_system(columns)
+
+
+def _is_asked(columns: Mapping[str, Any], name: str) -> bool:
+    """Whether a column has a text that the answers do not begin with: else these have the prompt in them."""
+    asked = columns.get(name)
+    answers = (columns["chosen"], columns["rejected"])
+    return isinstance(asked, str) and not all(
+        isinstance(said, str) and asked.strip() and said.lstrip().startswith(asked.strip()) for said in answers
+    )
 
 
 def has_text_prompt(columns: Mapping[str, Any]) -> bool:
@@ -106,12 +116,23 @@ def from_question(row: Row) -> Pair:
 
 
 def is_whole(columns: Mapping[str, Any]) -> bool:
-    """Whether there are chosen_messages and rejected_messages."""
-    return any({f"chosen_{word}", f"rejected_{word}"} <= set(columns) for word in _WHOLE)
+    """Whether there are chosen_messages and rejected_messages, or OpenAI's names of both."""
+    return any(
+        set(names) <= set(columns) for names in (_OF_OPENAI, *((f"chosen_{w}", f"rejected_{w}") for w in _WHOLE))
+    )
 
 
 def from_whole(row: Row) -> Pair:
-    """``chosen_messages`` and ``rejected_messages``: responses, or whole conversations."""
+    """``chosen_messages`` and ``rejected_messages``: responses, or whole conversations.
+
+    OpenAI has responses: ``input`` with messages and tools, ``preferred_output`` and ``non_preferred_output``.
+    """
+    if set(_OF_OPENAI) & set(row.columns):
+        asked = required(row.columns, "input")
+        given: dict[str, Any] = asked if isinstance(asked, dict) else {"messages": asked}
+        chosen, rejected = (messages(required(row.columns, name), name) for name in _OF_OPENAI)
+        row = Row(row.file, row.number, {"tools": given.get("tools")})
+        return assemble(row, messages(given.get("messages"), "input"), chosen, rejected)
     word = next((word for word in _WHOLE if f"chosen_{word}" in row.columns), _WHOLE[0])
     prompt: Text | None = None
     for column in ("prompt_messages", "prompt"):
