@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from dporun_api.document import Document
 from dporun_api.results import Outcome
+from dporun_api.run_config import Quantization
 from dporun_testing import tiny_model, training
 from dporun_testing.processes import PolledEvent, running
 from dporun_trainer.commands.gpus import look
@@ -106,6 +107,8 @@ class Place:
             with torch.no_grad():
                 model.model.layers[-1].mlp.down_proj.weight[0, 0] = torch.nan
         model.save_pretrained(folder, max_shard_size="5GB")
+        del model
+        _free()
         return folder
 
 
@@ -113,7 +116,15 @@ class Run:
     """A run of the product on this machine: its commands as processes, its files."""
 
     def __init__(
-        self, place: Place, name: str, *, model: Path | None = None, pairs: int = 16, words: int = 0, **sections: Any
+        self,
+        place: Place,
+        name: str,
+        *,
+        model: Path | None = None,
+        quantization: Quantization | None = None,
+        pairs: int = 16,
+        words: int = 0,
+        **sections: Any,
     ):
         """Write its RunConfig and data.
 
@@ -121,6 +132,7 @@ class Run:
             place: where.
             name: of the run.
             model: folder of the base; a tiny one when absent.
+            quantization: of its weights.
             pairs: of training.
             words: that lengthen every response.
             sections: fields of the RunConfig, as of ``training.a_config``.
@@ -140,7 +152,7 @@ class Run:
         self.config = training.a_config(
             name,
             **{
-                "model": {"uri": f"pvc://{model.name}"},
+                "model": {"uri": f"pvc://{model.name}", "quantization": quantization},
                 "dataset": data,
                 "topology": gpus | sections.pop("topology", {}),
                 "lora": {"dropout": 0.0} | sections.pop("lora", {}),
@@ -227,8 +239,13 @@ def made(step: Step, place: Place) -> Found:
     try:
         return step(place)
     finally:
-        gc.collect()
-        torch.cuda.empty_cache()
+        _free()
+
+
+def _free() -> None:
+    """Give back the memory that nothing uses any more."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def measured(step: Step, place: Place) -> Found:

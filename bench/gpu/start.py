@@ -11,7 +11,7 @@ from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from dporun_trainer.commands.gpus import look
 from dporun_trainer.precision import DTYPES
-from gpu.common import TOLERANCES, Found, Place, Run, Step, main
+from gpu.common import TOLERANCES, Found, Place, Run, Shape, Step, main
 
 _CHUNK = 32768
 """Width of a tile of the output head, as TRL calls it."""
@@ -67,12 +67,12 @@ def _errors_of_head(place: Place, dtype: torch.dtype, rows: int, hidden: int, vo
     targets = torch.randint(vocabulary, (rows,), device=place.device)
     found: tuple[Any, ...] = ChunkedLogProbFunction.apply(x, weight, None, targets, 1.0, min(_CHUNK, vocabulary))
     log_probs, entropy, _, mean_logits, _ = found
-    (log_probs.sum() / rows).backward()
+    log_probs.sum().backward()  # no mean: without a loss scale, its gradients would be too small for fp16
     exact_x, exact_weight = x.detach().double().requires_grad_(), weight.detach().double()
     logits = exact_x @ exact_weight.T
     exact = logits.log_softmax(-1)
     chosen = exact.gather(1, targets[:, None])[:, 0]
-    (chosen.sum() / rows).backward()
+    chosen.sum().backward()
 
     def error(value: torch.Tensor, right: torch.Tensor) -> float:
         return ((value.double() - right).abs().max() / right.abs().max()).item()
@@ -85,12 +85,13 @@ def _errors_of_head(place: Place, dtype: torch.dtype, rows: int, hidden: int, vo
     }
 
 
-def trains(name: str, **sections: Any) -> Step:
+def trains(name: str, shape: Shape | None = None, **sections: Any) -> Step:
     """A step: a tiny run through prepare, train and finish succeeds, and its first loss is ln 2."""
 
     def step(place: Place) -> Found:
         precision = sections["training"]["precision"]
-        run = Run(place, name.replace("_", "-"), **sections)
+        model = None if shape is None else place.model(name, shape)
+        run = Run(place, name.replace("_", "-"), model=model, **sections)
         outcome = run.whole()
         losses, record = run.losses(), run.folder.training_config.load()
         # Precomputed in batches of other lengths: on a GPU, other kernels, with other roundings.
@@ -117,6 +118,15 @@ _ON_THE_CPU_TOO = (
     trains("checkpointing", training=_training("bf16", gradient_checkpointing="always"), dpo=_NEVER),
     trains("stage_1", training=_training("bf16"), dpo=_NEVER, topology={"deepspeed": {"zero_stage": 1}}),
     trains("offload", training=_training("bf16"), dpo=_NEVER, topology={"deepspeed": {"offload_optimizer": True}}),
+    trains(
+        "nf4",
+        Shape(hidden=256, intermediate=512),  # widths that bitsandbytes has its own kernels for
+        quantization="nf4",
+        training=_training("bf16"),
+        dpo=_ALWAYS,
+        evaluation={"max_new_tokens": 4},
+    ),
+    trains("nf4_not_precomputed", quantization="nf4", training=_training("bf16"), dpo=_NEVER),
 )
 
 

@@ -26,6 +26,7 @@ WATCHDOG = (
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", Reason.GPU_OUT_OF_MEMORY),
         ("Triton Error [CUDA]: out of memory", Reason.GPU_OUT_OF_MEMORY),
         ("node:1:2 [0] include/alloc.h:178 NCCL WARN Cuda failure 2 'out of memory'", Reason.GPU_OUT_OF_MEMORY),
+        ("Error out of memory at line 380 in file /src/csrc/ops.cu", Reason.GPU_OUT_OF_MEMORY),
         (NCCL_OUT_OF_MEMORY, Reason.GPU_OUT_OF_MEMORY),
         ("CUDA error: no kernel image is available for execution on the device", Reason.INVALID_SPEC),
         ("The NVIDIA driver on your system is too old (found version 12040).", Reason.INVALID_SPEC),

@@ -1,7 +1,8 @@
 """What CUDA, its libraries and NCCL say when a GPU fails, and what it means for the run. Pure; no torch.
 
 The libraries raise whatever class they please, or write a line and abort, so their words are all there is to go by.
-They are those of torch 2.15 (c10/cuda, ProcessGroupNCCL.cpp), NCCL 2.30 and the CUDA runtime's cudaGetErrorString.
+They are those of torch 2.15 (c10/cuda, ProcessGroupNCCL.cpp), NCCL 2.30, the CUDA runtime's cudaGetErrorString, and
+bitsandbytes 0.50, which puts the latter into a line of its own and exits.
 """
 
 import re
@@ -108,6 +109,7 @@ MEANINGS = (
             r"Cuda failure (?:\d+ )?'out of memory'",
             r"Failed to CUDA (?:host )?calloc",
             r"cudaErrorMemoryAllocation",
+            r"Error out of memory at line \d+ in file",
         ),
         Reason.GPU_OUT_OF_MEMORY,
         "the GPU ran out of memory",

@@ -87,7 +87,9 @@ def generate(
     said: list[list[int]] = [[] for _ in prompts]
     rows, left, cache = list(range(len(prompts))), max_new_tokens, _divisible_cache(model)
     while rows and left > 0:
-        going_on = {} if cache is None else {"past_key_values": cache, "stopping_criteria": [_HalfHaveEnded(ends)]}
+        going_on = (
+            {} if cache is None else {"past_key_values": cache, "stopping_criteria": [_HalfHaveEnded(ends, ids.device)]}
+        )
         config = _greedy(left, ends, tokenizer.pad_token_id)
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **going_on)
         new = output[:, ids.shape[1] :]
@@ -108,12 +110,12 @@ def generate(
 class _HalfHaveEnded(StoppingCriteria):
     """Stops all rows of a batch once half of them have said one of ``ends``."""
 
-    def __init__(self, ends: frozenset[int]):
-        self._ends = torch.tensor(sorted(ends))
+    def __init__(self, ends: frozenset[int], device: torch.device):
+        self._ends = torch.tensor(sorted(ends), device=device)
         self._ended: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:  # noqa: ARG002  its interface
-        said = torch.isin(input_ids[:, -1], self._ends.to(input_ids.device))
+        said = torch.isin(input_ids[:, -1], self._ends)
         self._ended = said if self._ended is None else self._ended | said
         return (2 * self._ended.sum() >= len(said)).expand(len(said))
 
