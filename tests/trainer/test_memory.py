@@ -87,6 +87,12 @@ def test_the_host_never_holds_a_model_for_each_gpu() -> None:
     assert offloaded.host - eight.host == 12 * 40_000_000
 
 
+def test_evaluation_has_a_process_more_than_there_are_gpus() -> None:
+    one, eight = estimated(gpus_per_node=1), estimated(gpus_per_node=8, processes_per_node=8)
+    assert one.host == estimated().host
+    assert eight.host >= 9 * 2 * GIB + 5e9
+
+
 def test_without_gpus_the_host_holds_all_of_every_process() -> None:
     memory = estimated(cuda=False, processes_per_node=2)
     assert memory.host >= 2 * memory.process(checkpointing=False)

@@ -193,8 +193,9 @@ def _host(config: RunConfig, shape: Shape, found: MemoryEstimate, *, cuda: bool)
 
     Weights go to the GPUs one tensor after the other: what the host holds of them is page cache, of one shard at a
     time, the same for all processes. Without GPUs every process holds all that it needs. After training one process
-    evaluates and merges: without GPUs it holds the weights; the merge writes shard by shard and compares logits. What
-    was trained on 4 bits is merged in the host's memory, with each shard there twice.
+    evaluates and merges: without GPUs it holds the weights; with several, each has a process that evaluates, beside the
+    one that deals out the batches. The merge writes shard by shard and compares logits. What was trained on 4 bits is
+    merged in the host's memory, with each shard there twice.
     """
     topology = config.topology
     shard = min(found.weights, _SHARD)
@@ -206,4 +207,5 @@ def _host(config: RunConfig, shape: Shape, found: MemoryEstimate, *, cuda: bool)
     process = _PROCESS_WITH_CUDA + _SHARED_MEMORY
     if topology.deepspeed.offload_optimizer:
         process += _OPTIMIZER * shape.trainable // topology.world_size
-    return max(topology.processes_per_node * process + shard, _PROCESS_WITH_CUDA + merge)
+    evaluation = (topology.gpus_per_node + 1) * _PROCESS_WITH_CUDA + shard if topology.gpus_per_node > 1 else 0
+    return max(topology.processes_per_node * process + shard, evaluation, _PROCESS_WITH_CUDA + merge)

@@ -29,7 +29,7 @@ from dporun_testing.tiny_model import save_tiny_model
 from dporun_trainer.errors import RunError
 from dporun_trainer.evaluation import merge as merging
 from dporun_trainer.evaluation.merge import Merge, UnfaithfulMergeError, is_merged, merge
-from dporun_trainer.evaluation.policy import load_policy
+from dporun_trainer.evaluation.policy import load_model, load_policy
 
 PROMPTS = ["what is apple", "please answer the question", "one two three", "good bad yes no"]
 
@@ -69,6 +69,18 @@ def test_the_merged_model_gives_the_adapters_logits(base: Path, adapter: Path, o
     assert tokenizer.chat_template == policy.tokenizer.chat_template
     assert (output / "generation_config.json").is_file()
     assert json.loads((output / "merge.json").read_text())["max_abs_difference"] == result.max_abs_difference
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen3_5"])
+def test_one_forward_pass_compares_all_prompts(family: Family, tmp_path: Path) -> None:
+    """Each pass reads all weights. What is padded changes nothing, in models with windows or a state either."""
+    folder = save_tiny_multimodal(tmp_path / "base", family)
+    model, tokenizer = load_model(folder, "auto").eval(), AutoTokenizer.from_pretrained(folder)
+    passes = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    found = merging._logits(model, [torch.tensor(tokenizer(text)["input_ids"]) for text in PROMPTS])
+    assert len(passes) == 1
+    torch.testing.assert_close(found, logits(model, tokenizer).float())
 
 
 def test_a_merged_model_is_evaluated_with_the_base_it_records(base: Path, adapter: Path, output: Path) -> None:

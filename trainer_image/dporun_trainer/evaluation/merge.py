@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dporun_api.files import read_json, sha256, sync_folder, sync_tree, write_json
@@ -245,12 +246,18 @@ def _quantized_logits(
 
 @torch.inference_mode()
 def _logits(model: PreTrainedModel, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Logits at every token of every prompt, shape (tokens, vocabulary), float32 on the CPU."""
-    return torch.cat([model(input_ids=ids.to(model.device)).logits[0].float().cpu() for ids in inputs])
+    """Logits at every token of every prompt, shape (tokens, vocabulary), float32 on the CPU.
+
+    One forward pass of all prompts, as one reads all weights. Padding is on the right, where nothing looks back from.
+    """
+    ids = pad_sequence(list(inputs), batch_first=True)
+    mask = pad_sequence([torch.ones_like(prompt) for prompt in inputs], batch_first=True)
+    logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+    return logits[mask.bool().to(logits.device)].float().cpu()
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str) -> torch.Tensor:
-    return torch.tensor([tokenizer(prompt)["input_ids"][:_PROMPT_TOKENS]])
+    return torch.tensor(tokenizer(prompt)["input_ids"][:_PROMPT_TOKENS])
 
 
 def _rms(values: torch.Tensor) -> float:

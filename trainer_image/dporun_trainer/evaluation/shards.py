@@ -73,7 +73,7 @@ def _adapted_layers(adapted: PeftModel, weights: Mapping[str, torch.Tensor]) -> 
 
 
 def _merged(weight: torch.Tensor, layer: Any) -> torch.Tensor:
-    """The weight with what its adapters add, in float32 (the change itself is in the adapters' type); the weight itself where there is no adapter."""
+    """The weight with what its adapters add, a sum in float32 of what they compute in their own type."""
     if layer is None:
         return weight
     change = sum(layer.get_delta_weight(name).float() for name in layer.active_adapters)

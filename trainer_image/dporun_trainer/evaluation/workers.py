@@ -71,8 +71,9 @@ def open_models(
         return
     log.info("evaluating in %d processes", count)
     kills = oom_kills()
-    workers = Workers(count, begin)
+    workers = Workers(count)
     try:
+        workers.start(begin)
         workers.load(source)
         yield workers
     except BrokenProcessPool as error:
@@ -94,12 +95,15 @@ class Workers:
 
     """
 
-    def __init__(self, count: int, begin: Callable[[], None] | None):
+    def __init__(self, count: int):
         self.places = count
         self._executors: list[ProcessPoolExecutor] = []
         self._processes: list[BaseProcess] = []
         self._newest: list[Future[object]] = []
-        for index in range(count):
+
+    def start(self, begin: Callable[[], None] | None) -> None:
+        """Start the processes; what ends this halfway leaves those that are there to ``close``."""
+        for index in range(self.places):
             before = set(active_children())
             # One executor for each process: it says which of them died, and the process knows its GPU from the start.
             executor = ProcessPoolExecutor(
