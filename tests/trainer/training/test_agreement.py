@@ -21,7 +21,7 @@ import sys, torch.distributed as dist
 from pathlib import Path
 from dporun_trainer.errors import RunError
 from dporun_trainer.run_folder import RunFolder
-from dporun_trainer.training.agreement import agree_on_start
+from dporun_trainer.training.agreement import agree_on_start, anywhere
 rank, view = int(sys.argv[1]), Path(sys.argv[2])
 dist.init_process_group("gloo", init_method=sys.argv[3], rank=rank, world_size=2)
 for name in ("trained", "other", "lagging"):
@@ -32,6 +32,7 @@ for name in ("trained", "other", "lagging"):
         print(name, start.trained, start.checkpoint and start.checkpoint.step, flush=True)
     except RunError as error:
         print(name, error.message, flush=True)
+print([anywhere(value) for value in (rank == 1, False)], flush=True)
 """
 
 
@@ -71,6 +72,7 @@ def test_every_process_begins_as_the_first_one_says(tmp_path: Path) -> None:
         assert "precision: bf16 in process 0, fp16 here" in b.stdout.readline()
         shutil.copytree(newest, second / "lagging" / newest.name)
         assert b.stdout.readline() == "lagging False 8\n"
+        assert {process.stdout.readline() for process in (a, b)} == {"[True, False]\n"}
 
 
 HANGING = """

@@ -68,6 +68,15 @@ def from_first(value: Value) -> Value:
     return values[0]
 
 
+def anywhere(value: bool) -> bool:
+    """Whether it is so in any process. Collective."""
+    if not dist.is_initialized():
+        return value
+    found = [False] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return any(found)
+
+
 def to_first(rows: list[Value]) -> list[Value] | None:
     """Return the rows of all processes to the first one, and None to the others. Collective."""
     if not dist.is_initialized():

@@ -72,7 +72,7 @@ class Attempt:
             )
             if trainer is None:
                 return
-            self.trainer = trainer
+            self.trainer, self.plan = trainer, trainer.run.plan
             total = prepared.lint.train.total
             usage = UsageMeter(trainer, round(total.mean) if total else self._config.dpo.max_length)
             trainer.add_callback(usage)

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dporun_trainer.run_folder import RunFolder
 from dporun_trainer.run_folder.prepared import Prepared, Tokens
 from dporun_trainer.run_folder.tokens import tokenizer_digest
 from dporun_trainer.training import callbacks
-from dporun_trainer.training.agreement import LOADING_SECONDS, agree_on_start, allow
+from dporun_trainer.training.agreement import LOADING_SECONDS, agree_on_start, allow, anywhere
 from dporun_trainer.training.arguments import trainer_arguments
 from dporun_trainer.training.plan import TrainingPlan, decide_plan
 from dporun_trainer.training.resume import checkpoint_to_resume, run_identity
@@ -69,6 +70,9 @@ def build(
     # Arguments are where transformers learns of DeepSpeed, and where the processes meet.
     use_torch_collectives()
     arguments = DPOConfig(**trainer_arguments(config, plan, output_dir=str(folder.path), cuda=machine.cuda))
+    if anywhere(plan.gradient_checkpointing) and not plan.gradient_checkpointing:  # another's GPU has less memory free
+        plan = replace(plan, gradient_checkpointing=True)
+        arguments = DPOConfig(**trainer_arguments(config, plan, output_dir=str(folder.path), cuda=machine.cuda))
     identity = run_identity(config, prepared, plan)
     common = identity | {"steps": plan.schedule.steps, "precomputeRefLogProbs": plan.precompute_ref_log_probs}
     rank = int(os.environ.get("RANK", "0"))
