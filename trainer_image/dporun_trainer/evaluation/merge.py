@@ -252,7 +252,7 @@ def _logits(model: PreTrainedModel, inputs: Sequence[torch.Tensor]) -> torch.Ten
     """
     ids = pad_sequence(list(inputs), batch_first=True)
     mask = pad_sequence([torch.ones_like(prompt) for prompt in inputs], batch_first=True)
-    logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+    logits: torch.Tensor = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
     return logits[mask.bool().to(logits.device)].float().cpu()
 
 
