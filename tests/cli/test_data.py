@@ -206,13 +206,14 @@ def test_a_manifest_says_what_prepare_would_say(tmp_path: Path) -> None:
     rows = text_pairs(60)
     rows[7]["prompt"] *= 30
     write_rows(tmp_path / "train.jsonl", [*rows, rows[3]])
-    dataset = {"validationFraction": 0.3, "duplicates": "Drop"}
-    for overlong, expected in (("Drop", pod.ExitCode.OK), ("Fail", pod.ExitCode.DATA_INVALID)):
-        path = manifest(tmp_path, dataset=dataset | {"overlong": overlong}, dpo={"maxLength": 64}, training={"seed": 7})
+    for duplicates, expected in (("Drop", pod.ExitCode.OK), ("Fail", pod.ExitCode.DATA_INVALID)):
+        dataset = {"validationFraction": 0.3, "duplicates": duplicates}
+        path = manifest(tmp_path, dataset=dataset, dpo={"maxLength": 64}, training={"seed": 7})
         done = run("-f", path, "--map", f"s3://bucket={tmp_path}", "--json")
         code, report = prepared(path, tmp_path)
         assert done.returncode == code == expected, done.stderr
         assert DatasetReport.model_validate_json(done.stdout) == report
+    assert report.refused is not None
 
 
 def test_a_claim_of_a_manifest_needs_a_folder(tmp_path: Path) -> None:
