@@ -120,7 +120,7 @@ def test_a_router_that_shows_its_logits_generates_too(policy: Policy, prompts: l
     assert load_model(base, "auto").config.output_router_logits
 
 
-def test_the_models_with_caches_of_their_own_are_those_of_transformers() -> None:
+def test_caches_of_their_own_are_as_transformers_says() -> None:
     theirs = {
         config.model_type
         for config, model in MODEL_FOR_CAUSAL_LM_MAPPING.items()
