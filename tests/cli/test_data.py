@@ -155,7 +155,7 @@ def test_a_model_counts_in_tokens_and_tries_its_template(tmp_path: Path) -> None
     (model / "chat_template.jinja").unlink()
     refused = run(train, "--model", model)
     assert refused.returncode == 65
-    assert "the model's tokenizer has no chat template" in words(refused.stdout)
+    assert "the model's tokenizer has no chat template" in words(refused.stderr), "the model is at fault, not the data"
 
 
 def test_the_page_is_written_beside(tmp_path: Path) -> None:
