@@ -41,6 +41,9 @@ class Draft:
         known = {condition.type: condition for condition in run.status.conditions}
         every = complete(known, generation=run.generation, now=now)
         self._conditions = {condition.type: condition for condition in every}
+        # A run that finished under an older release stays as it is: a condition that is new is no reason to write.
+        finished = self.is_true(ConditionType.FINISHED)
+        self._before = run.status.model_copy(update={"conditions": every}) if finished else run.status
         self._retain: list[Retain] = []
         self._apply: list[Manifest] = []
         self._create: list[Manifest] = []
@@ -157,7 +160,7 @@ class Draft:
         status.conditions = tuple(self._conditions[kind] for kind in ConditionType)
         status.phase = summary.phase(self._conditions, deleting=self.run.deleting)
         status.summary = summary.columns(self.run.spec, status)
-        if not reports.is_worth_writing(self.run.status, status):
+        if status == self._before or not reports.is_worth_writing(self.run.status, status):
             status = self.run.status
         return Plan(
             retain=tuple(self._retain),
