@@ -107,8 +107,8 @@ def test_a_run_stops_on_interrupt_goes_on_and_ends_archived(desk: Desk) -> None:
 @slow
 @pytest.mark.timeout(300)
 def test_bad_data_ends_with_65_and_the_rows(desk: Desk) -> None:
-    same = {"prompt": "hello", "chosen": "yes", "rejected": "yes"}
-    write_rows(desk.folder / "bad.jsonl", [*text_pairs(4), same])
+    empty = {"prompt": "hello", "chosen": "yes", "rejected": ""}
+    write_rows(desk.folder / "bad.jsonl", [*text_pairs(4), empty])
     result = desk.run("bad-data", dataset={"train": "s3://bucket/bad.jsonl", "validationFraction": 0.5})
     assert result.returncode == 65, result.stdout
     assert "prepare: failed (DatasetInvalid)" in result.stdout
