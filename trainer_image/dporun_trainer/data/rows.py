@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dporun_api.v1alpha1.reasons import Reason
+from dporun_trainer.data.columns import CANDIDATE_RANKS, CANDIDATE_SCORES, CANDIDATES
 from dporun_trainer.data.kinds import BOM, Kind, head_of, kind_of, open_stream, separator
 from dporun_trainer.errors import RunError
 
@@ -30,11 +31,12 @@ _NOT_UTF8 = "text that is not UTF-8"
 _DEEPEST = 100
 """Lists or objects within one another; what reads them later calls itself for each."""
 _TOO_DEEP = "lists or objects that are nested too deeply"
-_LISTED = (
-    "messages", "conversations", "history", "tools", "prompt_messages", "output", "responses", "completions",
-    "answers", "generations", "candidates", "scores", "ratings", "rewards", "ranks", "score", "rating", "rank",
-    "ranking",
-)  # fmt: skip
+_LISTED = {
+    *("messages", "conversations", "history", "tools", "prompt_messages", "output"),
+    *CANDIDATES,
+    *CANDIDATE_SCORES,
+    *CANDIDATE_RANKS,
+}
 """Columns in which a cell of a table that is JSON is one; elsewhere it may be a text that happens to be JSON."""
 
 

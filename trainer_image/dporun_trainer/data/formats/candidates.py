@@ -6,17 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dporun_api.row_formats import CandidatePairs, Candidates
+from dporun_trainer.data.columns import CANDIDATE_RANKS, CANDIDATE_SCORES, CANDIDATES
 from dporun_trainer.data.formats import transcript
 from dporun_trainer.data.formats.assemble import assemble, number
 from dporun_trainer.data.formats.messages import answer, messages, text, text_or_messages, user
 from dporun_trainer.data.pairs import Message, Pair, RowError, RowSkipped
 from dporun_trainer.data.rows import Row
 
-_LISTS = ("responses", "completions", "answers", "generations", "candidates")
 _TEXTS = ("response", "completion", "answer", "text", "content", "output")
 _SCORES = ("score", "overall_score", "rating", "reward")
-_PARALLEL_SCORES = ("scores", "ratings", "rewards", "rating", "score")
-_PARALLEL_RANKS = ("ranks", "rank", "ranking")
 _BLANK = "candidates without a word, which are left out"
 _PROMPTS = ("prompt", "instruction", "question", "messages", "conversations")
 
@@ -32,7 +30,7 @@ class _Candidate:
 
 def is_candidates(columns: Mapping[str, Any]) -> bool:
     """Whether there are several responses, and something that orders them."""
-    name = _first(columns, _LISTS)
+    name = _first(columns, CANDIDATES)
     if name is None or "chosen" in columns:
         return False
     items = columns[name]
@@ -41,7 +39,7 @@ def is_candidates(columns: Mapping[str, Any]) -> bool:
     if all(isinstance(item, dict) for item in items):
         return any(key in item for item in items for key in ("rank", *_SCORES))
     return (
-        all(isinstance(item, str) for item in items) and _first(columns, _PARALLEL_SCORES + _PARALLEL_RANKS) is not None
+        all(isinstance(item, str) for item in items) and _first(columns, CANDIDATE_SCORES + CANDIDATE_RANKS) is not None
     )
 
 
@@ -85,14 +83,14 @@ def _candidates(columns: Mapping[str, Any]) -> tuple[list[_Candidate], bool]:
         RowError: they cannot be read, or are ordered by different things.
 
     """
-    name = _first(columns, _LISTS)
+    name = _first(columns, CANDIDATES)
     items = columns[name] if name else None
     if not isinstance(items, list):
         raise RowError(f"no list of candidates among the columns ({', '.join(sorted(columns)) or 'none'})")
     if all(isinstance(item, dict) for item in items):
         read = [(_first_of(item, _TEXTS), _first_of(item, _SCORES), item.get("rank")) for item in items]
     else:
-        read = list(zip(items, _column(columns, _PARALLEL_SCORES, items), _column(columns, _PARALLEL_RANKS, items),
+        read = list(zip(items, _column(columns, CANDIDATE_SCORES, items), _column(columns, CANDIDATE_RANKS, items),
                         strict=True))  # fmt: skip
     written = []
     for response, score, rank in read:
